@@ -1,0 +1,455 @@
+//! Namespaces, tables and users: the records, and the pure rules by which a commit changes them.
+//!
+//! Invariants:
+//! 1. A [`Catalog`] never changes; a change makes the next one. Every snapshot holds the one it belongs to.
+//! 2. Table ids, user numbers, user names and file prefixes are never given out twice, also after a drop.
+//!
+//! Families `catalog` (keys `n/{namespace}`, `t/{table id}`, `p/{prefix}`, `g/{table id}`) and `users` (`{name}`); the
+//! values are JSON, unknown fields are ignored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::TableId;
+use crate::paths;
+use crate::schema::TableSchema;
+
+/// The namespace that is always there.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Whose rows a table holds, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableKind {
+    /// One scope for all.
+    Shared,
+    /// A scope a user.
+    User,
+    /// A scope a user, in the hot tier only, for a time.
+    Stream,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// Name.
+    pub name: String,
+    /// Nanoseconds since the Unix epoch.
+    pub created_at_ns: i64,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    /// Number.
+    pub id: TableId,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Whose rows.
+    pub kind: TableKind,
+    /// Where its files lie. Fixed when the table is created, by [`Catalog::apply`].
+    #[serde(default)]
+    pub prefix: String,
+    /// What `WITH (…)` said.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Time that rows of a stream table live.
+    #[serde(default)]
+    pub ttl_ns: Option<i64>,
+    /// All schema versions; the last is the current one.
+    pub schemas: Vec<TableSchema>,
+    /// Nanoseconds since the Unix epoch.
+    pub created_at_ns: i64,
+    /// Name of the user who created it.
+    pub created_by: String,
+}
+
+impl TableRecord {
+    /// The current schema.
+    pub fn schema(&self) -> &TableSchema {
+        self.schemas.last().expect("a table is created with a schema, and schemas are only added")
+    }
+}
+
+/// A user.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRecord {
+    /// Number, from 1; keys the user's rows.
+    pub number: u64,
+    /// Name.
+    pub name: String,
+    /// Role, as the engine names it.
+    pub role: String,
+    /// Password hash in PHC form. In no result and no log.
+    pub password_hash: String,
+    /// Nanoseconds since the Unix epoch.
+    pub created_at_ns: i64,
+    /// When the user was dropped.
+    #[serde(default)]
+    pub deleted_at_ns: Option<i64>,
+}
+
+impl std::fmt::Debug for UserRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserRecord").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// A dropped table whose rows and files are still to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedTable {
+    /// The table.
+    pub id: TableId,
+    /// Where its files lie.
+    pub prefix: String,
+}
+
+/// One change of the catalog.
+#[derive(Debug, Clone)]
+pub enum CatalogChange {
+    /// Adds a namespace.
+    CreateNamespace(NamespaceRecord),
+    /// Drops a namespace; `cascade` drops its tables too.
+    DropNamespace {
+        /// Name.
+        name: String,
+        /// Whether its tables go too.
+        cascade: bool,
+    },
+    /// Adds a table. `id` was reserved; `prefix` is set by the change.
+    CreateTable(TableRecord),
+    /// Drops a table.
+    DropTable {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
+    /// Adds a user. `number` is set by the change.
+    CreateUser(UserRecord),
+    /// Forgets a dropped table whose rows and files are gone.
+    ForgetDropped(TableId),
+}
+
+/// Why a change cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// The namespace is not there.
+    #[error("namespace '{0}' does not exist")]
+    NoNamespace(String),
+    /// The table is not there.
+    #[error("table '{0}.{1}' does not exist")]
+    NoTable(String, String),
+    /// The namespace is there.
+    #[error("namespace '{0}' exists already")]
+    NamespaceExists(String),
+    /// The table is there.
+    #[error("table '{0}.{1}' exists already")]
+    TableExists(String, String),
+    /// The user is there, or was.
+    #[error("user '{0}' exists already or existed before: user names are never reused")]
+    UserExists(String),
+    /// The namespace has tables.
+    #[error("namespace '{0}' is not empty: drop its tables first, or use CASCADE")]
+    NotEmpty(String),
+    /// The namespace must stay.
+    #[error("namespace '{0}' cannot be dropped")]
+    Fixed(String),
+}
+
+/// Everything that is named, as of one commit.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
+    tables: BTreeMap<(String, String), Arc<TableRecord>>,
+    by_id: BTreeMap<TableId, Arc<TableRecord>>,
+    users: BTreeMap<String, Arc<UserRecord>>,
+    users_by_number: BTreeMap<u64, Arc<UserRecord>>,
+    prefixes: BTreeSet<String>,
+    dropped: BTreeMap<TableId, DroppedTable>,
+}
+
+/// A record of a catalog as it is stored.
+#[derive(Debug, Clone)]
+pub enum CatalogRecord {
+    /// `n/{name}`
+    Namespace(NamespaceRecord),
+    /// `t/{id}`
+    Table(TableRecord),
+    /// `p/{prefix}`
+    Prefix(String),
+    /// `g/{id}`
+    Dropped(DroppedTable),
+    /// users: `{name}`
+    User(UserRecord),
+}
+
+/// What a change writes: a record, or the removal of one.
+#[derive(Debug)]
+pub enum CatalogWrite {
+    /// Writes the record at its key.
+    Put(CatalogRecord),
+    /// Removes a namespace.
+    RemoveNamespace(String),
+    /// Removes a table.
+    RemoveTable(TableId),
+    /// Removes a dropped table's mark.
+    RemoveDropped(TableId),
+}
+
+impl Catalog {
+    /// The catalog that these records make.
+    pub fn from_records(records: impl IntoIterator<Item = CatalogRecord>) -> Self {
+        let mut catalog = Self::default();
+        for record in records {
+            catalog.insert(record);
+        }
+        catalog
+    }
+
+    /// A namespace by name.
+    pub fn namespace(&self, name: &str) -> Option<&Arc<NamespaceRecord>> {
+        self.namespaces.get(name)
+    }
+
+    /// All namespaces by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Arc<NamespaceRecord>> {
+        self.namespaces.values()
+    }
+
+    /// A table by name.
+    pub fn table(&self, namespace: &str, name: &str) -> Option<&Arc<TableRecord>> {
+        self.tables.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// A table by number.
+    pub fn table_by_id(&self, id: TableId) -> Option<&Arc<TableRecord>> {
+        self.by_id.get(&id)
+    }
+
+    /// All tables by namespace and name.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableRecord>> {
+        self.tables.values()
+    }
+
+    /// The tables of a namespace by name.
+    pub fn tables_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<TableRecord>> {
+        self.tables
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(move |((of, _), _)| of == namespace)
+            .map(|(_, table)| table)
+    }
+
+    /// A user by name, dropped ones included.
+    pub fn user(&self, name: &str) -> Option<&Arc<UserRecord>> {
+        self.users.get(name)
+    }
+
+    /// A user by number, dropped ones included.
+    pub fn user_by_number(&self, number: u64) -> Option<&Arc<UserRecord>> {
+        self.users_by_number.get(&number)
+    }
+
+    /// Whether there is any user.
+    pub fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// Dropped tables that still have rows or files.
+    pub fn dropped(&self) -> impl Iterator<Item = &DroppedTable> {
+        self.dropped.values()
+    }
+
+    /// The highest table number in use or to be removed; 0 when there is none.
+    pub fn max_table_id(&self) -> u32 {
+        let live = self.by_id.keys().next_back().map_or(0, |id| id.0);
+        let dropped = self.dropped.keys().next_back().map_or(0, |id| id.0);
+        live.max(dropped)
+    }
+
+    /// Makes a change, and gives what has to be written for it. After an error `self` is as it was.
+    pub fn apply(&mut self, change: &CatalogChange) -> Result<Vec<CatalogWrite>, CatalogError> {
+        match change {
+            CatalogChange::CreateNamespace(record) => self.create_namespace(record),
+            CatalogChange::DropNamespace { name, cascade } => self.drop_namespace(name, *cascade),
+            CatalogChange::CreateTable(record) => self.create_table(record),
+            CatalogChange::DropTable { namespace, name } => self.drop_table(namespace, name),
+            CatalogChange::CreateUser(record) => self.create_user(record),
+            CatalogChange::ForgetDropped(id) => {
+                self.dropped.remove(id);
+                Ok(vec![CatalogWrite::RemoveDropped(*id)])
+            }
+        }
+    }
+
+    fn create_namespace(&mut self, record: &NamespaceRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
+        if self.namespaces.contains_key(&record.name) {
+            return Err(CatalogError::NamespaceExists(record.name.clone()));
+        }
+        Ok(vec![self.put(CatalogRecord::Namespace(record.clone()))])
+    }
+
+    fn drop_namespace(&mut self, name: &str, cascade: bool) -> Result<Vec<CatalogWrite>, CatalogError> {
+        if !self.namespaces.contains_key(name) {
+            return Err(CatalogError::NoNamespace(name.to_owned()));
+        }
+        if name == DEFAULT_NAMESPACE {
+            return Err(CatalogError::Fixed(name.to_owned()));
+        }
+        let tables: Vec<String> = self.tables_of(name).map(|table| table.name.clone()).collect();
+        if !cascade && !tables.is_empty() {
+            return Err(CatalogError::NotEmpty(name.to_owned()));
+        }
+        let mut writes = Vec::new();
+        for table in tables {
+            writes.extend(self.drop_table(name, &table)?);
+        }
+        self.namespaces.remove(name);
+        writes.push(CatalogWrite::RemoveNamespace(name.to_owned()));
+        Ok(writes)
+    }
+
+    fn create_table(&mut self, record: &TableRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
+        if !self.namespaces.contains_key(&record.namespace) {
+            return Err(CatalogError::NoNamespace(record.namespace.clone()));
+        }
+        if self.table(&record.namespace, &record.name).is_some() {
+            return Err(CatalogError::TableExists(record.namespace.clone(), record.name.clone()));
+        }
+        let plain = paths::table_prefix(&record.namespace, &record.name);
+        let prefix = if self.prefixes.contains(&plain) {
+            paths::table_prefix_again(&record.namespace, &record.name, record.id)
+        } else {
+            plain
+        };
+        let record = TableRecord { prefix: prefix.clone(), ..record.clone() };
+        Ok(vec![self.put(CatalogRecord::Prefix(prefix)), self.put(CatalogRecord::Table(record))])
+    }
+
+    fn drop_table(&mut self, namespace: &str, name: &str) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let Some(table) = self.tables.remove(&(namespace.to_owned(), name.to_owned())) else {
+            return Err(CatalogError::NoTable(namespace.to_owned(), name.to_owned()));
+        };
+        self.by_id.remove(&table.id);
+        let dropped = DroppedTable { id: table.id, prefix: table.prefix.clone() };
+        Ok(vec![CatalogWrite::RemoveTable(table.id), self.put(CatalogRecord::Dropped(dropped))])
+    }
+
+    fn create_user(&mut self, record: &UserRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
+        if self.users.contains_key(&record.name) {
+            return Err(CatalogError::UserExists(record.name.clone()));
+        }
+        let number = self.users_by_number.keys().next_back().map_or(1, |last| last + 1);
+        Ok(vec![self.put(CatalogRecord::User(UserRecord { number, ..record.clone() }))])
+    }
+
+    fn put(&mut self, record: CatalogRecord) -> CatalogWrite {
+        self.insert(record.clone());
+        CatalogWrite::Put(record)
+    }
+
+    fn insert(&mut self, record: CatalogRecord) {
+        match record {
+            CatalogRecord::Namespace(record) => {
+                self.namespaces.insert(record.name.clone(), Arc::new(record));
+            }
+            CatalogRecord::Table(record) => {
+                let record = Arc::new(record);
+                self.by_id.insert(record.id, Arc::clone(&record));
+                self.tables.insert((record.namespace.clone(), record.name.clone()), record);
+            }
+            CatalogRecord::Prefix(prefix) => {
+                self.prefixes.insert(prefix);
+            }
+            CatalogRecord::Dropped(dropped) => {
+                self.dropped.insert(dropped.id, dropped);
+            }
+            CatalogRecord::User(record) => {
+                let record = Arc::new(record);
+                self.users_by_number.insert(record.number, Arc::clone(&record));
+                self.users.insert(record.name.clone(), record);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(id: u32, name: &str) -> CatalogChange {
+        CatalogChange::CreateTable(TableRecord {
+            id: TableId(id),
+            namespace: "app".into(),
+            name: name.into(),
+            kind: TableKind::Shared,
+            prefix: String::new(),
+            options: BTreeMap::new(),
+            ttl_ns: None,
+            schemas: vec![TableSchema { version: 1, columns: vec![] }],
+            created_at_ns: 0,
+            created_by: "root".into(),
+        })
+    }
+
+    fn drop(name: &str) -> CatalogChange {
+        CatalogChange::DropTable { namespace: "app".into(), name: name.into() }
+    }
+
+    fn app() -> Catalog {
+        let mut catalog = Catalog::default();
+        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0 };
+        catalog.apply(&CatalogChange::CreateNamespace(namespace)).unwrap();
+        catalog
+    }
+
+    #[test]
+    fn a_table_of_a_used_name_gets_its_own_prefix() {
+        let mut catalog = app();
+        catalog.apply(&table(1, "t")).unwrap();
+        assert_eq!(catalog.table("app", "t").unwrap().prefix, "app/t");
+        catalog.apply(&drop("t")).unwrap();
+        assert!(catalog.table("app", "t").is_none());
+        catalog.apply(&table(2, "t")).unwrap();
+        assert_eq!(catalog.table("app", "t").unwrap().prefix, "app/t~2");
+        assert_eq!(catalog.dropped().map(|d| d.id.0).collect::<Vec<_>>(), [1]);
+        assert_eq!(catalog.max_table_id(), 2);
+    }
+
+    #[test]
+    fn refused_changes_leave_the_catalog_as_it_was() {
+        let mut catalog = app();
+        catalog.apply(&table(1, "t")).unwrap();
+        assert!(matches!(catalog.apply(&table(2, "t")), Err(CatalogError::TableExists(..))));
+        assert!(matches!(catalog.apply(&drop("u")), Err(CatalogError::NoTable(..))));
+        let not_empty = CatalogChange::DropNamespace { name: "app".into(), cascade: false };
+        assert!(matches!(catalog.apply(&not_empty), Err(CatalogError::NotEmpty(_))));
+        assert_eq!(catalog.tables_of("app").count(), 1);
+        catalog.apply(&CatalogChange::DropNamespace { name: "app".into(), cascade: true }).unwrap();
+        assert_eq!((catalog.tables().count(), catalog.namespaces().count()), (0, 0));
+    }
+
+    #[test]
+    fn user_numbers_start_at_one_and_names_are_not_reused() {
+        let mut catalog = Catalog::default();
+        let user = |name: &str| {
+            CatalogChange::CreateUser(UserRecord {
+                number: 0,
+                name: name.into(),
+                role: "user".into(),
+                password_hash: "secret".into(),
+                created_at_ns: 0,
+                deleted_at_ns: None,
+            })
+        };
+        catalog.apply(&user("a")).unwrap();
+        catalog.apply(&user("b")).unwrap();
+        assert_eq!(catalog.user("b").unwrap().number, 2);
+        assert!(matches!(catalog.apply(&user("a")), Err(CatalogError::UserExists(_))));
+        assert!(!format!("{:?}", catalog.user("a").unwrap()).contains("secret"));
+    }
+}

@@ -1,0 +1,500 @@
+//! What a commit is, and the rules by which commits follow each other: check, assign, append.
+//!
+//! [`CommitState`] decides; [`crate::committer`] acts. No disk is read here for a commit whose scopes are known, and
+//! nothing waits.
+//!
+//! Invariants:
+//! 1. All rows of a commit share one `_updated`; a commit holds at most one version of a row. `_updated` rises strictly
+//!    from commit to commit.
+//! 2. A commit that supersedes a row is refused when another commit superseded that row after its snapshot: first
+//!    committer wins.
+//! 3. A superseded version that lies in a file gets its bit in the delete log with the commit that supersedes it. When
+//!    the generation it was read from became a file in between, the bit goes to that file.
+//! 4. What an open snapshot may still be compared with is kept: `recent` and `flushed` reach back to the oldest one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use roaring::RoaringTreemap;
+use rocksdb::WriteBatch;
+
+use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite};
+use crate::delete_log::{self, MaskedRow};
+use crate::error::{Result, StorageError};
+use crate::keys::{
+    BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, delete_log_key, generation_prefix,
+    header_key,
+};
+use crate::records::{BatchRecord, ScopeHeader};
+use crate::rocks::{Family, Rocks};
+use crate::row_codec::{self, EncodedRows};
+use crate::snapshot::Snapshot;
+use crate::system_columns::{CommitClock, CommitTs, IdSequence, RowId};
+
+/// The most bytes of rows that one commit may have.
+pub const COMMIT_BYTES_MAX: usize = 2 << 30;
+
+/// The changes of one statement or transaction: all of them, or none.
+#[derive(Debug)]
+pub struct Commit {
+    /// What it has read. Kept open until the commit is decided.
+    pub snapshot: Arc<Snapshot>,
+    /// Tables that must still be there, with this schema version.
+    pub expects: Vec<(TableId, u32)>,
+    /// Changes of the catalog, made first.
+    pub catalog: Vec<CatalogChange>,
+    /// Row versions by scope.
+    pub writes: Vec<ScopeWrite>,
+}
+
+/// New versions of rows of one scope.
+#[derive(Debug)]
+pub struct ScopeWrite {
+    /// The scope.
+    pub scope: Scope,
+    /// The rows, each once.
+    pub ids: Vec<RowId>,
+    /// The new versions.
+    pub values: Values,
+    /// The versions that they supersede, in the order of `ids`; empty for new rows.
+    pub supersedes: Vec<Superseded>,
+}
+
+/// The values of new versions.
+#[derive(Debug)]
+pub enum Values {
+    /// Inserted or updated rows.
+    Rows(EncodedRows),
+    /// Deleted rows, with the schema version.
+    Tombstones(u32),
+}
+
+/// A version that a commit supersedes, and where it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superseded {
+    /// Its version.
+    pub updated: CommitTs,
+    /// Its place.
+    pub location: Location,
+}
+
+/// Where a row version lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Location {
+    /// In RocksDB, in this generation.
+    Hot(Generation),
+    /// In a batch file, at this position from 0.
+    Cold(BatchNumber, u32),
+}
+
+/// A flushed generation on its way to its record.
+#[derive(Debug)]
+pub struct Publication {
+    /// What was visible when the file was written. Kept open until the publication is decided.
+    pub snapshot: Arc<Snapshot>,
+    /// The scope.
+    pub scope: Scope,
+    /// The generations that the files hold.
+    pub generations: Vec<Generation>,
+    /// The new records; the first is the active file.
+    pub records: Vec<BatchRecord>,
+    /// Rows of the active file that must not be read, as of the snapshot.
+    pub masked: Vec<MaskedRow>,
+    /// `_id` of the active file by position, rising.
+    pub ids: Arc<Vec<i64>>,
+    /// `_updated` of the active file by position.
+    pub updated: Arc<Vec<i64>>,
+}
+
+/// A generation that became a file, for commits that read it while it was hot.
+#[derive(Debug)]
+struct FlushedGenerations {
+    at: CommitTs,
+    scope: Scope,
+    generations: Vec<Generation>,
+    file: BatchNumber,
+    ids: Arc<Vec<i64>>,
+}
+
+/// Rows superseded by a commit.
+#[derive(Debug)]
+struct RecentCommit {
+    ts: CommitTs,
+    superseded: Vec<(Scope, RoaringTreemap)>,
+}
+
+/// What the committer knows.
+#[derive(Debug)]
+pub(crate) struct CommitState {
+    rocks: Arc<Rocks>,
+    ids: Arc<IdSequence>,
+    clock: CommitClock,
+    catalog: Arc<Catalog>,
+    max_table_id: u32,
+    headers: HashMap<Scope, ScopeHeader>,
+    recent: VecDeque<RecentCommit>,
+    flushed: VecDeque<FlushedGenerations>,
+}
+
+impl CommitState {
+    pub(crate) fn new(
+        rocks: Arc<Rocks>,
+        ids: Arc<IdSequence>,
+        clock: CommitClock,
+        catalog: Arc<Catalog>,
+        max_table_id: u32,
+    ) -> Self {
+        Self {
+            rocks,
+            ids,
+            clock,
+            catalog,
+            max_table_id,
+            headers: HashMap::new(),
+            recent: VecDeque::new(),
+            flushed: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    pub(crate) fn last_ts(&self) -> CommitTs {
+        self.clock.last()
+    }
+
+    /// What must be durable with every group so that ids and timestamps go on above it.
+    pub(crate) fn sequence(&self) -> SequenceRecord {
+        SequenceRecord {
+            last_updated: self.clock.last(),
+            id_high_water: self.ids.high_water(),
+            max_table_id: self.max_table_id,
+        }
+    }
+
+    /// Forgets what no snapshot from `oldest` on can be compared with.
+    pub(crate) fn forget_before(&mut self, oldest: CommitTs) {
+        while self.recent.front().is_some_and(|commit| commit.ts <= oldest) {
+            self.recent.pop_front();
+        }
+        while self.flushed.front().is_some_and(|flushed| flushed.at <= oldest) {
+            self.flushed.pop_front();
+        }
+    }
+
+    /// Checks a commit, gives it its timestamp and appends it to the batch. After an error nothing has changed.
+    pub(crate) fn commit(&mut self, commit: &Commit, now_ns: i64, batch: &mut WriteBatch) -> Result<CommitTs> {
+        let since = commit.snapshot.ts();
+        if self.conflicts(since, &commit.writes) {
+            return Err(StorageError::Conflict);
+        }
+        let mut catalog = Arc::clone(&self.catalog);
+        let mut catalog_writes = Vec::new();
+        for change in &commit.catalog {
+            catalog_writes.extend(Arc::make_mut(&mut catalog).apply(change)?);
+        }
+        for (table, version) in &commit.expects {
+            if catalog.table_by_id(*table).is_none_or(|table| table.schema().version != *version) {
+                return Err(StorageError::Conflict);
+            }
+        }
+        let mut masked = Vec::new();
+        for write in &commit.writes {
+            self.load_header(write.scope)?;
+            masked.extend(self.places_in_files(write)?);
+        }
+        let ts = self.clock.next(now_ns);
+        self.append_catalog(&catalog_writes, batch);
+        self.max_table_id = self.max_table_id.max(catalog.max_table_id());
+        self.catalog = catalog;
+        for write in &commit.writes {
+            self.append_rows(write, ts, batch);
+        }
+        for ((scope, file), rows) in masked {
+            let key = delete_log_key(scope, ts, file);
+            batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(rows));
+        }
+        self.remember(ts, &commit.writes);
+        Ok(ts)
+    }
+
+    /// Ends the active generation of a scope and hands out the number of the file it becomes.
+    pub(crate) fn seal(&mut self, scope: Scope, batch: &mut WriteBatch) -> Result<BatchNumber> {
+        let number = self.reserve_batch(scope, batch)?;
+        let header = self.load_header(scope)?;
+        header.sealed.push(header.active);
+        header.active = header.active.next();
+        self.append_header(scope, batch);
+        Ok(number)
+    }
+
+    /// Hands out the next file number of a scope.
+    pub(crate) fn reserve_batch(&mut self, scope: Scope, batch: &mut WriteBatch) -> Result<BatchNumber> {
+        let header = self.load_header(scope)?;
+        let number = header.next_batch;
+        header.next_batch = BatchNumber(number.0 + 1);
+        self.append_header(scope, batch);
+        Ok(number)
+    }
+
+    /// Makes flushed files count and their generations not. Commits since the publication's snapshot are translated to
+    /// positions of the new file.
+    pub(crate) fn publish(&mut self, publication: &Publication, now_ns: i64, batch: &mut WriteBatch) -> Result<()> {
+        let scope = publication.scope;
+        if self.catalog.table_by_id(scope.table).is_none() {
+            return Err(StorageError::Conflict);
+        }
+        let Some(file) = publication.records.first().map(|record| record.batch_number) else {
+            return Ok(());
+        };
+        self.load_header(scope)?;
+        let ts = self.clock.next(now_ns);
+        let mut masked = publication.masked.clone();
+        masked.extend(self.superseded_since(publication));
+        masked.sort_unstable();
+        masked.dedup_by_key(|row| row.position);
+        if !masked.is_empty() {
+            let key = delete_log_key(scope, ts, file);
+            batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(masked));
+        }
+        for record in &publication.records {
+            append_record(&self.rocks, scope, record, batch);
+        }
+        let header = self.load_header(scope)?;
+        header.sealed.retain(|generation| !publication.generations.contains(generation));
+        header.draining.extend(&publication.generations);
+        header.max_batch = publication.records.iter().map(|r| r.batch_number).fold(header.max_batch, Ord::max);
+        header.version += 1;
+        self.flushed.push_back(FlushedGenerations {
+            at: ts,
+            scope,
+            generations: publication.generations.clone(),
+            file,
+            ids: Arc::clone(&publication.ids),
+        });
+        self.append_header(scope, batch);
+        Ok(())
+    }
+
+    /// After the manifest has been exported: removes the rows that it covers.
+    pub(crate) fn exported(&mut self, scope: Scope, version: u64, batch: &mut WriteBatch) -> Result<()> {
+        let header = self.load_header(scope)?;
+        header.exported = header.exported.max(version);
+        // Files of a later version are not in this manifest; their generations wait for theirs.
+        if header.exported == header.version {
+            for generation in std::mem::take(&mut header.draining) {
+                let start = generation_prefix(scope, generation).to_vec();
+                if let Some(end) = after_prefix(&start) {
+                    batch.delete_range_cf(self.rocks.family(Family::Rows), start, end);
+                }
+            }
+        }
+        self.append_header(scope, batch);
+        Ok(())
+    }
+
+    /// Removes everything that RocksDB holds of a dropped table.
+    pub(crate) fn forget_table(&mut self, table: TableId, batch: &mut WriteBatch) -> Result<()> {
+        let start = table.0.to_be_bytes().to_vec();
+        if let Some(end) = after_prefix(&start) {
+            for family in [Family::Rows, Family::DeleteLog, Family::Keys, Family::Batches] {
+                batch.delete_range_cf(self.rocks.family(family), start.clone(), end.clone());
+            }
+        }
+        self.headers.retain(|scope, _| scope.table != table);
+        let mut catalog = (*self.catalog).clone();
+        let writes = catalog.apply(&CatalogChange::ForgetDropped(table))?;
+        self.append_catalog(&writes, batch);
+        self.catalog = Arc::new(catalog);
+        Ok(())
+    }
+
+    fn conflicts(&self, since: CommitTs, writes: &[ScopeWrite]) -> bool {
+        let mut newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
+        newer.any(|commit| {
+            commit.superseded.iter().any(|(scope, ids)| {
+                writes
+                    .iter()
+                    .filter(|write| write.scope == *scope && !write.supersedes.is_empty())
+                    .any(|write| write.ids.iter().any(|id| ids.contains(id.get() as u64)))
+            })
+        })
+    }
+
+    fn remember(&mut self, ts: CommitTs, writes: &[ScopeWrite]) {
+        let superseding = writes.iter().filter(|write| !write.supersedes.is_empty());
+        let superseded: Vec<_> = superseding
+            .map(|write| (write.scope, write.ids.iter().map(|id| id.get() as u64).collect::<RoaringTreemap>()))
+            .collect();
+        if !superseded.is_empty() {
+            self.recent.push_back(RecentCommit { ts, superseded });
+        }
+    }
+
+    /// Rows of the publication's file that commits after its snapshot superseded.
+    fn superseded_since(&self, publication: &Publication) -> Vec<MaskedRow> {
+        let since = publication.snapshot.ts();
+        let newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
+        newer
+            .flat_map(|commit| &commit.superseded)
+            .filter(|(scope, _)| *scope == publication.scope)
+            .flat_map(|(_, ids)| ids.iter())
+            .filter_map(|id| {
+                let position = publication.ids.binary_search(&(id as i64)).ok()?;
+                Some(MaskedRow {
+                    position: position as u32,
+                    id: RowId::stored(id as i64),
+                    updated: CommitTs::stored(publication.updated[position]),
+                })
+            })
+            .collect()
+    }
+
+    fn append_rows(&self, write: &ScopeWrite, ts: CommitTs, batch: &mut WriteBatch) {
+        let rows = self.rocks.family(Family::Rows);
+        let generation = self.headers[&write.scope].active;
+        let key = |id: RowId| RowKey { scope: write.scope, generation, id, updated: ts }.encode();
+        match &write.values {
+            Values::Rows(values) => {
+                write.ids.iter().zip(values.iter()).for_each(|(id, value)| batch.put_cf(rows, key(*id), value));
+            }
+            Values::Tombstones(schema_version) => {
+                let value = row_codec::encode_tombstone(*schema_version);
+                write.ids.iter().for_each(|id| batch.put_cf(rows, key(*id), value));
+            }
+        }
+    }
+
+    /// The superseded rows of a write that lie in files, by file.
+    fn places_in_files(&self, write: &ScopeWrite) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
+        let mut by_file: HashMap<_, Vec<MaskedRow>> = HashMap::new();
+        for (&id, old) in write.ids.iter().zip(&write.supersedes) {
+            if let Some((file, position)) = self.place_in_file(write.scope, id, old.location)? {
+                by_file.entry((write.scope, file)).or_default().push(MaskedRow { position, id, updated: old.updated });
+            }
+        }
+        Ok(by_file)
+    }
+
+    /// The file and position of a version that was read at `location`; `None` when it is hot still.
+    fn place_in_file(&self, scope: Scope, id: RowId, location: Location) -> Result<Option<(BatchNumber, u32)>> {
+        let generation = match location {
+            Location::Cold(file, position) => return Ok(Some((file, position))),
+            Location::Hot(generation) => generation,
+        };
+        let mut of_scope = self.flushed.iter().filter(|flushed| flushed.scope == scope);
+        let Some(flushed) = of_scope.find(|flushed| flushed.generations.contains(&generation)) else {
+            return Ok(None);
+        };
+        match flushed.ids.binary_search(&id.get()) {
+            Ok(position) => Ok(Some((flushed.file, position as u32))),
+            Err(_) => Err(StorageError::Damaged(format!("row {id} is not in the file its generation became"))),
+        }
+    }
+
+    fn append_catalog(&self, writes: &[CatalogWrite], batch: &mut WriteBatch) {
+        let (catalog, users) = (self.rocks.family(Family::Catalog), self.rocks.family(Family::Users));
+        for write in writes {
+            match write {
+                CatalogWrite::Put(CatalogRecord::User(user)) => batch.put_cf(users, &user.name, to_json(user)),
+                CatalogWrite::Put(CatalogRecord::Namespace(record)) => {
+                    batch.put_cf(catalog, format!("n/{}", record.name), to_json(record));
+                }
+                CatalogWrite::Put(CatalogRecord::Table(record)) => {
+                    batch.put_cf(catalog, format!("t/{}", record.id.0), to_json(record));
+                }
+                CatalogWrite::Put(CatalogRecord::Prefix(prefix)) => batch.put_cf(catalog, format!("p/{prefix}"), b"{}"),
+                CatalogWrite::Put(CatalogRecord::Dropped(record)) => {
+                    batch.put_cf(catalog, format!("g/{}", record.id.0), to_json(record));
+                }
+                CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
+                CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
+                CatalogWrite::RemoveDropped(id) => batch.delete_cf(catalog, format!("g/{}", id.0)),
+            }
+        }
+    }
+
+    fn append_header(&self, scope: Scope, batch: &mut WriteBatch) {
+        let header = &self.headers[&scope];
+        batch.put_cf(self.rocks.family(Family::Batches), header_key(scope), to_json(header));
+    }
+
+    fn load_header(&mut self, scope: Scope) -> Result<&mut ScopeHeader> {
+        use std::collections::hash_map::Entry;
+        match self.headers.entry(scope) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let header = match self.rocks.get(Family::Batches, &header_key(scope))? {
+                    Some(json) => {
+                        serde_json::from_slice(&json).map_err(StorageError::damaged_json("a scope header"))?
+                    }
+                    None => ScopeHeader::default(),
+                };
+                Ok(entry.insert(header))
+            }
+        }
+    }
+}
+
+fn append_record(rocks: &Rocks, scope: Scope, record: &BatchRecord, batch: &mut WriteBatch) {
+    batch.put_cf(rocks.family(Family::Batches), batch_key(scope, record.batch_number), to_json(record));
+}
+
+fn to_json(record: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records have only strings as keys")
+}
+
+/// What ids and timestamps go on above, written with every group.
+///
+/// ```text
+/// u8 format (1) │ i64 last `_updated`, LE │ u64 last tick of the row ids, LE │ u32 highest table number, LE
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SequenceRecord {
+    pub(crate) last_updated: CommitTs,
+    pub(crate) id_high_water: u64,
+    pub(crate) max_table_id: u32,
+}
+
+impl SequenceRecord {
+    pub(crate) const KEY: &'static [u8] = b"sequence";
+    const FORMAT: u8 = 1;
+
+    pub(crate) fn encode(&self) -> [u8; 21] {
+        let mut bytes = [0; 21];
+        bytes[0] = Self::FORMAT;
+        bytes[1..9].copy_from_slice(&self.last_updated.get().to_le_bytes());
+        bytes[9..17].copy_from_slice(&self.id_high_water.to_le_bytes());
+        bytes[17..].copy_from_slice(&self.max_table_id.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let fields = || -> Option<Self> {
+            let (&format, rest) = bytes.split_first()?;
+            let (updated, rest) = rest.split_first_chunk::<8>()?;
+            let (ids, tables) = rest.split_first_chunk::<8>()?;
+            (format == Self::FORMAT).then_some(Self {
+                last_updated: CommitTs::stored(i64::from_le_bytes(*updated)),
+                id_high_water: u64::from_le_bytes(*ids),
+                max_table_id: u32::from_le_bytes(tables.try_into().ok()?),
+            })
+        };
+        fields().ok_or_else(|| StorageError::Damaged("the sequence record is not of a known format".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_sequence_record() {
+        let record = SequenceRecord { last_updated: CommitTs::stored(2), id_high_water: 3, max_table_id: 4 };
+        let hex: String = record.encode().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "010200000000000000030000000000000004000000");
+        assert_eq!(SequenceRecord::decode(&record.encode()).unwrap(), record);
+        assert!(SequenceRecord::decode(&[1, 2]).is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! The committer: the one thread through which everything that is written goes.
+//!
+//! It drains its queue, lets [`CommitState`] check, assign and append each request in order, writes the group as one
+//! synced batch, publishes the snapshot, and only then acknowledges.
+//!
+//! Invariants:
+//! 1. Nothing is acknowledged before it is durable and visible.
+//! 2. After a failed write nothing is acknowledged any more: what RocksDB holds is then unknown.
+//! 3. Nothing here waits for a client or a lock.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rocksdb::WriteBatch;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::commit::{COMMIT_BYTES_MAX, Commit, CommitState, Publication, SequenceRecord, Values};
+use crate::error::{Result, StorageError};
+use crate::keys::{BatchNumber, Scope, TableId};
+use crate::rocks::{Rocks, RocksSnapshot};
+use crate::snapshot::{OpenSnapshots, ScopeCache, Snapshot};
+use crate::system_columns::CommitTs;
+
+/// Requests that may wait; further ones wait at their sender.
+const QUEUE_LEN: usize = 4096;
+/// Bytes after which a group takes no more requests.
+const GROUP_BYTES: usize = 32 << 20;
+
+/// What was committed: its timestamp, and a snapshot that shows it.
+pub(crate) type Committed<T> = (T, Arc<Snapshot>);
+
+enum Request {
+    Commit(Commit, oneshot::Sender<Result<Committed<CommitTs>>>),
+    Seal(Scope, oneshot::Sender<Result<Committed<BatchNumber>>>),
+    ReserveBatch(Scope, oneshot::Sender<Result<Committed<BatchNumber>>>),
+    Publish(Box<Publication>, oneshot::Sender<Result<Committed<()>>>),
+    Exported(Scope, u64, oneshot::Sender<Result<Committed<()>>>),
+    ForgetTable(TableId, oneshot::Sender<Result<Committed<()>>>),
+    Stop,
+}
+
+/// The way to the committer thread.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    queue: mpsc::Sender<Request>,
+    published: Arc<ArcSwap<Snapshot>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Committer {
+    /// Starts the thread.
+    pub(crate) fn start(rocks: Arc<Rocks>, clock: Arc<dyn Clock>, state: CommitState) -> Result<Self> {
+        let cache = Arc::new(ScopeCache::default());
+        let mut open = OpenSnapshots::default();
+        let first = take_snapshot(&rocks, &state, &cache, &mut open);
+        let published = Arc::new(ArcSwap::new(first));
+        let (queue, requests) = mpsc::channel(QUEUE_LEN);
+        let run = Run { rocks, clock, state, cache, open, published: Arc::clone(&published) };
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || run.until_stopped(requests))
+            .map_err(StorageError::io("starting the committer thread"))?;
+        Ok(Self { queue, published, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.load_full()
+    }
+
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed<CommitTs>> {
+        let bytes = commit.size_bytes();
+        if bytes > COMMIT_BYTES_MAX {
+            return Err(StorageError::TooLarge { bytes, max: COMMIT_BYTES_MAX });
+        }
+        self.ask(|reply| Request::Commit(commit, reply)).await
+    }
+
+    pub(crate) async fn seal(&self, scope: Scope) -> Result<Committed<BatchNumber>> {
+        self.ask(|reply| Request::Seal(scope, reply)).await
+    }
+
+    pub(crate) async fn reserve_batch(&self, scope: Scope) -> Result<BatchNumber> {
+        Ok(self.ask(|reply| Request::ReserveBatch(scope, reply)).await?.0)
+    }
+
+    pub(crate) async fn publish(&self, publication: Publication) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(|reply| Request::Publish(Box::new(publication), reply)).await?.1)
+    }
+
+    pub(crate) async fn exported(&self, scope: Scope, version: u64) -> Result<()> {
+        Ok(self.ask(|reply| Request::Exported(scope, version, reply)).await?.0)
+    }
+
+    pub(crate) async fn forget_table(&self, table: TableId) -> Result<()> {
+        Ok(self.ask(|reply| Request::ForgetTable(table, reply)).await?.0)
+    }
+
+    /// Ends the thread after what is queued.
+    pub(crate) async fn stop(&self) {
+        let _ = self.queue.send(Request::Stop).await;
+        let Some(thread) = self.thread.lock().take() else { return };
+        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
+            tracing::error!("the committer thread could not be joined");
+        }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(request(reply)).await.map_err(|_| StorageError::Stopped)?;
+        answer.await.map_err(|_| StorageError::Stopped)?
+    }
+}
+
+impl Commit {
+    /// Bytes of its rows.
+    fn size_bytes(&self) -> usize {
+        let values = self.writes.iter().map(|write| match &write.values {
+            Values::Rows(rows) => rows.size_bytes(),
+            Values::Tombstones(_) => write.ids.len() * 5,
+        });
+        values.sum()
+    }
+}
+
+/// Gives an answer, once the snapshot that shows it is there.
+type Acknowledge = Box<dyn FnOnce(&Arc<Snapshot>)>;
+
+struct Run {
+    rocks: Arc<Rocks>,
+    clock: Arc<dyn Clock>,
+    state: CommitState,
+    cache: Arc<ScopeCache>,
+    open: OpenSnapshots,
+    published: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Run {
+    fn until_stopped(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            match self.group(first, &mut requests) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    // Dropping the queue answers every waiting request with `Stopped`.
+                    tracing::error!(%error, cause = ?error, "a commit could not be written: no more are taken");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One group: from the queue to the acknowledgements. False when it was told to stop.
+    fn group(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> Result<bool> {
+        if let Some(oldest) = self.open.oldest() {
+            self.state.forget_before(oldest);
+        }
+        let mut batch = WriteBatch::default();
+        let mut acknowledge: Vec<Acknowledge> = Vec::new();
+        let mut next = Some(first);
+        let mut go_on = true;
+        while let Some(request) = next {
+            if matches!(request, Request::Stop) {
+                go_on = false;
+                break;
+            }
+            acknowledge.extend(self.stage(request, &mut batch));
+            next = if batch.size_in_bytes() < GROUP_BYTES { requests.try_recv().ok() } else { None };
+        }
+        if !acknowledge.is_empty() {
+            batch.put(SequenceRecord::KEY, self.state.sequence().encode());
+            self.rocks.write(batch)?;
+            let snapshot = take_snapshot(&self.rocks, &self.state, &self.cache, &mut self.open);
+            self.published.store(Arc::clone(&snapshot));
+            acknowledge.into_iter().for_each(|answer| answer(&snapshot));
+        }
+        Ok(go_on)
+    }
+
+    /// Appends a request to the batch. A refused one is answered at once.
+    fn stage(&mut self, request: Request, batch: &mut WriteBatch) -> Option<Acknowledge> {
+        let now = self.clock.now_ns();
+        match request {
+            Request::Commit(commit, reply) => settle(self.state.commit(&commit, now, batch), reply),
+            Request::Seal(scope, reply) => settle(self.state.seal(scope, batch), reply),
+            Request::ReserveBatch(scope, reply) => settle(self.state.reserve_batch(scope, batch), reply),
+            Request::Publish(publication, reply) => settle(self.state.publish(&publication, now, batch), reply),
+            Request::Exported(scope, version, reply) => settle(self.state.exported(scope, version, batch), reply),
+            Request::ForgetTable(table, reply) => settle(self.state.forget_table(table, batch), reply),
+            Request::Stop => None,
+        }
+    }
+}
+
+fn settle<T: 'static>(staged: Result<T>, reply: oneshot::Sender<Result<Committed<T>>>) -> Option<Acknowledge> {
+    match staged {
+        Ok(value) => Some(Box::new(move |snapshot| {
+            // Whoever asked may be gone; the commit stands all the same.
+            let _ = reply.send(Ok((value, Arc::clone(snapshot))));
+        })),
+        Err(error) => {
+            let _ = reply.send(Err(error));
+            None
+        }
+    }
+}
+
+fn take_snapshot(
+    rocks: &Arc<Rocks>,
+    state: &CommitState,
+    cache: &Arc<ScopeCache>,
+    open: &mut OpenSnapshots,
+) -> Arc<Snapshot> {
+    let taken = RocksSnapshot::take(Arc::clone(rocks));
+    let snapshot = Arc::new(Snapshot::new(state.last_ts(), Arc::clone(state.catalog()), taken, Arc::clone(cache)));
+    open.push(&snapshot);
+    snapshot
+}

@@ -1,0 +1,98 @@
+//! What can go wrong in storage.
+
+use crate::catalog::CatalogError;
+use crate::delete_log::DamagedEntry;
+use crate::row_codec::CodecError;
+
+/// An error of the storage crate. `Display` says what happened; the cause is in `source()`.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Another process has the data directory open.
+    #[error("the data directory {0} is in use by another process: stop it, or choose another with --data-dir")]
+    InUse(std::path::PathBuf),
+    /// The data directory was written by a version that this one does not know.
+    #[error("the data directory {path} has format version {found}; this build reads {known}: use a newer build")]
+    FormatVersion {
+        /// The data directory.
+        path: std::path::PathBuf,
+        /// What its format file says.
+        found: u32,
+        /// What this build reads and writes.
+        known: u32,
+    },
+    /// Another commit changed one of the rows first, or changed the table.
+    #[error("another commit changed the same rows or their table first: run the statement again")]
+    Conflict,
+    /// The catalog does not allow the change.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// One commit is larger than a commit may be.
+    #[error("the statement changes {bytes} bytes of rows at once; at most {max} are possible: split it")]
+    TooLarge {
+        /// Bytes of its rows.
+        bytes: usize,
+        /// The most a commit may have.
+        max: usize,
+    },
+    /// The store has stopped, or a write failed and nothing more is acknowledged.
+    #[error("the store has stopped and takes no more commits")]
+    Stopped,
+    /// The URL of the object store cannot be used.
+    #[error("object store '{url}': {reason}")]
+    ObjectStoreUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something stored is not what was written.
+    #[error("damaged data: {0}")]
+    Damaged(String),
+    /// RocksDB failed.
+    #[error("RocksDB failed")]
+    Rocks(#[from] rocksdb::Error),
+    /// A file operation failed.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The object store failed.
+    #[error("the object store failed")]
+    ObjectStore(#[from] object_store::Error),
+    /// Writing a Parquet file failed.
+    #[error("writing Parquet failed")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// Arrow failed.
+    #[error("Arrow failed")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A row could not be encoded or decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// The storage crate's result.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+impl StorageError {
+    /// An I/O error with what was tried.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// A stored JSON value that cannot be read.
+    pub(crate) fn damaged_json(what: &str) -> impl FnOnce(serde_json::Error) -> Self {
+        let what = what.to_owned();
+        move |error| Self::Damaged(format!("{what}: {error}"))
+    }
+}
+
+impl From<DamagedEntry> for StorageError {
+    fn from(error: DamagedEntry) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}

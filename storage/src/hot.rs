@@ -1,0 +1,218 @@
+//! Reading row versions from the hot tier.
+//!
+//! Versions come in order of (`_id`, newest first), merged over a scope's generations: a later commit never writes to
+//! an earlier generation, so that the order of keys is the order of versions.
+//!
+//! Reading goes in chunks. A [`HotCursor`] holds only where to go on, so that nothing borrows the snapshot between two
+//! chunks.
+
+use arrow::array::ArrayRef;
+use rocksdb::DBRawIterator;
+
+use crate::error::{Result, StorageError};
+use crate::keys::{Generation, RowKey, Scope, after_prefix, generation_prefix, row_prefix};
+use crate::rocks::{Family, RocksSnapshot};
+use crate::row_codec::{self, CodecError, RowLayout};
+use crate::system_columns::{CommitTs, RowId};
+
+/// Which versions of a row are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// The newest of each row; rows whose newest version is a tombstone are left out.
+    Live,
+    /// All, tombstones included.
+    All,
+}
+
+/// Where a read of hot rows stands.
+#[derive(Debug, Clone)]
+pub struct HotCursor {
+    scope: Scope,
+    generations: Vec<Generation>,
+    versions: Versions,
+    /// Versions of commits before this are left out: they have expired.
+    not_before: Option<CommitTs>,
+    /// `_id` and version part of the next key; `None` at the end.
+    next: Option<Vec<u8>>,
+}
+
+impl HotCursor {
+    /// Starts at the first row of these generations.
+    pub fn new(scope: Scope, generations: Vec<Generation>, versions: Versions) -> Self {
+        Self { scope, generations, versions, not_before: None, next: Some(Vec::new()) }
+    }
+
+    /// Leaves out rows whose newest version is older than this.
+    pub fn not_before(mut self, oldest: CommitTs) -> Self {
+        self.not_before = Some(oldest);
+        self
+    }
+
+    /// The next at most `rows_max` versions; `None` at the end.
+    pub(crate) fn next_chunk(&mut self, snapshot: &RocksSnapshot, rows_max: usize) -> Result<Option<HotChunk>> {
+        let Some(from) = self.next.take() else { return Ok(None) };
+        let mut merge = Merge::seek(snapshot, self.scope, &self.generations, &from);
+        let mut chunk = HotChunk::default();
+        while let Some((source, key)) = merge.peek()? {
+            if chunk.len() == rows_max {
+                self.next = Some(key.encode()[KEY_TAIL..].to_vec());
+                break;
+            }
+            match self.versions {
+                Versions::All => {
+                    chunk.push(&key, merge.value(source))?;
+                    merge.advance(source);
+                }
+                Versions::Live => {
+                    if self.not_before.is_none_or(|oldest| key.updated >= oldest) {
+                        chunk.push_live(&key, merge.value(source))?;
+                    }
+                    merge.advance_past(source, key.id)?;
+                }
+            }
+        }
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+}
+
+/// Where `_id` and version start in a row key.
+const KEY_TAIL: usize = 16;
+
+/// Row versions as they were read, undecoded.
+#[derive(Debug, Default)]
+pub struct HotChunk {
+    /// `_id` of each.
+    pub ids: Vec<i64>,
+    /// `_updated` of each.
+    pub updated: Vec<i64>,
+    /// Whether each is a tombstone.
+    pub deleted: Vec<bool>,
+    /// The generation each was found in.
+    pub generations: Vec<u32>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl HotChunk {
+    /// Number of versions.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The schema version that all values of this chunk were written with must be the layout's.
+    /// Gives the columns at these places of the layout.
+    pub fn decode(&self, layout: &RowLayout, projection: &[usize]) -> Result<Vec<ArrayRef>, CodecError> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let values: Vec<&[u8]> = starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end]).collect();
+        row_codec::decode_rows(layout, &values, projection)
+    }
+
+    /// The versions that `keep` marks.
+    pub fn filter(&self, keep: &[bool]) -> Self {
+        let mut kept = Self::default();
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        for (i, (start, &end)) in starts.zip(&self.ends).enumerate().filter(|(i, _)| keep[*i]) {
+            kept.ids.push(self.ids[i]);
+            kept.updated.push(self.updated[i]);
+            kept.deleted.push(self.deleted[i]);
+            kept.generations.push(self.generations[i]);
+            kept.bytes.extend_from_slice(&self.bytes[start..end]);
+            kept.ends.push(kept.bytes.len());
+        }
+        kept
+    }
+
+    fn push(&mut self, key: &RowKey, value: &[u8]) -> Result<()> {
+        let head = row_codec::peek(value)?;
+        self.ids.push(key.id.get());
+        self.updated.push(key.updated.get());
+        self.deleted.push(head.tombstone);
+        self.generations.push(key.generation.0);
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    fn push_live(&mut self, key: &RowKey, value: &[u8]) -> Result<()> {
+        if row_codec::peek(value)?.tombstone { Ok(()) } else { self.push(key, value) }
+    }
+}
+
+/// Merges the generations of a scope by `_id` and version.
+struct Merge<'a> {
+    scope: Scope,
+    sources: Vec<(Generation, DBRawIterator<'a>)>,
+}
+
+impl<'a> Merge<'a> {
+    fn seek(snapshot: &'a RocksSnapshot, scope: Scope, generations: &[Generation], from: &[u8]) -> Self {
+        let sources = generations
+            .iter()
+            .map(|&generation| {
+                let mut start = generation_prefix(scope, generation).to_vec();
+                let mut iterator = snapshot.iterate(Family::Rows, after_prefix(&start));
+                start.extend_from_slice(from);
+                iterator.seek(&start);
+                (generation, iterator)
+            })
+            .collect();
+        Self { scope, sources }
+    }
+
+    /// The next version, and the source that stands on it.
+    fn peek(&self) -> Result<Option<(usize, RowKey)>> {
+        let mut least: Option<(usize, &[u8])> = None;
+        for (i, (_, iterator)) in self.sources.iter().enumerate() {
+            match iterator.key() {
+                Some(key) if key.len() > KEY_TAIL => {
+                    if least.is_none_or(|(_, other)| key[KEY_TAIL..] < other[KEY_TAIL..]) {
+                        least = Some((i, key));
+                    }
+                }
+                Some(_) => return Err(StorageError::Damaged("a row key is too short".into())),
+                None => iterator.status()?,
+            }
+        }
+        least
+            .map(|(i, key)| {
+                let key = RowKey::decode(key).ok_or_else(|| StorageError::Damaged("a row key is damaged".into()))?;
+                Ok((i, key))
+            })
+            .transpose()
+    }
+
+    fn value(&self, source: usize) -> &[u8] {
+        self.sources[source].1.value().unwrap_or_default()
+    }
+
+    fn advance(&mut self, source: usize) {
+        self.sources[source].1.next();
+    }
+
+    /// Goes past every version of `id`, in all generations.
+    fn advance_past(&mut self, mut source: usize, id: RowId) -> Result<()> {
+        // Most rows have few versions: some steps are cheaper than a seek.
+        const STEPS_BEFORE_SEEK: usize = 8;
+        let mut steps = 0;
+        loop {
+            if steps < STEPS_BEFORE_SEEK {
+                self.advance(source);
+            } else {
+                let (generation, iterator) = &mut self.sources[source];
+                if let Some(end) = after_prefix(&row_prefix(self.scope, *generation, id)) {
+                    iterator.seek(end);
+                }
+            }
+            steps += 1;
+            match self.peek()? {
+                Some((next, key)) if key.id == id => source = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+}

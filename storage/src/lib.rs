@@ -1,0 +1,31 @@
+//! SeracDB's storage: row versions in RocksDB, batch files in Parquet, one commit point over both.
+//!
+//! What it does not know: SQL, rights, DataFusion, Flight.
+//!
+//! A write goes [`store::Store::commit`] → [`committer`] → [`commit::CommitState`] → RocksDB. A read takes
+//! [`store::Store::snapshot`] and asks it for a [`snapshot::ScopeView`]: files, the positions masked in them, and the
+//! generations of hot rows, which [`hot::HotCursor`] reads. [`flush`] moves rows from one tier to the other.
+
+mod bounds;
+pub mod catalog;
+pub mod clock;
+pub mod commit;
+mod committer;
+pub mod delete_log;
+mod error;
+pub mod flush;
+pub mod hot;
+pub mod keys;
+pub mod manifest;
+pub mod objects;
+pub mod paths;
+pub mod records;
+mod rocks;
+pub mod row_codec;
+pub mod schema;
+pub mod segment;
+pub mod snapshot;
+pub mod store;
+pub mod system_columns;
+
+pub use error::{Result, StorageError};

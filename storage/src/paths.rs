@@ -1,0 +1,76 @@
+//! Where files lie below the object store's root.
+//!
+//! ```text
+//! {namespace}/{table}[~{table_id}]/shared/batch-0001.parquet
+//!                                  user_{name}/manifest.json
+//! ```
+//!
+//! Invariants: a name is one path segment and cannot leave its prefix; two names never share a segment, also on file
+//! systems that ignore letter case.
+
+use crate::keys::{BatchNumber, TableId};
+
+/// A name as one path segment: `a`–`z`, digits, `-` and `_` stay, every other byte of its UTF-8 becomes `=XX`.
+pub fn segment(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => out.push(byte as char),
+            _ => out.push_str(&format!("={byte:02X}")),
+        }
+    }
+    out
+}
+
+/// The prefix of a table that is the first of its name.
+pub fn table_prefix(namespace: &str, table: &str) -> String {
+    format!("{}/{}", segment(namespace), segment(table))
+}
+
+/// The prefix of a table whose name was used before.
+pub fn table_prefix_again(namespace: &str, table: &str, id: TableId) -> String {
+    format!("{}~{}", table_prefix(namespace, table), id.0)
+}
+
+/// The folder of a scope: the shared one, or that of the user of this name.
+pub fn scope_prefix(table_prefix: &str, user: Option<&str>) -> String {
+    match user {
+        None => format!("{table_prefix}/shared"),
+        Some(user) => format!("{table_prefix}/user_{}", segment(user)),
+    }
+}
+
+/// A batch file's name within its scope's folder.
+pub fn batch_file(number: BatchNumber) -> String {
+    format!("batch-{:04}.parquet", number.0)
+}
+
+/// The manifest's name within its scope's folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_plainly() {
+        assert_eq!(table_prefix("app", "flights"), "app/flights");
+        assert_eq!(table_prefix_again("app", "flights", TableId(12)), "app/flights~12");
+        assert_eq!(scope_prefix("app/t", None), "app/t/shared");
+        assert_eq!(scope_prefix("app/t", Some("Zoë")), "app/t/user_=5Ao=C3=AB");
+        assert_eq!(batch_file(BatchNumber(7)), "batch-0007.parquet");
+        assert_eq!(batch_file(BatchNumber(12345)), "batch-12345.parquet");
+        assert_eq!(segment("../x"), "=2E=2E=2Fx");
+    }
+
+    proptest! {
+        #[test]
+        fn names_neither_escape_nor_collide(a in ".*", b in ".*") {
+            let (left, right) = (segment(&a), segment(&b));
+            prop_assert!(!left.contains(['/', '.', '~', '\\']));
+            prop_assert_eq!(left.eq_ignore_ascii_case(&right), a == b);
+        }
+    }
+}

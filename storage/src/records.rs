@@ -1,0 +1,128 @@
+//! What the family `batches` holds: a header per scope and a record per batch file.
+//!
+//! Invariants:
+//! 1. A Parquet file means nothing until a record names it.
+//! 2. `max_batch` is the highest number ever committed; `next_batch` is above every number ever handed to a writer.
+//!    Neither goes back, so that no number is used twice, also after a crash between file and record.
+//! 3. `version` rises with every change of the records; `exported` is the version that `manifest.json` shows durably.
+//! 4. Rows of a generation in `draining` are covered by a record; they are removed only when that record is exported.
+//!
+//! The values are JSON; unknown fields are ignored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{BatchNumber, Generation};
+use crate::system_columns::CommitTs;
+
+/// The state of a scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeHeader {
+    /// The generation that commits write to.
+    pub active: Generation,
+    /// Generations that take no more rows and are not flushed yet, oldest first.
+    pub sealed: Vec<Generation>,
+    /// Flushed generations whose rows are still in RocksDB.
+    pub draining: Vec<Generation>,
+    /// The number that the next writer of a file gets.
+    pub next_batch: BatchNumber,
+    /// The highest number that a record ever had; 0 when there was none.
+    pub max_batch: BatchNumber,
+    /// Version of the records, from 0.
+    pub version: u64,
+    /// Version of the records that the manifest shows.
+    pub exported: u64,
+}
+
+impl Default for ScopeHeader {
+    fn default() -> Self {
+        Self {
+            active: Generation::FIRST,
+            sealed: Vec::new(),
+            draining: Vec::new(),
+            next_batch: BatchNumber(1),
+            max_batch: BatchNumber(0),
+            version: 0,
+            exported: 0,
+        }
+    }
+}
+
+impl ScopeHeader {
+    /// The generations that readers see, oldest first.
+    pub fn visible_generations(&self) -> Vec<Generation> {
+        self.sealed.iter().copied().chain([self.active]).collect()
+    }
+}
+
+/// How a batch file came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchKind {
+    /// Latest versions of a flushed generation.
+    Flush,
+    /// Older versions of a flushed generation, for time travel.
+    Archive,
+    /// New rows of one commit that bypassed the hot tier.
+    Bulk,
+    /// Rows of other batches, merged.
+    Compact,
+}
+
+/// Who reads a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchStatus {
+    /// Every query.
+    Active,
+    /// Every query; about to be replaced.
+    Compacting,
+    /// Time travel only.
+    Archived,
+}
+
+/// Bounds of a column's values in one batch, as JSON values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnBounds {
+    /// At most every value; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<serde_json::Value>,
+    /// At least every value; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<serde_json::Value>,
+    /// Number of NULLs.
+    pub null_count: u64,
+    /// Whether min and max are values of the column, not just bounds.
+    pub exact: bool,
+}
+
+/// One batch file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchRecord {
+    /// Number within the scope.
+    pub batch_number: BatchNumber,
+    /// Path below the object store's root.
+    pub file_path: String,
+    /// How it came to be.
+    pub kind: BatchKind,
+    /// Who reads it.
+    pub status: BatchStatus,
+    /// Oldest version in it.
+    pub min_updated: CommitTs,
+    /// Newest version in it.
+    pub max_updated: CommitTs,
+    /// Bounds by column name.
+    pub column_min_max: BTreeMap<String, ColumnBounds>,
+    /// Rows, tombstones included.
+    pub row_count: u64,
+    /// Length of the file in bytes.
+    pub size_bytes: u64,
+    /// CRC32 (IEEE) of the file's bytes.
+    pub checksum: u32,
+    /// Version of the table's schema that it was written with.
+    pub schema_version: u32,
+    /// Batches whose rows it took over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<BatchNumber>,
+}

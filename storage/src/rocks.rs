@@ -1,0 +1,202 @@
+//! RocksDB: its families, its options, and a snapshot that owns its database.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use self_cell::self_cell;
+
+use crate::error::{Result, StorageError};
+use crate::keys::after_prefix;
+
+/// The column families. The names are stored: they never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Rows,
+    DeleteLog,
+    Keys,
+    Batches,
+    Catalog,
+    Users,
+    Audit,
+    Jobs,
+    ManifestCache,
+}
+
+impl Family {
+    const ALL: [Self; 9] = [
+        Self::Rows,
+        Self::DeleteLog,
+        Self::Keys,
+        Self::Batches,
+        Self::Catalog,
+        Self::Users,
+        Self::Audit,
+        Self::Jobs,
+        Self::ManifestCache,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::DeleteLog => "delete_log",
+            Self::Keys => "keys",
+            Self::Batches => "batches",
+            Self::Catalog => "catalog",
+            Self::Users => "users",
+            Self::Audit => "audit",
+            Self::Jobs => "jobs",
+            Self::ManifestCache => "manifest_cache",
+        }
+    }
+}
+
+/// An open RocksDB.
+pub(crate) struct Rocks {
+    db: DB,
+    synced: WriteOptions,
+}
+
+impl std::fmt::Debug for Rocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rocks({})", self.db.path().display())
+    }
+}
+
+impl Rocks {
+    /// Opens or makes the database. With `sync` a write returns when it is in the fsynced WAL.
+    pub(crate) fn open(path: &Path, sync: bool) -> Result<Self> {
+        let cache = Cache::new_lru_cache(256 << 20);
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(&cache)));
+        let db = DB::open_cf_descriptors(&database_options(), path, families)?;
+        let mut synced = WriteOptions::default();
+        synced.set_sync(sync);
+        Ok(Self { db, synced })
+    }
+
+    pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family is opened with the database")
+    }
+
+    /// Writes a batch as the one commit point.
+    pub(crate) fn write(&self, batch: WriteBatch) -> Result<()> {
+        Ok(self.db.write_opt(batch, &self.synced)?)
+    }
+
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get_cf(self.family(family), key)?)
+    }
+
+    /// A value outside of the families.
+    pub(crate) fn get_root(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get(key)?)
+    }
+
+    /// Calls `visit` with every key and value that starts with `prefix`, in order.
+    pub(crate) fn scan_prefix(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(after_prefix(prefix)));
+        iterator.seek(prefix);
+        visit_all(iterator, visit)
+    }
+
+    /// Ends background work and makes the memtables durable.
+    pub(crate) fn close(&self) {
+        if let Err(error) = self.db.flush_wal(true) {
+            tracing::error!(%error, "syncing the WAL at the end failed");
+        }
+        self.db.cancel_all_background_work(true);
+    }
+}
+
+type DbSnapshot<'a> = rocksdb::Snapshot<'a>;
+
+self_cell!(
+    /// A RocksDB snapshot together with the database that it borrows; the snapshot is dropped first.
+    pub(crate) struct RocksSnapshot {
+        owner: Arc<Rocks>,
+
+        #[covariant]
+        dependent: DbSnapshot,
+    }
+);
+
+impl RocksSnapshot {
+    pub(crate) fn take(rocks: Arc<Rocks>) -> Self {
+        Self::new(rocks, |rocks| rocks.db.snapshot())
+    }
+
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.borrow_dependent().get_cf(self.borrow_owner().family(family), key)?)
+    }
+
+    /// An iterator over `family` that ends before `end`.
+    pub(crate) fn iterate(&self, family: Family, end: Option<Vec<u8>>) -> DBRawIterator<'_> {
+        self.borrow_dependent().raw_iterator_cf_opt(self.borrow_owner().family(family), below(end))
+    }
+
+    /// Calls `visit` with every key and value from `start` that is below the end of `prefix`.
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        start: &[u8],
+        prefix: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut iterator = self.iterate(family, after_prefix(prefix));
+        iterator.seek(start);
+        visit_all(iterator, visit)
+    }
+}
+
+fn visit_all(mut iterator: DBRawIterator<'_>, mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    while let Some((key, value)) = iterator.item() {
+        visit(key, value)?;
+        iterator.next();
+    }
+    iterator.status().map_err(StorageError::from)
+}
+
+fn below(end: Option<Vec<u8>>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if let Some(end) = end {
+        options.set_iterate_upper_bound(end);
+    }
+    options
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // Only a torn tail is forgiven: damage in the middle of the log is an error, not a shorter history.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_enable_pipelined_write(true);
+    options.set_max_background_jobs(2);
+    options.set_max_total_wal_size(1 << 30);
+    options.set_keep_log_file_num(4);
+    options
+}
+
+fn family_options(cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_write_buffer_size(64 << 20);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}

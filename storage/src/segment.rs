@@ -1,0 +1,219 @@
+//! Writing batch files.
+//!
+//! Invariants:
+//! 1. Rows come sorted by `_id`, each `_id` once (an archive: by `_id`, newest first). The footer says so.
+//! 2. A float column that holds NaN has no statistics in the footer: readers take a column whose minimum is its
+//!    maximum for a constant, and statistics do not count NaN.
+//! 3. The footer's `seracdb` entry proves what the file belongs to.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
+
+use crate::bounds::column_bounds;
+use crate::error::{Result, StorageError};
+use crate::hot::HotChunk;
+use crate::keys::{BatchNumber, TableId};
+use crate::records::{BatchKind, ColumnBounds};
+use crate::row_codec::RowLayout;
+use crate::schema::TableSchema;
+use crate::system_columns::{CommitTs, deleted_array, id_array, updated_array};
+
+/// Key of our entry among the footer's key-value metadata.
+pub const FOOTER_KEY: &str = "seracdb";
+
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// What a batch file says of itself, as JSON in its footer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footer {
+    /// Version of this entry, 1.
+    pub format_version: u32,
+    /// The table.
+    pub table_id: TableId,
+    /// `shared`, or `user:` and the user's name.
+    pub scope: String,
+    /// Number within the scope.
+    pub batch_number: BatchNumber,
+    /// How it came to be.
+    pub kind: BatchKind,
+    /// Batches whose rows it took over.
+    pub replaces: Vec<BatchNumber>,
+    /// Version of the table's schema.
+    pub schema_version: u32,
+    /// The last commit that was visible when it was written.
+    pub as_of: CommitTs,
+    /// Of the owner of the object store's prefix; 0 for a local folder.
+    pub epoch: u64,
+}
+
+/// A finished file.
+#[derive(Debug)]
+pub struct Segment {
+    /// Rows.
+    pub row_count: u64,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// CRC32 (IEEE) of the bytes.
+    pub checksum: u32,
+    /// Oldest version.
+    pub min_updated: CommitTs,
+    /// Newest version.
+    pub max_updated: CommitTs,
+    /// Bounds by column name.
+    pub bounds: std::collections::BTreeMap<String, ColumnBounds>,
+    /// `_id` by position.
+    pub ids: Vec<i64>,
+    /// `_updated` by position.
+    pub updated: Vec<i64>,
+    /// Positions of tombstones.
+    pub tombstones: Vec<u32>,
+}
+
+/// Writes one batch file.
+pub struct SegmentWriter {
+    schema: SchemaRef,
+    layout: Arc<RowLayout>,
+    writer: ArrowWriter<Checksummed<BufWriter<File>>>,
+    ids: Vec<i64>,
+    updated: Vec<i64>,
+    tombstones: Vec<u32>,
+}
+
+impl SegmentWriter {
+    /// Starts a file. `with_nan`: names of the float columns that will hold NaN.
+    pub fn create(
+        file: File,
+        schema: &TableSchema,
+        layout: Arc<RowLayout>,
+        footer: &Footer,
+        with_nan: &HashSet<String>,
+    ) -> Result<Self> {
+        let arrow_schema = schema.file();
+        let properties = properties(footer, schema, with_nan)?;
+        let sink = Checksummed::new(BufWriter::with_capacity(1 << 20, file));
+        let writer = ArrowWriter::try_new(sink, Arc::clone(&arrow_schema), Some(properties))?;
+        Ok(Self { schema: arrow_schema, layout, writer, ids: vec![], updated: vec![], tombstones: vec![] })
+    }
+
+    /// Adds rows.
+    pub fn write(&mut self, rows: &HotChunk) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let projection: Vec<usize> = (0..self.layout.column_count()).collect();
+        let mut columns = vec![id_array(rows.ids.clone())];
+        columns.extend(rows.decode(&self.layout, &projection)?);
+        columns.extend([updated_array(rows.updated.clone()), deleted_array(rows.deleted.clone())]);
+        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)?;
+
+        let first = self.ids.len();
+        let tombstones = rows.deleted.iter().enumerate().filter(|(_, deleted)| **deleted);
+        self.tombstones.extend(tombstones.map(|(i, _)| (first + i) as u32));
+        self.ids.extend_from_slice(&rows.ids);
+        self.updated.extend_from_slice(&rows.updated);
+        Ok(())
+    }
+
+    /// Number of rows so far.
+    pub fn row_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Ends the file. It is written but not yet durable.
+    pub fn finish(mut self) -> Result<Segment> {
+        if u32::try_from(self.ids.len()).is_err() {
+            return Err(StorageError::Damaged("a batch file would have more than 2^32 rows".into()));
+        }
+        let metadata: ParquetMetaData = self.writer.finish()?;
+        let bounds = column_bounds(&metadata, &self.schema);
+        let sink = self.writer.into_inner()?;
+        let (size_bytes, checksum) = sink.finish().map_err(StorageError::io("writing a batch file"))?;
+        Ok(Segment {
+            row_count: self.ids.len() as u64,
+            size_bytes,
+            checksum,
+            min_updated: CommitTs::stored(self.updated.iter().copied().min().unwrap_or_default()),
+            max_updated: CommitTs::stored(self.updated.iter().copied().max().unwrap_or_default()),
+            bounds,
+            ids: self.ids,
+            updated: self.updated,
+            tombstones: self.tombstones,
+        })
+    }
+}
+
+/// The places of the float columns of a schema, nested ones left out: those never get statistics.
+pub fn float_columns(schema: &TableSchema) -> Vec<usize> {
+    let floats = schema.columns.iter().enumerate().filter(|(_, column)| column.data_type.is_floating());
+    floats.map(|(i, _)| i).collect()
+}
+
+/// Whether a float column holds NaN.
+pub fn holds_nan(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Float16 => column.as_primitive::<Float16Type>().iter().flatten().any(|v| v.is_nan()),
+        DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
+        DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan),
+        _ => false,
+    }
+}
+
+fn properties(footer: &Footer, schema: &TableSchema, with_nan: &HashSet<String>) -> Result<WriterProperties> {
+    let entry = serde_json::to_string(footer).expect("a footer has only strings as keys");
+    // The first leaf is `_id`.
+    let sorting = SortingColumn { column_idx: 0, descending: false, nulls_first: false };
+    let mut builder = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_key_value_metadata(Some(vec![KeyValue::new(FOOTER_KEY.to_owned(), entry)]))
+        .set_sorting_columns(Some(vec![sorting]));
+    for column in &schema.columns {
+        if column.data_type.is_nested() || with_nan.contains(&column.name) {
+            let path = ColumnPath::from(vec![column.name.clone()]);
+            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+    }
+    Ok(builder.build())
+}
+
+/// Counts and checksums what goes through.
+struct Checksummed<W> {
+    inner: W,
+    hasher: crc32fast::Hasher,
+    size: u64,
+}
+
+impl<W: Write> Checksummed<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, hasher: crc32fast::Hasher::new(), size: 0 }
+    }
+
+    fn finish(mut self) -> io::Result<(u64, u32)> {
+        self.inner.flush()?;
+        Ok((self.size, self.hasher.finalize()))
+    }
+}
+
+impl<W: Write> Write for Checksummed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

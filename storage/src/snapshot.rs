@@ -1,0 +1,218 @@
+//! A snapshot: everything as of one commit.
+//!
+//! Invariants:
+//! 1. Rows, records, delete log and catalog are all read as of `ts`, also for scopes first touched later.
+//! 2. The committer takes the only snapshots, one after each group, and shares them.
+//! 3. What is cached here can be rebuilt through any open snapshot.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+
+use crate::catalog::Catalog;
+use crate::delete_log;
+use crate::error::{Result, StorageError};
+use crate::hot::{HotChunk, HotCursor};
+use crate::keys::{
+    BatchNumber, Generation, SCOPE_LEN, Scope, after_prefix, batch_prefix, decode_delete_log_key, delete_log_prefix,
+    header_key,
+};
+use crate::records::{BatchRecord, BatchStatus, ScopeHeader};
+use crate::rocks::{Family, RocksSnapshot};
+use crate::system_columns::CommitTs;
+
+/// Everything as of one commit.
+pub struct Snapshot {
+    ts: CommitTs,
+    catalog: Arc<Catalog>,
+    rocks: RocksSnapshot,
+    cache: Arc<ScopeCache>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot({})", self.ts.get())
+    }
+}
+
+/// Where a scope's rows are.
+#[derive(Debug, Clone)]
+pub struct ScopeView {
+    /// The batch files that queries read, by number.
+    pub files: Arc<Vec<BatchRecord>>,
+    /// Positions that are not to be read, by file.
+    pub masks: Arc<Masks>,
+    /// The generations of hot rows, oldest first.
+    pub generations: Vec<Generation>,
+}
+
+/// Positions that are not to be read, by file.
+pub type Masks = HashMap<BatchNumber, Arc<RoaringBitmap>>;
+
+impl Snapshot {
+    pub(crate) fn new(ts: CommitTs, catalog: Arc<Catalog>, rocks: RocksSnapshot, cache: Arc<ScopeCache>) -> Self {
+        Self { ts, catalog, rocks, cache }
+    }
+
+    /// The last commit that it shows.
+    pub fn ts(&self) -> CommitTs {
+        self.ts
+    }
+
+    /// Namespaces, tables and users.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Where the rows of a scope are.
+    pub fn scope(&self, scope: Scope) -> Result<ScopeView> {
+        let header = self.header(scope)?.unwrap_or_default();
+        let (files, masks) = if header.max_batch == BatchNumber(0) {
+            Default::default()
+        } else {
+            (self.files(scope, header.version)?, self.masks(scope)?)
+        };
+        Ok(ScopeView { files, masks, generations: header.visible_generations() })
+    }
+
+    /// The next at most `rows_max` row versions at a cursor; `None` at its end.
+    pub fn hot_chunk(&self, cursor: &mut HotCursor, rows_max: usize) -> Result<Option<HotChunk>> {
+        cursor.next_chunk(&self.rocks, rows_max)
+    }
+
+    /// The scopes that have rows in the hot tier, in order.
+    pub fn hot_scopes(&self) -> Result<Vec<Scope>> {
+        let mut scopes = Vec::new();
+        let mut iterator = self.rocks.iterate(Family::Rows, None);
+        iterator.seek_to_first();
+        while let Some(key) = iterator.key() {
+            let scope = Scope::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
+            scopes.push(scope);
+            match after_prefix(&scope.encode()) {
+                Some(next) => iterator.seek(next),
+                None => break,
+            }
+        }
+        iterator.status()?;
+        Ok(scopes)
+    }
+
+    pub(crate) fn header(&self, scope: Scope) -> Result<Option<ScopeHeader>> {
+        let value = self.rocks.get(Family::Batches, &header_key(scope))?;
+        value
+            .map(|json| serde_json::from_slice(&json).map_err(StorageError::damaged_json("a scope header")))
+            .transpose()
+    }
+
+    /// All batch records of a scope, archived ones included, by number.
+    pub(crate) fn records(&self, scope: Scope) -> Result<Vec<BatchRecord>> {
+        let prefix = batch_prefix(scope);
+        let mut records = Vec::new();
+        self.rocks.scan(Family::Batches, &prefix, &prefix, |_, json| {
+            records.push(serde_json::from_slice(json).map_err(StorageError::damaged_json("a batch record"))?);
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    fn files(&self, scope: Scope, version: u64) -> Result<Arc<Vec<BatchRecord>>> {
+        if let Some((cached, files)) = self.cache.files.lock().get(&scope)
+            && *cached == version
+        {
+            return Ok(Arc::clone(files));
+        }
+        let mut files = self.records(scope)?;
+        files.retain(|file| file.status != BatchStatus::Archived);
+        let files = Arc::new(files);
+        self.cache.files.lock().insert(scope, (version, Arc::clone(&files)));
+        Ok(files)
+    }
+
+    /// The masks of a scope: those cached for an earlier commit plus the log since, or the whole log.
+    fn masks(&self, scope: Scope) -> Result<Arc<Masks>> {
+        let Some(wanted) = self.last_delete(scope)? else { return Ok(Default::default()) };
+        let cached = self.cache.masks.lock().get(&scope).cloned();
+        let (after, mut masks) = match cached {
+            Some((at, masks)) if at == wanted => return Ok(masks),
+            Some((at, masks)) if at < wanted => (at, (*masks).clone()),
+            _ => (CommitTs::stored(i64::MIN), Masks::new()),
+        };
+        let start = delete_log_prefix(scope, CommitTs::stored(after.get().saturating_add(1)));
+        self.rocks.scan(Family::DeleteLog, &start, &scope.encode(), |key, entry| {
+            let (_, file) = decode_delete_log_key(key)
+                .ok_or_else(|| StorageError::Damaged("a delete-log key is damaged".into()))?;
+            *Arc::make_mut(masks.entry(file).or_default()) |= delete_log::decode_positions(entry)?;
+            Ok(())
+        })?;
+        let masks = Arc::new(masks);
+        let mut cache = self.cache.masks.lock();
+        if cache.get(&scope).is_none_or(|(at, _)| *at < wanted) {
+            cache.insert(scope, (wanted, Arc::clone(&masks)));
+        }
+        Ok(masks)
+    }
+
+    /// The commit of the newest delete-log entry of a scope.
+    fn last_delete(&self, scope: Scope) -> Result<Option<CommitTs>> {
+        let prefix = scope.encode();
+        let mut iterator = self.rocks.iterate(Family::DeleteLog, after_prefix(&prefix));
+        iterator.seek_to_last();
+        iterator.status()?;
+        Ok(iterator.key().filter(|key| key[..SCOPE_LEN] == prefix).and_then(decode_delete_log_key).map(|(at, _)| at))
+    }
+}
+
+/// What was last read of each scope. Bounded by dropping all when it has grown too large.
+#[derive(Debug, Default)]
+pub(crate) struct ScopeCache {
+    files: Mutex<Bounded<(u64, Arc<Vec<BatchRecord>>)>>,
+    masks: Mutex<Bounded<(CommitTs, Arc<Masks>)>>,
+}
+
+/// A map that is emptied when it is full.
+#[derive(Debug)]
+struct Bounded<V>(HashMap<Scope, V>);
+
+impl<V> Default for Bounded<V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<V> Bounded<V> {
+    const ENTRIES_MAX: usize = 10_000;
+
+    fn get(&self, scope: &Scope) -> Option<&V> {
+        self.0.get(scope)
+    }
+
+    fn insert(&mut self, scope: Scope, value: V) {
+        if self.0.len() >= Self::ENTRIES_MAX {
+            self.0.clear();
+        }
+        self.0.insert(scope, value);
+    }
+}
+
+/// The snapshots that someone still holds.
+#[derive(Debug, Default)]
+pub(crate) struct OpenSnapshots(VecDeque<(CommitTs, Weak<Snapshot>)>);
+
+impl OpenSnapshots {
+    pub(crate) fn push(&mut self, snapshot: &Arc<Snapshot>) {
+        self.0.push_back((snapshot.ts(), Arc::downgrade(snapshot)));
+    }
+
+    /// The commit of the oldest one.
+    pub(crate) fn oldest(&mut self) -> Option<CommitTs> {
+        while let Some((ts, snapshot)) = self.0.front() {
+            if snapshot.strong_count() > 0 {
+                return Some(*ts);
+            }
+            self.0.pop_front();
+        }
+        None
+    }
+}

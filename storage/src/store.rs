@@ -1,0 +1,287 @@
+//! The store: a data directory and an object store, opened as one.
+//!
+//! ```text
+//! data directory
+//! ├── LOCK           held by the process that has it open
+//! ├── FORMAT         {"format_version": 1, "data_dir_id": "…"}
+//! ├── rocksdb/       hot rows, records, catalog
+//! ├── objects/       cold files, unless they are elsewhere
+//! └── scratch/       files being built; emptied at start
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Catalog, CatalogRecord, DEFAULT_NAMESPACE, NamespaceRecord};
+use crate::clock::Clock;
+use crate::commit::{Commit, CommitState, SequenceRecord};
+use crate::committer::Committer;
+use crate::error::{Result, StorageError};
+use crate::keys::{Scope, TableId};
+use crate::objects::{Objects, make_folder, sync_folder};
+use crate::records::ScopeHeader;
+use crate::rocks::{Family, Rocks};
+use crate::snapshot::Snapshot;
+use crate::system_columns::{CommitClock, CommitTs, IdSequence, NodeNumber, RowId};
+
+/// The format of a data directory that this build writes, and the highest it reads.
+const FORMAT_VERSION: u32 = 1;
+
+/// When a commit is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// When it is in the fsynced log: it survives power failure.
+    #[default]
+    Fsync,
+    /// When it is in the log: power failure may lose the last commits.
+    Relaxed,
+}
+
+/// Settings of the storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Where RocksDB and, by default, the cold files live.
+    pub data_dir: PathBuf,
+    /// Where cold files go: `None` = below `data_dir`, else `file:///folder` or `s3://bucket/prefix`.
+    pub object_store: Option<String>,
+    /// Name of this node; its CRC32 modulo 1024 is the node part of row ids.
+    pub node_id: String,
+    /// When a commit is acknowledged.
+    pub durability: Durability,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: "./seracdb-data".into(),
+            object_store: None,
+            node_id: "node1".into(),
+            durability: Durability::Fsync,
+        }
+    }
+}
+
+/// An open data directory.
+#[derive(Debug)]
+pub struct Store {
+    rocks: Arc<Rocks>,
+    objects: Objects,
+    clock: Arc<dyn Clock>,
+    ids: Arc<IdSequence>,
+    committer: Committer,
+    next_table_id: Mutex<u32>,
+    scope_locks: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held until the store is gone.
+    _lock: File,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Format {
+    format_version: u32,
+    data_dir_id: String,
+}
+
+impl Store {
+    /// Opens a data directory, making it when it is not there, and finishes what a stop has interrupted.
+    pub async fn open(config: &StorageConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let dir = &config.data_dir;
+        make_folder(dir)?;
+        let lock = lock(dir)?;
+        check_format(dir)?;
+        let rocks = Arc::new(Rocks::open(&dir.join("rocksdb"), config.durability == Durability::Fsync)?);
+        let objects = Objects::open(config.object_store.as_deref(), dir)?;
+
+        let sequence = match rocks.get_root(SequenceRecord::KEY)? {
+            Some(bytes) => SequenceRecord::decode(&bytes)?,
+            None => SequenceRecord::default(),
+        };
+        let catalog = read_catalog(&rocks, clock.now_ns())?;
+        let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), sequence.id_high_water));
+        let max_table_id = sequence.max_table_id.max(catalog.max_table_id());
+        let state = CommitState::new(
+            Arc::clone(&rocks),
+            Arc::clone(&ids),
+            CommitClock::after(sequence.last_updated),
+            Arc::new(catalog),
+            max_table_id,
+        );
+        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&clock), state)?;
+        let store = Arc::new(Self {
+            rocks,
+            objects,
+            clock,
+            ids,
+            committer,
+            next_table_id: Mutex::new(max_table_id + 1),
+            scope_locks: Mutex::default(),
+            _lock: lock,
+        });
+        store.finish_interrupted().await?;
+        Ok(store)
+    }
+
+    /// The newest snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.committer.snapshot()
+    }
+
+    /// Commits. When it returns, the commit is durable and in [`Store::snapshot`].
+    pub async fn commit(&self, commit: Commit) -> Result<CommitTs> {
+        Ok(self.committer.commit(commit).await?.0)
+    }
+
+    /// New row ids, in order.
+    pub fn new_ids(&self, count: usize) -> Vec<RowId> {
+        self.ids.reserve(count, self.clock.now_ms()).collect()
+    }
+
+    /// A number for a table to be created.
+    pub fn new_table_id(&self) -> TableId {
+        let mut next = self.next_table_id.lock();
+        let id = TableId(*next);
+        *next += 1;
+        id
+    }
+
+    /// For reading batch files.
+    pub fn object_reader(&self) -> &Arc<dyn ObjectStore> {
+        self.objects.reader()
+    }
+
+    /// The clock that it was opened with.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Removes rows and files of dropped tables that no other snapshot than the newest can still read.
+    pub async fn remove_dropped(&self) -> Result<()> {
+        let dropped: Vec<_> = self.snapshot().catalog().dropped().cloned().collect();
+        for table in dropped {
+            self.objects.remove_below(&table.prefix).await?;
+            self.committer.forget_table(table.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends: what is queued is committed, then RocksDB is closed.
+    pub async fn close(&self) {
+        self.committer.stop().await;
+        self.rocks.close();
+    }
+
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Held while a scope is flushed.
+    pub(crate) fn scope_lock(&self, scope: Scope) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.scope_locks.lock();
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(scope).or_default())
+    }
+
+    /// Takes up what was committed but not carried through: manifests that do not show their records, and dropped
+    /// tables.
+    async fn finish_interrupted(&self) -> Result<()> {
+        self.remove_dropped().await?;
+        let snapshot = self.snapshot();
+        for scope in self.unexported_scopes()? {
+            if snapshot.catalog().table_by_id(scope.table).is_some() {
+                self.export(&snapshot, scope).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unexported_scopes(&self) -> Result<Vec<Scope>> {
+        let mut scopes = Vec::new();
+        self.rocks.scan_prefix(Family::Batches, &[], |key, json| {
+            let Some(scope) = Scope::decode(key).filter(|scope| key == crate::keys::header_key(*scope)) else {
+                return Ok(());
+            };
+            let header: ScopeHeader =
+                serde_json::from_slice(json).map_err(StorageError::damaged_json("a scope header"))?;
+            if header.exported != header.version || !header.draining.is_empty() {
+                scopes.push(scope);
+            }
+            Ok(())
+        })?;
+        Ok(scopes)
+    }
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("LOCK");
+    let what = format!("opening {}", path.display());
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(StorageError::io(what))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(StorageError::io(format!("locking {}", path.display()))(error)),
+    }
+}
+
+/// Reads the format file, or writes it into a new data directory.
+fn check_format(dir: &Path) -> Result<()> {
+    let path = dir.join("FORMAT");
+    match std::fs::read(&path) {
+        Ok(json) => {
+            let format: Format = serde_json::from_slice(&json).map_err(StorageError::damaged_json("FORMAT"))?;
+            if format.format_version > FORMAT_VERSION {
+                let (found, known) = (format.format_version, FORMAT_VERSION);
+                return Err(StorageError::FormatVersion { path: dir.to_owned(), found, known });
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let format = Format { format_version: FORMAT_VERSION, data_dir_id: uuid::Uuid::new_v4().to_string() };
+            let json = serde_json::to_vec(&format).expect("a format has only strings as keys");
+            let temporary = dir.join("FORMAT.tmp");
+            let written = File::create(&temporary).and_then(|mut file| {
+                file.write_all(&json)?;
+                file.sync_all()?;
+                std::fs::rename(&temporary, &path)
+            });
+            written.map_err(StorageError::io(format!("writing {}", path.display())))?;
+            sync_folder(dir)
+        }
+        Err(error) => Err(StorageError::io(format!("reading {}", path.display()))(error)),
+    }
+}
+
+fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
+    // Always there, and therefore not stored.
+    let default = NamespaceRecord { name: DEFAULT_NAMESPACE.into(), created_at_ns: now_ns };
+    let mut records = vec![CatalogRecord::Namespace(default)];
+    rocks.scan_prefix(Family::Catalog, &[], |key, json| {
+        let bad = StorageError::damaged_json("a catalog record");
+        records.push(match key {
+            [b'n', b'/', ..] => CatalogRecord::Namespace(serde_json::from_slice(json).map_err(bad)?),
+            [b't', b'/', ..] => CatalogRecord::Table(serde_json::from_slice(json).map_err(bad)?),
+            [b'g', b'/', ..] => CatalogRecord::Dropped(serde_json::from_slice(json).map_err(bad)?),
+            [b'p', b'/', prefix @ ..] => CatalogRecord::Prefix(String::from_utf8_lossy(prefix).into_owned()),
+            _ => return Err(StorageError::Damaged("a catalog key of an unknown kind".into())),
+        });
+        Ok(())
+    })?;
+    rocks.scan_prefix(Family::Users, &[], |_, json| {
+        let user = serde_json::from_slice(json).map_err(StorageError::damaged_json("a user record"))?;
+        records.push(CatalogRecord::User(user));
+        Ok(())
+    })?;
+    Ok(Catalog::from_records(records))
+}
