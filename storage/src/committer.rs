@@ -47,6 +47,7 @@ enum Request {
 pub(crate) struct Committer {
     queue: mpsc::Sender<Request>,
     published: Arc<ArcSwap<Snapshot>>,
+    open: Arc<OpenSnapshots>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -54,21 +55,26 @@ impl Committer {
     /// Starts the thread.
     pub(crate) fn start(rocks: Arc<Rocks>, clock: Arc<dyn Clock>, state: CommitState) -> Result<Self> {
         let cache = Arc::new(ScopeCache::default());
-        let mut open = OpenSnapshots::default();
-        let first = take_snapshot(&rocks, &state, &cache, &mut open);
+        let open = Arc::new(OpenSnapshots::default());
+        let first = take_snapshot(&rocks, &state, &cache, &open);
         let published = Arc::new(ArcSwap::new(first));
         let (queue, requests) = mpsc::channel(QUEUE_LEN);
-        let run = Run { rocks, clock, state, cache, open, published: Arc::clone(&published) };
+        let run = Run { rocks, clock, state, cache, open: Arc::clone(&open), published: Arc::clone(&published) };
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || run.until_stopped(requests))
             .map_err(StorageError::io("starting the committer thread"))?;
-        Ok(Self { queue, published, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, published, open, thread: Mutex::new(Some(thread)) })
     }
 
     /// The newest snapshot.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.published.load_full()
+    }
+
+    /// The oldest commit that an open snapshot shows the state after.
+    pub(crate) fn oldest_open(&self) -> CommitTs {
+        self.open.oldest().unwrap_or_else(|| self.snapshot().ts())
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed<CommitTs>> {
@@ -92,11 +98,11 @@ impl Committer {
     }
 
     pub(crate) async fn exported(&self, scope: Scope, version: u64) -> Result<()> {
-        Ok(self.ask(|reply| Request::Exported(scope, version, reply)).await?.0)
+        self.ask(|reply| Request::Exported(scope, version, reply)).await.map(drop)
     }
 
     pub(crate) async fn forget_table(&self, table: TableId) -> Result<()> {
-        Ok(self.ask(|reply| Request::ForgetTable(table, reply)).await?.0)
+        self.ask(|reply| Request::ForgetTable(table, reply)).await.map(drop)
     }
 
     /// Ends the thread after what is queued.
@@ -134,7 +140,7 @@ struct Run {
     clock: Arc<dyn Clock>,
     state: CommitState,
     cache: Arc<ScopeCache>,
-    open: OpenSnapshots,
+    open: Arc<OpenSnapshots>,
     published: Arc<ArcSwap<Snapshot>>,
 }
 
@@ -173,7 +179,7 @@ impl Run {
         if !acknowledge.is_empty() {
             batch.put(SequenceRecord::KEY, self.state.sequence().encode());
             self.rocks.write(batch)?;
-            let snapshot = take_snapshot(&self.rocks, &self.state, &self.cache, &mut self.open);
+            let snapshot = take_snapshot(&self.rocks, &self.state, &self.cache, &self.open);
             self.published.store(Arc::clone(&snapshot));
             acknowledge.into_iter().for_each(|answer| answer(&snapshot));
         }
@@ -212,7 +218,7 @@ fn take_snapshot(
     rocks: &Arc<Rocks>,
     state: &CommitState,
     cache: &Arc<ScopeCache>,
-    open: &mut OpenSnapshots,
+    open: &OpenSnapshots,
 ) -> Arc<Snapshot> {
     let taken = RocksSnapshot::take(Arc::clone(rocks));
     let snapshot = Arc::new(Snapshot::new(state.last_ts(), Arc::clone(state.catalog()), taken, Arc::clone(cache)));

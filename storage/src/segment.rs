@@ -137,8 +137,7 @@ impl SegmentWriter {
         }
         let metadata: ParquetMetaData = self.writer.finish()?;
         let bounds = column_bounds(&metadata, &self.schema);
-        let sink = self.writer.into_inner()?;
-        let (size_bytes, checksum) = sink.finish().map_err(StorageError::io("writing a batch file"))?;
+        let (size_bytes, checksum) = self.writer.inner_mut().finish().map_err(StorageError::io("writing a batch file"))?;
         Ok(Segment {
             row_count: self.ids.len() as u64,
             size_bytes,
@@ -199,9 +198,10 @@ impl<W: Write> Checksummed<W> {
         Self { inner, hasher: crc32fast::Hasher::new(), size: 0 }
     }
 
-    fn finish(mut self) -> io::Result<(u64, u32)> {
+    /// Size and checksum of what went through.
+    fn finish(&mut self) -> io::Result<(u64, u32)> {
         self.inner.flush()?;
-        Ok((self.size, self.hasher.finalize()))
+        Ok((self.size, self.hasher.clone().finalize()))
     }
 }
 

@@ -198,20 +198,21 @@ impl<V> Bounded<V> {
 
 /// The snapshots that someone still holds.
 #[derive(Debug, Default)]
-pub(crate) struct OpenSnapshots(VecDeque<(CommitTs, Weak<Snapshot>)>);
+pub(crate) struct OpenSnapshots(Mutex<VecDeque<(CommitTs, Weak<Snapshot>)>>);
 
 impl OpenSnapshots {
-    pub(crate) fn push(&mut self, snapshot: &Arc<Snapshot>) {
-        self.0.push_back((snapshot.ts(), Arc::downgrade(snapshot)));
+    pub(crate) fn push(&self, snapshot: &Arc<Snapshot>) {
+        self.0.lock().push_back((snapshot.ts(), Arc::downgrade(snapshot)));
     }
 
     /// The commit of the oldest one.
-    pub(crate) fn oldest(&mut self) -> Option<CommitTs> {
-        while let Some((ts, snapshot)) = self.0.front() {
+    pub(crate) fn oldest(&self) -> Option<CommitTs> {
+        let mut open = self.0.lock();
+        while let Some((ts, snapshot)) = open.front() {
             if snapshot.strong_count() > 0 {
                 return Some(*ts);
             }
-            self.0.pop_front();
+            open.pop_front();
         }
         None
     }

@@ -14,6 +14,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -80,6 +81,7 @@ pub struct Store {
     committer: Committer,
     next_table_id: Mutex<u32>,
     scope_locks: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
+    removing: tokio::sync::Mutex<()>,
     /// Held until the store is gone.
     _lock: File,
 }
@@ -123,6 +125,7 @@ impl Store {
             committer,
             next_table_id: Mutex::new(max_table_id + 1),
             scope_locks: Mutex::default(),
+            removing: tokio::sync::Mutex::default(),
             _lock: lock,
         });
         store.finish_interrupted().await?;
@@ -162,9 +165,16 @@ impl Store {
         &self.clock
     }
 
-    /// Removes rows and files of dropped tables that no other snapshot than the newest can still read.
+    /// Removes rows and files of the tables that are dropped now, once no snapshot shows them any more.
     pub async fn remove_dropped(&self) -> Result<()> {
-        let dropped: Vec<_> = self.snapshot().catalog().dropped().cloned().collect();
+        let _one_at_a_time = self.removing.lock().await;
+        let (dropped_by, dropped) = {
+            let snapshot = self.snapshot();
+            (snapshot.ts(), snapshot.catalog().dropped().cloned().collect::<Vec<_>>())
+        };
+        while self.committer.oldest_open() < dropped_by {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         for table in dropped {
             self.objects.remove_below(&table.prefix).await?;
             self.committer.forget_table(table.id).await?;

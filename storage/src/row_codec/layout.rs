@@ -131,7 +131,7 @@ impl Body {
         Ok(Self { columns, places, data_at: end_at, last_end_at, all_null })
     }
 
-    /// Refuses bytes that cannot be a body of these columns, in constant time. After it every constant offset is inside.
+    /// Refuses bytes that cannot be a body of these columns, in constant time. Afterwards constant offsets are inside.
     pub(super) fn check(&self, body: &[u8]) -> Result<(), &'static str> {
         if body.len() < self.data_at {
             return Err("shorter than its columns");

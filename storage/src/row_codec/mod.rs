@@ -1,15 +1,15 @@
 //! The row codec: the bytes of one row version's user columns, as RocksDB keeps them.
 //!
-//! The key of a hot row already says which table, scope, generation, `_id` and `_updated` it belongs to; the value holds
-//! the rest, as drawn here. All integers are little-endian, nothing is aligned or padded.
+//! The key of a hot row already says which table, scope, generation, `_id` and `_updated` it belongs to; the value
+//! holds the rest, as drawn here. All integers are little-endian, nothing is aligned or padded.
 //!
 //! ```text
 //! row       = head [ body ]                       a tombstone is a head alone: 5 bytes
-//! head      = u8 header | u32 schema version      header: high nibble = codec version 1, bit 0 = tombstone, bits 1–3 = 0
+//! head      = u8 header | u32 schema version      header: high nibble = codec version 1, bit 0 = tombstone, others 0
 //! body      = nulls | fixed | ends | data
 //!   nulls   = ceil(columns / 8) bytes             bit i % 8 of byte i / 8 set = column i is NULL; spare bits are 0
 //!   fixed   = the fixed-width columns in order    zeros when NULL, so every column has a constant offset
-//!   ends    = u32 per variable column in order    where its bytes end in `data`; they begin where the previous ones end
+//!   ends    = u32 per variable column in order    where its bytes end in `data`; they begin at the previous end
 //!   data    = the variable columns' bytes         none when NULL; the last end is exactly the length of `data`
 //!
 //! fixed     Null 0 bytes (always NULL) · Boolean 1 byte, 0 or 1 · numbers, dates, times, timestamps, durations,

@@ -1,0 +1,150 @@
+//! The client: one session on a server.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use arrow_flight::sql::{
+    ActionCreatePreparedStatementRequest, CommandGetDbSchemas, CommandGetTables, CommandStatementIngest,
+    CommandStatementQuery, CommandStatementUpdate, ProstMessageExt, TableDefinitionOptions, TableExistsOption,
+    TableNotExistOption,
+};
+use bytes::Bytes;
+use futures::Stream;
+use prost::Message;
+
+use crate::error::{Error, Result};
+use crate::rows::Rows;
+use crate::statement::Statement;
+use crate::wire::{Wire, message_in, record_count, schema_in};
+
+/// A session on a server. Clones share it; calls may run at the same time.
+#[derive(Debug, Clone)]
+pub struct Client {
+    wire: Wire,
+}
+
+/// What [`Client::ingest`] does with the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestMode {
+    /// Creates it; an error when it exists.
+    Create,
+    /// Adds to it; an error when it is missing.
+    Append,
+    /// Drops it if it exists, and creates it.
+    Replace,
+    /// Adds to it, and creates it when it is missing.
+    CreateAppend,
+}
+
+/// A table as the server lists it.
+#[derive(Debug, Clone)]
+pub struct TableEntry {
+    /// Namespace, which Flight SQL calls a schema.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `TABLE`, `SYSTEM TABLE` or `VIEW`.
+    pub table_type: String,
+    /// All columns, system columns included.
+    pub schema: SchemaRef,
+}
+
+impl Client {
+    /// Connects and logs in. `uri`: `grpc://HOST:PORT`. Errors: `Unavailable` when nobody answers there,
+    /// `Unauthenticated` for a wrong user or password.
+    pub async fn connect(uri: &str, user: &str, password: &str) -> Result<Self> {
+        Ok(Self { wire: Wire::connect(uri, user, password).await? })
+    }
+
+    /// Runs a query.
+    pub async fn query(&self, sql: &str) -> Result<Rows> {
+        self.wire.get(&CommandStatementQuery { query: sql.to_owned(), transaction_id: None }).await
+    }
+
+    /// Runs an update or DDL; gives the number of rows inserted, updated or deleted.
+    pub async fn update(&self, sql: &str) -> Result<u64> {
+        let command = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
+        record_count(&self.wire.put(&command).await?)
+    }
+
+    /// Plans a statement, which may have parameters: `?` or `$1`, `$2`, ….
+    pub async fn prepare(&self, sql: &str) -> Result<Statement> {
+        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
+        let bodies = self.wire.action("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
+        let body = bodies.first().ok_or_else(|| Error::answer("the server gave no prepared statement"))?;
+        Statement::new(self.wire.clone(), message_in(body)?)
+    }
+
+    /// Loads batches into a table as one atomic commit; gives the number of rows. `table`: a name in the session's
+    /// namespace, or `namespace.name`. An error among the batches leaves nothing behind.
+    pub async fn ingest(
+        &self,
+        table: &str,
+        schema: SchemaRef,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        mode: IngestMode,
+    ) -> Result<u64> {
+        let (namespace, table) = match table.split_once('.') {
+            Some((namespace, table)) => (Some(namespace.to_owned()), table),
+            None => (None, table),
+        };
+        let command = CommandStatementIngest {
+            table_definition_options: Some(mode.options()),
+            table: table.to_owned(),
+            schema: namespace,
+            ..Default::default()
+        };
+        record_count(&self.wire.put_batches(&command, schema, batches).await?)
+    }
+
+    /// All tables, sorted by namespace and name.
+    pub async fn tables(&self) -> Result<Vec<TableEntry>> {
+        let command = CommandGetTables { include_schema: true, ..Default::default() };
+        let mut tables = Vec::new();
+        for batch in self.wire.get(&command).await?.collect().await? {
+            let (namespaces, names, types) = (text(&batch, 1)?, text(&batch, 2)?, text(&batch, 3)?);
+            let schemas = batch.columns().get(4).and_then(|column| column.as_binary_opt::<i32>());
+            let schemas = schemas.ok_or_else(|| Error::answer("the list of tables has no schemas"))?;
+            for row in 0..batch.num_rows() {
+                tables.push(TableEntry {
+                    namespace: namespaces.value(row).to_owned(),
+                    name: names.value(row).to_owned(),
+                    table_type: types.value(row).to_owned(),
+                    schema: schema_in(Bytes::copy_from_slice(schemas.value(row)))?,
+                });
+            }
+        }
+        Ok(tables)
+    }
+
+    /// All namespaces, sorted.
+    pub async fn namespaces(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for batch in self.wire.get(&CommandGetDbSchemas::default()).await?.collect().await? {
+            names.extend(text(&batch, 1)?.iter().flatten().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// Ends the session; its other clones no longer work either.
+    pub async fn close(self) -> Result<()> {
+        self.wire.action("CloseSession", Vec::new()).await?;
+        Ok(())
+    }
+}
+
+impl IngestMode {
+    fn options(self) -> TableDefinitionOptions {
+        let (if_not_exist, if_exists) = match self {
+            Self::Create => (TableNotExistOption::Create, TableExistsOption::Fail),
+            Self::Append => (TableNotExistOption::Fail, TableExistsOption::Append),
+            Self::Replace => (TableNotExistOption::Create, TableExistsOption::Replace),
+            Self::CreateAppend => (TableNotExistOption::Create, TableExistsOption::Append),
+        };
+        TableDefinitionOptions { if_not_exist: if_not_exist as i32, if_exists: if_exists as i32 }
+    }
+}
+
+fn text(batch: &RecordBatch, column: usize) -> Result<&arrow::array::StringArray> {
+    let column = batch.columns().get(column).and_then(|column| column.as_string_opt::<i32>());
+    column.ok_or_else(|| Error::answer("a column of the catalog is not as the protocol says"))
+}

@@ -1,0 +1,277 @@
+//! Statements that change the catalog, the session or the storage, and who may run them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Field;
+use seracdb_storage::StorageError;
+use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord};
+use seracdb_storage::keys::Scope;
+use seracdb_storage::schema::TableSchema;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::identity::Role;
+use crate::session::{INFORMATION_SCHEMA, Session};
+use crate::sql::statement::{self, CreateTable};
+use crate::sql::{Statement, TableName};
+use crate::tables::Tables;
+
+/// Runs a statement that gives neither rows nor a count.
+pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::CreateNamespace { name, if_not_exists } => {
+            require(session, Role::Service, "CREATE NAMESPACE")?;
+            create_namespace(engine, name, *if_not_exists).await
+        }
+        Statement::DropNamespace { name, if_exists, cascade } => {
+            require(session, Role::Service, "DROP NAMESPACE")?;
+            let change = CatalogChange::DropNamespace { name: name.clone(), cascade: *cascade };
+            drop_named(engine, change, *if_exists).await
+        }
+        Statement::CreateTable(create) => {
+            require(session, Role::Service, "CREATE TABLE")?;
+            create_table(engine, session, create).await
+        }
+        Statement::DropTable { name, if_exists } => {
+            require(session, Role::Service, "DROP TABLE")?;
+            drop_table(engine, session, statement, name, *if_exists).await
+        }
+        Statement::CreateUser { name, password, role } => {
+            require(session, Role::Admin, "CREATE USER")?;
+            if *role > session.principal().role() {
+                return Err(denied(&format!("a user of role {role} can be created by that role only")));
+            }
+            engine.create_user(name, &password.0, *role).await
+        }
+        Statement::FlushTable(name) => {
+            require(session, Role::Service, "STORAGE FLUSH")?;
+            flush_table(engine, &engine.tables_for(session, statement), name).await
+        }
+        Statement::FlushAll => {
+            require(session, Role::Admin, "STORAGE FLUSH ALL")?;
+            flush_scopes(engine, |_| true).await
+        }
+        Statement::UseNamespace(name) => session.set_namespace(engine, name),
+        Statement::Set { name, value } => set(engine, session, name, value.as_deref()),
+        _ => Err(EngineError::internal("the statement gives rows")),
+    }
+}
+
+fn require(session: &Session, role: Role, what: &str) -> Result<()> {
+    if session.principal().role() >= role {
+        return Ok(());
+    }
+    Err(denied(&format!("{what} requires the role {role} or a higher one")))
+}
+
+fn denied(why: &str) -> EngineError {
+    EngineError::new(ErrorKind::PermissionDenied, format!("permission denied: {why}"))
+}
+
+async fn create_namespace(engine: &Engine, name: &str, if_not_exists: bool) -> Result<()> {
+    check_name("namespace", name)?;
+    if name == INFORMATION_SCHEMA {
+        return Err(EngineError::new(ErrorKind::AlreadyExists, format!("namespace '{name}' exists already")));
+    }
+    let record = NamespaceRecord { name: name.to_owned(), created_at_ns: engine.store.clock().now_ns() };
+    let created = engine.change_catalog(vec![CatalogChange::CreateNamespace(record)]).await;
+    forgive(created, ErrorKind::AlreadyExists, if_not_exists)
+}
+
+async fn drop_table(
+    engine: &Arc<Engine>,
+    session: &Session,
+    statement: &Statement,
+    name: &TableName,
+    if_exists: bool,
+) -> Result<()> {
+    let tables = engine.tables_for(session, statement);
+    let record = match tables.record(name) {
+        Ok(record) => record,
+        Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
+    };
+    let change = CatalogChange::DropTable { namespace: record.namespace.clone(), name: record.name.clone() };
+    drop_named(engine, change, if_exists).await
+}
+
+/// Drops, and removes rows and files once nobody reads them any more.
+async fn drop_named(engine: &Arc<Engine>, change: CatalogChange, if_exists: bool) -> Result<()> {
+    let dropped = engine.change_catalog(vec![change]).await;
+    if dropped.is_ok() {
+        engine.remove_dropped_later();
+    }
+    forgive(dropped, ErrorKind::NotFound, if_exists)
+}
+
+impl Engine {
+    /// Removes rows and files of dropped tables once nobody reads them any more.
+    pub(crate) fn remove_dropped_later(self: &Arc<Self>) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            match store.remove_dropped().await {
+                // The next start takes up what is left.
+                Ok(()) | Err(StorageError::Stopped) => {}
+                Err(error) => tracing::warn!(%error, "removing a dropped table failed; it is tried again at the next start"),
+            }
+        });
+    }
+}
+
+fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Result<()> {
+    match result {
+        Err(error) if forgiven && error.kind == kind => Ok(()),
+        other => other,
+    }
+}
+
+async fn create_table(engine: &Engine, session: &Session, create: &CreateTable) -> Result<()> {
+    let namespace = create.name.namespace.clone().unwrap_or_else(|| session.namespace());
+    let fields: Vec<Field> = create
+        .columns
+        .iter()
+        .map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable))
+        .collect();
+    let kind = match create.kind {
+        statement::TableKind::Shared => TableKind::Shared,
+        statement::TableKind::User => TableKind::User,
+        statement::TableKind::Stream => TableKind::Stream,
+    };
+    let record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
+    let created = engine.change_catalog(vec![CatalogChange::CreateTable(record)]).await;
+    forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
+}
+
+/// The record of a table to be created.
+pub(crate) fn new_table(
+    engine: &Engine,
+    session: &Session,
+    namespace: &str,
+    name: &str,
+    kind: TableKind,
+    fields: &[Field],
+    options: &BTreeMap<String, String>,
+) -> Result<TableRecord> {
+    check_name("table", name)?;
+    if namespace == INFORMATION_SCHEMA {
+        return Err(EngineError::invalid(format!("tables of {INFORMATION_SCHEMA} cannot be created")));
+    }
+    for field in fields {
+        check_name("column", field.name())?;
+    }
+    Ok(TableRecord {
+        id: engine.store.new_table_id(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        kind,
+        prefix: String::new(),
+        options: options.clone(),
+        ttl_ns: ttl(kind, options)?,
+        schemas: vec![TableSchema::first(fields)],
+        created_at_ns: engine.store.clock().now_ns(),
+        created_by: session.principal().name().to_owned(),
+    })
+}
+
+fn check_name(what: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > 128 || name.contains('\0') || name.starts_with("__serac") {
+        return Err(EngineError::invalid(format!(
+            "'{}' cannot be the name of a {what}: use 1 to 128 bytes that do not start with __serac",
+            name.escape_default()
+        )));
+    }
+    Ok(())
+}
+
+/// The one option there is: how long rows of a stream table live.
+fn ttl(kind: TableKind, options: &BTreeMap<String, String>) -> Result<Option<i64>> {
+    if let Some(unknown) = options.keys().find(|key| *key != "ttl") {
+        return Err(EngineError::invalid(format!("unknown table option '{unknown}': the options are: ttl")));
+    }
+    match (kind, options.get("ttl")) {
+        (TableKind::Stream, Some(text)) => {
+            let ttl = duration(text).and_then(|ttl| i64::try_from(ttl.as_nanos()).ok()).filter(|ttl| *ttl > 0);
+            ttl.map(Some).ok_or_else(|| {
+                EngineError::invalid(format!("'{text}' is no time to live: write a number and ms, s, m, h or d, as '10s'"))
+            })
+        }
+        (TableKind::Stream, None) => {
+            Err(EngineError::invalid("a stream table needs the time its rows live: WITH (ttl = '10s')"))
+        }
+        (_, Some(_)) => Err(EngineError::invalid("only stream tables have the option ttl: CREATE STREAM TABLE")),
+        (_, None) => Ok(None),
+    }
+}
+
+/// `500ms`, `10s`, `5m`, `1h`, `2d`.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let ms = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.checked_mul(ms)?))
+}
+
+async fn flush_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
+    let table = tables.record(name)?;
+    if table.kind == TableKind::Stream {
+        return Err(EngineError::invalid(format!("'{name}' is a stream table: its rows are never flushed")));
+    }
+    flush_scopes(engine, |scope| scope.table == table.id).await
+}
+
+/// Flushes the scopes with hot rows that `wanted` takes; those of stream and dropped tables are left out.
+async fn flush_scopes(engine: &Engine, wanted: impl Fn(Scope) -> bool) -> Result<()> {
+    let scopes = engine.store.snapshot().hot_scopes()?;
+    for scope in scopes.into_iter().filter(|scope| wanted(*scope)) {
+        let kind = engine.store.snapshot().catalog().table_by_id(scope.table).map(|table| table.kind);
+        if !matches!(kind, Some(TableKind::Shared | TableKind::User)) {
+            continue;
+        }
+        match engine.store.flush(scope).await {
+            // Dropped in between: there is nothing left to flush.
+            Ok(_) | Err(StorageError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The settings of a session. UTC is not a choice.
+fn set(engine: &Engine, session: &Session, name: &str, value: Option<&str>) -> Result<()> {
+    match (name, value) {
+        ("schema" | "search_path", value) => {
+            session.set_namespace(engine, value.unwrap_or(seracdb_storage::catalog::DEFAULT_NAMESPACE))
+        }
+        ("timezone" | "time zone", None) => Ok(()),
+        ("timezone" | "time zone", Some(zone)) => match zone.to_ascii_uppercase().as_str() {
+            "UTC" | "ETC/UTC" | "GMT" | "+00:00" | "0" => Ok(()),
+            _ => Err(EngineError::invalid(format!("sessions are pinned to UTC: '{zone}' cannot be set, convert in the client"))),
+        },
+        _ => Err(EngineError::not_found(format!("unknown setting '{name}': the settings are schema and timezone"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_to_live() {
+        for (text, ms) in [("10s", 10_000), ("500ms", 500), (" 5m ", 300_000), ("1h", 3_600_000), ("2d", 172_800_000)] {
+            assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "10", "s", "-1s", "1.5s", "10 weeks", "99999999999999999999s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+}

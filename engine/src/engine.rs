@@ -1,0 +1,126 @@
+//! The engine: one store, one DataFusion session state, and the locks of contended scopes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use parking_lot::Mutex;
+use seracdb_storage::clock::{Clock, SystemClock};
+use seracdb_storage::keys::Scope;
+use seracdb_storage::store::{StorageConfig, Store};
+use tokio::sync::RwLock;
+
+use crate::error::{EngineError, Result};
+use crate::scan::OBJECTS_URL;
+use crate::sql::Limits;
+use crate::sql::names::CATALOG;
+
+/// Settings of the engine and of the storage below it.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// The storage's own settings.
+    pub storage: StorageConfig,
+    /// Bytes a statement may have.
+    pub statement_bytes_max: usize,
+    /// Bytes of memory queries may use together before they spill.
+    pub query_memory_max: usize,
+    /// Where queries spill to; `None` = `spill` below the data directory.
+    pub spill_dir: Option<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            storage: StorageConfig::default(),
+            statement_bytes_max: 16 << 20,
+            query_memory_max: 4 << 30,
+            spill_dir: None,
+        }
+    }
+}
+
+/// The engine: one per data directory.
+pub struct Engine {
+    pub(crate) store: Arc<Store>,
+    pub(crate) state: SessionState,
+    pub(crate) limits: Limits,
+    scope_locks: Mutex<HashMap<Scope, Arc<RwLock<()>>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens the data directory, making it when it is not there, and recovers.
+    /// A directory in use by another process is `Unavailable`.
+    pub async fn open(config: EngineConfig) -> Result<Arc<Self>> {
+        Self::open_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// The same with a clock of the caller's.
+    pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let store = Store::open(&config.storage, clock).await?;
+        let runtime = runtime(&config, &store)?;
+        let state = SessionStateBuilder::new()
+            .with_default_features()
+            .with_config(session_config())
+            .with_runtime_env(runtime)
+            .build();
+        let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
+        Ok(Arc::new(Self { store, state, limits, scope_locks: Mutex::default() }))
+    }
+
+    /// Stops: waits for the commits in flight and closes RocksDB.
+    pub async fn close(&self) -> Result<()> {
+        self.store.close().await;
+        Ok(())
+    }
+
+    /// A statement that writes to a scope holds this shared; one that lost to others too often holds it alone, and so
+    /// comes through. Nothing waits for a client while it is held.
+    pub(crate) fn scope_lock(&self, scope: Scope) -> Arc<RwLock<()>> {
+        let mut locks = self.scope_locks.lock();
+        if locks.len() > 1024 {
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        Arc::clone(locks.entry(scope).or_default())
+    }
+}
+
+fn session_config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_information_schema(true).with_create_default_catalog_and_schema(false);
+    let options = config.options_mut();
+    options.catalog.default_catalog = CATALOG.into();
+    // Clients know no views.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.optimizer.expand_views_at_output = true;
+    options.execution.parquet.schema_force_view_types = false;
+    // Sessions are pinned to UTC; clients convert.
+    options.execution.time_zone = Some("+00:00".into());
+    config
+}
+
+fn runtime(config: &EngineConfig, store: &Store) -> Result<Arc<RuntimeEnv>> {
+    let spill = config.spill_dir.clone().unwrap_or_else(|| config.storage.data_dir.join("spill"));
+    let internal = |e: datafusion::error::DataFusionError| EngineError::internal(format!("query runtime: {e}"));
+    std::fs::create_dir_all(&spill).map_err(|e| EngineError::internal(format!("{}: {e}", spill.display())))?;
+    let largest = std::num::NonZeroUsize::new(3).expect("3 is not 0");
+    let pool = TrackConsumersPool::new(FairSpillPool::new(config.query_memory_max), largest);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill])))
+        .build_arc()
+        .map_err(internal)?;
+    let url = url::Url::parse(OBJECTS_URL).map_err(|e| EngineError::internal(e.to_string()))?;
+    runtime.register_object_store(&url, Arc::clone(store.object_reader()));
+    Ok(runtime)
+}

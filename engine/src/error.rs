@@ -1,0 +1,102 @@
+//! What can go wrong for a client, in the few kinds that a client would handle differently.
+//!
+//! `kind` decides the gRPC code (one mapping, in the server); `Display` is what the client reads and says what to do;
+//! `source()` carries the cause and is logged once, where the error is turned into a status.
+
+use std::error::Error as StdError;
+
+use seracdb_storage::StorageError;
+use seracdb_storage::catalog::CatalogError;
+
+/// The kinds of failure a client can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request cannot be right as it stands: syntax, types, a system column set by hand.
+    InvalidArgument,
+    /// A namespace, table, column, user, handle or ticket that is not there.
+    NotFound,
+    /// The thing to create is there already.
+    AlreadyExists,
+    /// Another commit came first; the same request may succeed when sent again.
+    Aborted,
+    /// No or wrong credentials.
+    Unauthenticated,
+    /// Known, but not allowed.
+    PermissionDenied,
+    /// Over a configured limit.
+    ResourceExhausted,
+    /// Valid SQL or a valid command that SeracDB does not have.
+    Unimplemented,
+    /// The server is stopping, or its storage cannot be written.
+    Unavailable,
+    /// The client went away or cancelled.
+    Cancelled,
+    /// A bug of ours.
+    Internal,
+}
+
+/// An error as the engine reports it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct EngineError {
+    /// What kind of failure this is.
+    pub kind: ErrorKind,
+    /// What the client reads.
+    pub message: String,
+    /// The cause, for the log.
+    #[source]
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The engine's result.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+impl EngineError {
+    /// An error of this kind with this text for the client.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same with its cause.
+    pub fn caused(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+
+    /// A request that cannot be right.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    /// Something that is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// A bug of ours.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+}
+
+impl From<StorageError> for EngineError {
+    fn from(error: StorageError) -> Self {
+        let kind = match &error {
+            StorageError::InUse(_) | StorageError::Stopped => ErrorKind::Unavailable,
+            StorageError::Conflict => ErrorKind::Aborted,
+            StorageError::Catalog(CatalogError::NoNamespace(_) | CatalogError::NoTable(..)) => ErrorKind::NotFound,
+            StorageError::Catalog(
+                CatalogError::NamespaceExists(_) | CatalogError::TableExists(..) | CatalogError::UserExists(_),
+            ) => ErrorKind::AlreadyExists,
+            StorageError::Catalog(CatalogError::NotEmpty(_) | CatalogError::Fixed(_))
+            | StorageError::ObjectStoreUrl { .. }
+            | StorageError::FormatVersion { .. } => ErrorKind::InvalidArgument,
+            StorageError::TooLarge { .. } => ErrorKind::ResourceExhausted,
+            _ => ErrorKind::Internal,
+        };
+        Self::caused(kind, error.to_string(), error)
+    }
+}

@@ -1,0 +1,154 @@
+//! Executing: a prepared statement on the newest snapshot, with its parameters bound.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::{ExplainFormat, ExplainOption, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::execute_stream;
+
+use crate::ddl;
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::listing;
+use crate::output::ClientStream;
+use crate::prepared::{Prepared, plan_query};
+use crate::scan::LOCATION_COLUMNS;
+use crate::session::Session;
+use crate::sql::errors::from_datafusion;
+use crate::sql::params::bind;
+use crate::sql::{Statement, TableName};
+use crate::tables::Tables;
+
+/// What an execution gave.
+pub enum Outcome {
+    /// Rows of a query, of schema [`Prepared::schema`].
+    Rows(SendableRecordBatchStream),
+    /// Rows inserted, updated or deleted; 0 for other statements.
+    Changed(u64),
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rows(_) => f.write_str("Rows"),
+            Self::Changed(rows) => write!(f, "Changed({rows})"),
+        }
+    }
+}
+
+impl Engine {
+    /// Runs a prepared statement. `params`: the bound rows (columns in the order of [`Prepared::parameters`], cast as
+    /// needed). A query wants exactly one row. An INSERT of nothing but parameters commits all rows as one; any other
+    /// update runs and commits once per row, in order, and gives the sum.
+    pub async fn execute(self: &Arc<Self>, session: &Session, prepared: &Prepared, params: Option<RecordBatch>) -> Result<Outcome> {
+        let params = check_params(prepared, params)?;
+        let statement = &prepared.statement;
+        match statement {
+            Statement::Query(_) | Statement::Explain { .. } => {
+                let values = single_row(params.as_ref())?;
+                self.query(session, prepared, values).await.map(Outcome::Rows)
+            }
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+                self.write(session, statement, params.as_ref()).await.map(Outcome::Changed)
+            }
+            Statement::ShowTables { .. }
+            | Statement::ShowNamespaces
+            | Statement::Describe(_)
+            | Statement::ShowSetting(_) => {
+                let tables = self.tables_for(session, statement);
+                listing::rows(&tables, statement).map(Outcome::Rows)
+            }
+            other => ddl::run(self, session, other).await.map(|()| Outcome::Changed(0)),
+        }
+    }
+
+    async fn query(
+        &self,
+        session: &Session,
+        prepared: &Prepared,
+        values: Vec<ScalarValue>,
+    ) -> Result<SendableRecordBatchStream> {
+        let tables = self.tables_for(session, &prepared.statement);
+        let state = self.statement_state();
+        let plan = match &prepared.statement {
+            Statement::Query(query) => bind(&plan_query(&state, &tables, &prepared.statement, query)?, values)?,
+            Statement::Explain { analyze, verbose, format, inner } => {
+                let plan = bind(&self.plan_explained(&state, &tables, inner)?, values)?;
+                explain(plan, *analyze, *verbose, format.as_deref())?
+            }
+            _ => return Err(EngineError::internal("only queries are planned as queries")),
+        };
+        run(&state, &tables, plan, prepared.schema()).await
+    }
+
+    /// Rows of a whole table, for reading it without SQL text.
+    pub async fn read_table(&self, session: &Session, namespace: &str, table: &str) -> Result<SendableRecordBatchStream> {
+        let name = TableName { namespace: Some(namespace.to_owned()), table: table.to_owned() };
+        let query = crate::sql::dml::select_all(&name);
+        let statement = Statement::Query(Box::new(query));
+        let tables = self.tables_for(session, &statement);
+        let state = self.statement_state();
+        let Statement::Query(query) = &statement else { return Err(EngineError::internal("not a query")) };
+        let typed = plan_query(&state, &tables, &statement, query)?;
+        let schema = crate::output::client_schema(typed.plan.schema().as_arrow());
+        run(&state, &tables, typed.plan, &schema).await
+    }
+}
+
+/// Plans physically and starts the plan; the snapshot lives as long as the stream.
+async fn run(
+    state: &SessionState,
+    tables: &Tables,
+    plan: LogicalPlan,
+    schema: &SchemaRef,
+) -> Result<SendableRecordBatchStream> {
+    let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
+    let plan = state.create_physical_plan(&plan).await.map_err(translate)?;
+    if plan.schema().fields().len() != schema.fields().len() {
+        return Err(EngineError::invalid("the tables of this statement have changed: prepare it again"));
+    }
+    let rows = execute_stream(plan, state.task_ctx()).map_err(translate)?;
+    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::clone(&tables.snapshot))))
+}
+
+fn explain(plan: LogicalPlan, analyze: bool, verbose: bool, format: Option<&str>) -> Result<LogicalPlan> {
+    let format = match format {
+        Some(name) => name.parse::<ExplainFormat>().map_err(|e| EngineError::invalid(e.to_string()))?,
+        None => ExplainFormat::Indent,
+    };
+    let options = ExplainOption::default().with_analyze(analyze).with_verbose(verbose).with_format(format);
+    LogicalPlanBuilder::from(plan)
+        .explain_option_format(options)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+}
+
+/// The bound rows, when they fit the parameters in number.
+fn check_params(prepared: &Prepared, params: Option<RecordBatch>) -> Result<Option<RecordBatch>> {
+    let wanted = prepared.parameters().fields().len();
+    let given = params.as_ref().map_or(0, RecordBatch::num_columns);
+    if wanted != given {
+        let are = if wanted == 1 { "1 parameter".to_owned() } else { format!("{wanted} parameters") };
+        return Err(EngineError::invalid(format!("the statement has {are}, but {given} values are bound")));
+    }
+    Ok(params.filter(|_| wanted > 0))
+}
+
+fn single_row(params: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
+    match params {
+        None => Ok(vec![]),
+        Some(rows) if rows.num_rows() == 1 => row_values(rows, 0),
+        Some(rows) => {
+            Err(EngineError::invalid(format!("a query wants one row of parameters, but {} are bound", rows.num_rows())))
+        }
+    }
+}
+
+/// The values of one bound row.
+pub(crate) fn row_values(rows: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
+    let values = rows.columns().iter().map(|column| ScalarValue::try_from_array(column, row));
+    values.collect::<Result<_, _>>().map_err(|e| from_datafusion(e, &[]))
+}

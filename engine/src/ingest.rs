@@ -1,0 +1,203 @@
+//! Ingest: a stream of batches into a table, created or replaced on the way, as one atomic commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use seracdb_storage::StorageError;
+use seracdb_storage::catalog::{CatalogChange, TableKind, TableRecord};
+use seracdb_storage::commit::Commit;
+use seracdb_storage::system_columns::is_system_column;
+
+use crate::ddl::new_table;
+use crate::engine::Engine;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::identity::Role;
+use crate::scan::Exposure;
+use crate::session::Session;
+use crate::sql::TableName;
+use crate::sql::coerce::bind_column;
+use crate::sql::dml::require_column;
+use crate::sql::types::{refuse_system_column, storable};
+use crate::tables::Tables;
+use crate::write::{RowEncoder, user_columns};
+
+/// Where an ingest stream goes and what to do when the table is (not) there.
+#[derive(Debug, Clone)]
+pub struct IngestTarget {
+    /// Namespace; `None` = the session's.
+    pub namespace: Option<String>,
+    /// Table.
+    pub table: String,
+    /// When the table is not there.
+    pub if_missing: IfMissing,
+    /// When it is there.
+    pub if_exists: IfExists,
+}
+
+/// What an ingest does when its table is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// Create it from the stream's schema.
+    Create,
+    /// Fail with NotFound.
+    Fail,
+}
+
+/// What an ingest does when its table exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Fail with AlreadyExists.
+    Fail,
+    /// Add the rows.
+    Append,
+    /// Drop it and create it again from the stream's schema.
+    Replace,
+}
+
+/// The table that rows go to, and how it comes to be.
+struct Destination {
+    table: TableRecord,
+    changes: Vec<CatalogChange>,
+    /// For each user column, its place in the stream; `None` = NULL.
+    sources: Vec<Option<usize>>,
+}
+
+impl Engine {
+    /// Loads a stream of batches into a table as one atomic commit; gives the number of rows. Columns are matched by
+    /// name and cast where nothing is lost; columns that the stream does not have become NULL.
+    pub async fn ingest(
+        self: &Arc<Self>,
+        session: &Session,
+        target: IngestTarget,
+        schema: SchemaRef,
+        mut batches: BoxStream<'static, Result<RecordBatch>>,
+    ) -> Result<u64> {
+        let tables = Tables {
+            snapshot: self.store.snapshot(),
+            principal: session.principal().clone(),
+            namespace: session.namespace(),
+            exposure: Exposure::Visible,
+            now_ns: self.store.clock().now_ns(),
+        };
+        let destination = self.destination(session, &tables, &target, &schema)?;
+        let table = &destination.table;
+        let scope = tables.scope(table);
+        let encoder = RowEncoder::new(table, scope)?;
+        let mut writes = Vec::new();
+        while let Some(batch) = batches.try_next().await? {
+            let columns = destination.columns(&batch)?;
+            writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?);
+        }
+        let rows: usize = writes.iter().map(|write| write.ids.len()).sum();
+        let replaces = destination.changes.len() > 1;
+        let commit = Commit {
+            snapshot: Arc::clone(&tables.snapshot),
+            expects: vec![(table.id, table.schema().version)],
+            catalog: destination.changes,
+            writes,
+        };
+        match self.store.commit(commit).await {
+            Ok(_) if replaces => self.remove_dropped_later(),
+            Ok(_) => {}
+            Err(StorageError::Conflict) => {
+                let name = format!("{}.{}", table.namespace, table.name);
+                return Err(EngineError::new(
+                    ErrorKind::Aborted,
+                    format!("table '{name}' was changed or dropped during the ingest: send it again"),
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(rows as u64)
+    }
+
+    fn destination(
+        &self,
+        session: &Session,
+        tables: &Tables,
+        target: &IngestTarget,
+        schema: &SchemaRef,
+    ) -> Result<Destination> {
+        let name = TableName { namespace: target.namespace.clone(), table: target.table.clone() };
+        let namespace = target.namespace.clone().unwrap_or_else(|| tables.namespace.clone());
+        let found = tables.snapshot.catalog().table(&namespace, &target.table);
+        match (found, target.if_exists, target.if_missing) {
+            (Some(table), IfExists::Append, _) => Destination::existing(table, &name, schema),
+            (Some(_), IfExists::Fail, _) => Err(EngineError::new(
+                ErrorKind::AlreadyExists,
+                format!("table '{namespace}.{}' exists already: ingest in append or replace mode", target.table),
+            )),
+            (None, _, IfMissing::Fail) => Err(tables.record(&name).err().unwrap_or_else(|| {
+                EngineError::not_found(format!("table '{namespace}.{}' does not exist", target.table))
+            })),
+            (found, _, _) => {
+                if session.principal().role() < Role::Service {
+                    return Err(EngineError::new(
+                        ErrorKind::PermissionDenied,
+                        "permission denied: an ingest that creates a table requires the role service or a higher one",
+                    ));
+                }
+                let drop = found.map(|table| CatalogChange::DropTable {
+                    namespace: table.namespace.clone(),
+                    name: table.name.clone(),
+                });
+                self.created(session, &namespace, &target.table, schema, drop)
+            }
+        }
+    }
+
+    /// A new table with the stream's columns, after dropping the old one.
+    fn created(
+        &self,
+        session: &Session,
+        namespace: &str,
+        table: &str,
+        schema: &SchemaRef,
+        drop: Option<CatalogChange>,
+    ) -> Result<Destination> {
+        let mut fields = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            refuse_system_column(field.name())?;
+            if fields.iter().any(|known: &Field| known.name() == field.name()) {
+                return Err(EngineError::invalid(format!("column '{}' is there twice", field.name())));
+            }
+            fields.push(Field::new(field.name(), storable(field.data_type())?, true));
+        }
+        let record = new_table(self, session, namespace, table, TableKind::Shared, &fields, &BTreeMap::new())?;
+        let changes = drop.into_iter().chain([CatalogChange::CreateTable(record.clone())]).collect();
+        Ok(Destination { table: record, changes, sources: (0..fields.len()).map(Some).collect() })
+    }
+}
+
+impl Destination {
+    /// A table that is there, its columns matched by name.
+    fn existing(table: &TableRecord, name: &TableName, schema: &SchemaRef) -> Result<Self> {
+        let columns = user_columns(table.schema());
+        let mut sources = vec![None; columns.len()];
+        for (place, field) in schema.fields().iter().enumerate() {
+            if is_system_column(field.name()) {
+                refuse_system_column(field.name())?;
+            }
+            let column = require_column(field.name(), &columns, name)?;
+            if sources[column].replace(place).is_some() {
+                return Err(EngineError::invalid(format!("column '{}' is there twice", field.name())));
+            }
+        }
+        Ok(Self { table: table.clone(), changes: vec![], sources })
+    }
+
+    /// A batch as the table's user columns.
+    fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let column = |(name, data_type): &(String, DataType), source: &Option<usize>| match source {
+            Some(place) => bind_column(batch.column(*place), data_type, &format!("column '{name}'")),
+            None => Ok(arrow::array::new_null_array(data_type, batch.num_rows())),
+        };
+        let columns = user_columns(self.table.schema());
+        columns.iter().zip(&self.sources).map(|(target, source)| column(target, source)).collect()
+    }
+}

@@ -1,0 +1,35 @@
+//! SeracDB's engine: SQL over the storage crate.
+//!
+//! What it does not know: gRPC, Flight, TLS, tokens, command lines.
+//!
+//! ```text
+//! SELECT   prepared → sql → tables → execute → scan (cold, hot) → output
+//! UPDATE   prepared → sql (dml) → tables → write → scan (cold, hot) → storage: commit
+//! ```
+
+mod ddl;
+mod engine;
+mod error;
+mod execute;
+mod identity;
+mod ingest;
+mod listing;
+mod metadata;
+mod output;
+mod prepared;
+mod scan;
+mod session;
+mod sql;
+mod tables;
+mod users;
+mod write;
+
+pub use engine::{Engine, EngineConfig};
+pub use error::{EngineError, ErrorKind, Result};
+pub use execute::Outcome;
+pub use identity::{Principal, Role};
+pub use ingest::{IfExists, IfMissing, IngestTarget};
+pub use metadata::TableInfo;
+pub use prepared::{Prepared, StatementKind};
+pub use session::Session;
+pub use sql::limits::STACK_BYTES;

@@ -1,0 +1,112 @@
+//! SHOW and DESCRIBE: small results made from the catalog.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+use crate::error::{EngineError, Result};
+use crate::session::INFORMATION_SCHEMA;
+use crate::sql::Statement;
+use crate::sql::errors::from_arrow;
+use crate::sql::suggest;
+use crate::tables::Tables;
+
+/// The columns of EXPLAIN.
+pub(crate) fn explain_schema() -> SchemaRef {
+    text_schema(&["plan_type", "plan"])
+}
+
+/// The columns of a statement whose result does not depend on the tables; none for one without rows.
+pub(crate) fn schema_of(statement: &Statement) -> SchemaRef {
+    text_schema(match statement {
+        Statement::ShowTables { .. } => &["namespace", "table", "kind"],
+        Statement::ShowNamespaces => &["namespace"],
+        Statement::Describe(_) => &["column_name", "data_type", "is_nullable"],
+        Statement::ShowSetting(_) => &["name", "value"],
+        _ => &[],
+    })
+}
+
+/// The rows of a SHOW or DESCRIBE.
+pub(crate) fn rows(tables: &Tables, statement: &Statement) -> Result<SendableRecordBatchStream> {
+    let rows: Vec<Vec<String>> = match statement {
+        Statement::ShowTables { namespace, like } => show_tables(tables, namespace.as_deref(), like.as_deref())?,
+        Statement::ShowNamespaces => namespaces(tables).into_iter().map(|name| vec![name]).collect(),
+        Statement::Describe(name) => {
+            let schema = tables.record(name)?.schema().full();
+            let nullable = |field: &Field| if field.is_nullable() { "YES" } else { "NO" }.to_owned();
+            let row = |field: &Arc<Field>| vec![field.name().clone(), field.data_type().to_string(), nullable(field)];
+            schema.fields().iter().map(row).collect()
+        }
+        Statement::ShowSetting(name) => settings(tables, name.as_deref())?,
+        _ => return Err(EngineError::internal("the statement lists nothing")),
+    };
+    stream(schema_of(statement), rows)
+}
+
+/// The namespaces by name, `information_schema` included.
+pub(crate) fn namespaces(tables: &Tables) -> Vec<String> {
+    let mut names: Vec<String> = tables.snapshot.catalog().namespaces().map(|record| record.name.clone()).collect();
+    names.push(INFORMATION_SCHEMA.to_owned());
+    names.sort();
+    names
+}
+
+fn show_tables(tables: &Tables, namespace: Option<&str>, like: Option<&str>) -> Result<Vec<Vec<String>>> {
+    if let Some(name) = namespace
+        && !namespaces(tables).iter().any(|known| known == name)
+    {
+        let known = namespaces(tables);
+        return Err(EngineError::not_found(suggest::unknown("namespace", name, known.iter().map(String::as_str))));
+    }
+    let wanted = tables
+        .snapshot
+        .catalog()
+        .tables()
+        .filter(|table| namespace.is_none_or(|namespace| table.namespace == namespace))
+        .filter(|table| like.is_none_or(|pattern| matches_like(&table.name, pattern)));
+    Ok(wanted
+        .map(|table| vec![table.namespace.clone(), table.name.clone(), format!("{:?}", table.kind).to_lowercase()])
+        .collect())
+}
+
+fn settings(tables: &Tables, name: Option<&str>) -> Result<Vec<Vec<String>>> {
+    let all = [("schema", tables.namespace.as_str()), ("timezone", "UTC"), ("server_version", env!("CARGO_PKG_VERSION"))];
+    let name = match name {
+        Some("search_path") => Some("schema"),
+        other => other,
+    };
+    let wanted: Vec<Vec<String>> = all
+        .iter()
+        .filter(|(known, _)| name.is_none_or(|name| name == *known))
+        .map(|(known, value)| vec![(*known).to_owned(), (*value).to_owned()])
+        .collect();
+    match (wanted.is_empty(), name) {
+        (true, Some(name)) => {
+            Err(EngineError::not_found(suggest::unknown("setting", name, all.iter().map(|(known, _)| *known))))
+        }
+        _ => Ok(wanted),
+    }
+}
+
+/// SQL's LIKE: `%` is any text, `_` any character.
+pub(crate) fn matches_like(text: &str, pattern: &str) -> bool {
+    let text = StringArray::from(vec![text]);
+    let pattern = arrow::array::Scalar::new(StringArray::from(vec![pattern]));
+    arrow::compute::kernels::comparison::like(&text, &pattern).is_ok_and(|matched| matched.value(0))
+}
+
+fn text_schema(columns: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|name| Field::new(*name, DataType::Utf8, false)).collect::<Vec<_>>()))
+}
+
+fn stream(schema: SchemaRef, rows: Vec<Vec<String>>) -> Result<SendableRecordBatchStream> {
+    let column = |i: usize| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(row[i].as_str())).collect::<StringArray>()) };
+    let columns = (0..schema.fields().len()).map(column).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| from_arrow(e, &[]))?;
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)]))))
+}

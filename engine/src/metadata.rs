@@ -1,0 +1,59 @@
+//! What metadata commands list. Answered from the catalog in memory.
+
+use arrow::datatypes::SchemaRef;
+use seracdb_storage::system_columns;
+
+use crate::engine::Engine;
+use crate::listing;
+use crate::session::{INFORMATION_SCHEMA, Session};
+use crate::sql::Statement;
+
+/// A table as metadata commands list it.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `TABLE` or `VIEW`.
+    pub table_type: &'static str,
+    /// All columns, system columns included: `_id` first, then the user's, then `_updated`, `_deleted`.
+    pub schema: SchemaRef,
+    /// Columns of the primary key.
+    pub primary_key: Vec<String>,
+}
+
+/// The tables of `information_schema`.
+const INFORMATION_TABLES: [&str; 6] = ["columns", "df_settings", "parameters", "routines", "schemata", "tables"];
+
+impl Engine {
+    /// The namespaces, sorted, `information_schema` included.
+    pub fn namespaces(&self, session: &Session) -> Vec<String> {
+        listing::namespaces(&self.tables_for(session, &Statement::ShowNamespaces))
+    }
+
+    /// The tables, sorted by namespace and name.
+    pub fn tables(&self, session: &Session) -> Vec<TableInfo> {
+        let tables = self.tables_for(session, &Statement::ShowNamespaces);
+        let stored = tables.snapshot.catalog().tables().map(|table| TableInfo {
+            namespace: table.namespace.clone(),
+            name: table.name.clone(),
+            table_type: "TABLE",
+            schema: table.schema().full(),
+            primary_key: vec![system_columns::ID.to_owned()],
+        });
+        let described = INFORMATION_TABLES.iter().filter_map(|name| {
+            let reference = datafusion::common::TableReference::partial(INFORMATION_SCHEMA, *name);
+            Some(TableInfo {
+                namespace: INFORMATION_SCHEMA.to_owned(),
+                name: (*name).to_owned(),
+                table_type: "VIEW",
+                schema: tables.source(&reference).ok()?.schema(),
+                primary_key: vec![],
+            })
+        });
+        let mut all: Vec<TableInfo> = stored.chain(described).collect();
+        all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        all
+    }
+}

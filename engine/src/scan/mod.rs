@@ -1,0 +1,130 @@
+//! A scope's rows as a DataFusion table: batch files plus hot rows, nothing resolved while reading.
+//!
+//! ```text
+//! scan = union( Parquet files, each without its masked positions
+//!             , hot rows, the newest version of each )
+//! ```
+//! A row is in exactly one of the two: the commit that superseded or deleted it masked its position in its file, and a
+//! generation that became a file is no longer read as hot rows. So any predicate may be pushed down.
+
+mod cold;
+
+mod hot;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+use parquet::arrow::RowNumber;
+use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::keys::Scope;
+use seracdb_storage::snapshot::Snapshot;
+use seracdb_storage::system_columns::CommitTs;
+
+use crate::error::EngineError;
+
+pub(crate) use cold::OBJECTS_URL;
+
+/// Number of the batch file that a row lies in; 0 for a hot row.
+pub(crate) const FILE_COLUMN: &str = "__serac_file";
+/// Position in the batch file; the generation of a hot row.
+pub(crate) const POSITION_COLUMN: &str = "__serac_position";
+/// The columns that say where a row lies. No client sees them.
+pub(crate) const LOCATION_COLUMNS: [&str; 2] = [FILE_COLUMN, POSITION_COLUMN];
+
+/// Which columns a table shows to the planner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exposure {
+    /// What `SELECT *` gives: `_id`, the user's, `_updated`.
+    Visible,
+    /// Also `_deleted`.
+    All,
+    /// Also the location, for UPDATE and DELETE.
+    Located,
+}
+
+/// A scope as a table.
+#[derive(Debug)]
+pub(crate) struct ScopeTable {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) scope: Scope,
+    pub(crate) table: Arc<TableRecord>,
+    /// Rows of older commits have expired.
+    pub(crate) not_before: Option<CommitTs>,
+    schema: SchemaRef,
+    located: SchemaRef,
+}
+
+impl ScopeTable {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        scope: Scope,
+        table: Arc<TableRecord>,
+        not_before: Option<CommitTs>,
+        exposure: Exposure,
+    ) -> Self {
+        let full = table.schema().full();
+        let mut fields: Vec<FieldRef> = full.fields().to_vec();
+        fields.extend([Arc::new(file_field()), Arc::new(position_field())]);
+        let shown = match exposure {
+            Exposure::Visible => full.fields().len() - 1,
+            Exposure::All => full.fields().len(),
+            Exposure::Located => fields.len(),
+        };
+        let schema = Arc::new(Schema::new(fields[..shown].to_vec()));
+        Self { snapshot, scope, table, not_before, schema, located: Arc::new(Schema::new(fields)) }
+    }
+}
+
+#[async_trait]
+impl TableProvider for ScopeTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let view = self.snapshot.scope(self.scope).map_err(external)?;
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let hot: Arc<dyn ExecutionPlan> = Arc::new(hot::HotRowsExec::new(self, &view, &projection)?);
+        if view.files.is_empty() {
+            return Ok(hot);
+        }
+        let cold = cold::scan(self, &view, &projection, state, limit)?;
+        UnionExec::try_new(vec![cold, hot])
+    }
+}
+
+impl ScopeTable {
+    /// All columns, the hidden ones included: what projections count on.
+    fn located(&self) -> &SchemaRef {
+        &self.located
+    }
+}
+
+fn file_field() -> Field {
+    Field::new(FILE_COLUMN, DataType::UInt64, false)
+}
+
+fn position_field() -> Field {
+    Field::new(POSITION_COLUMN, DataType::Int64, false).with_extension_type(RowNumber)
+}
+
+/// An error of ours on its way through DataFusion.
+pub(crate) fn external(error: impl Into<EngineError>) -> datafusion::error::DataFusionError {
+    datafusion::error::DataFusionError::External(Box::new(error.into()))
+}

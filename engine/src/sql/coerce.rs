@@ -1,0 +1,126 @@
+//! Values into columns: casts that lose nothing, or say what is wrong.
+
+use std::sync::Arc;
+
+use arrow::compute::can_cast_types;
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+
+use seracdb_storage::system_columns;
+
+use super::errors::{from_arrow, from_datafusion};
+use super::insert::check_count;
+use super::statement::Insert;
+use crate::error::{EngineError, Result};
+
+/// The rows to insert: every user column in order, cast to its type; columns the source does not give are NULL.
+pub(crate) fn insert_projection(
+    source: LogicalPlan,
+    targets: &[usize],
+    insert: &Insert,
+    user_columns: &[(String, DataType)],
+) -> Result<LogicalPlan> {
+    let given = source.schema().fields();
+    check_count(given.len(), targets, insert, "the query gives").map_err(|error| {
+        // INSERT INTO a SELECT * FROM b: the commonest way to get here.
+        match given.iter().any(|field| system_columns::is_system_column(field.name())) {
+            true => EngineError { message: format!("{}: SELECT * gives system columns too; list the columns", error.message), ..error },
+            false => error,
+        }
+    })?;
+    let columns = source.schema().columns();
+    let mut items = Vec::with_capacity(user_columns.len());
+    for (i, (name, data_type)) in user_columns.iter().enumerate() {
+        let expr = match targets.iter().position(|&target| target == i) {
+            Some(place) => cast(Expr::Column(columns[place].clone()), name, data_type, &source)?,
+            None => Expr::Literal(null(data_type)?, None),
+        };
+        items.push(expr.alias(name));
+    }
+    project(source, items)
+}
+
+/// The columns of this plan by position, cast to these types, under these names. `None` = left as it is.
+pub(crate) fn conform(source: LogicalPlan, types: &[Option<(&str, &DataType)>]) -> Result<LogicalPlan> {
+    let mut items = Vec::with_capacity(types.len());
+    for (column, target) in source.schema().columns().into_iter().zip(types) {
+        let expr = Expr::Column(column);
+        items.push(match target {
+            Some((name, data_type)) => cast(expr, name, data_type, &source)?.alias(*name),
+            None => expr,
+        });
+    }
+    project(source, items)
+}
+
+fn project(source: LogicalPlan, items: Vec<Expr>) -> Result<LogicalPlan> {
+    LogicalPlanBuilder::from(source)
+        .project(items)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|e| from_datafusion(e, &[]))
+}
+
+fn cast(expr: Expr, name: &str, to: &DataType, source: &LogicalPlan) -> Result<Expr> {
+    let schema = source.schema().as_ref();
+    let from = expr.get_type(schema).map_err(|e| from_datafusion(e, &[]))?;
+    if from == *to {
+        return Ok(expr);
+    }
+    expr.cast_to(to, schema)
+        .map_err(|_| EngineError::invalid(format!("column '{name}' is of type {to}, but the value is of type {from}")))
+}
+
+fn null(data_type: &DataType) -> Result<ScalarValue> {
+    ScalarValue::try_from(data_type).map_err(|e| from_datafusion(e, &[]))
+}
+
+/// A bound value as its declared type. A number that does not fit an integer is an error, not another number.
+pub(crate) fn bind_value(value: ScalarValue, declared: &DataType, what: &str) -> Result<ScalarValue> {
+    let given = value.data_type();
+    if given == *declared {
+        return Ok(value);
+    }
+    if value.is_null() {
+        return null(declared);
+    }
+    let mismatch = || EngineError::invalid(format!("{what} is of type {declared}, but the bound value is of type {given}"));
+    if !can_cast_types(&given, declared) {
+        return Err(mismatch());
+    }
+    let cast = value.cast_to(declared).map_err(|e| {
+        let cause = from_datafusion(e, &[]);
+        EngineError::invalid(format!("{what} is of type {declared}: {}", cause.message))
+    })?;
+    if declared.is_integer() && (given.is_floating() || given.is_decimal()) && cast.cast_to(&given).ok() != Some(value.clone()) {
+        return Err(EngineError::invalid(format!("{what} is of type {declared}: {value} is not an integer")));
+    }
+    Ok(cast)
+}
+
+/// A bound column as its declared type; like [`bind_value`] for many rows.
+pub(crate) fn bind_column(
+    column: &Arc<dyn arrow::array::Array>,
+    declared: &DataType,
+    what: &str,
+) -> Result<Arc<dyn arrow::array::Array>> {
+    let given = column.data_type();
+    if given == declared {
+        return Ok(Arc::clone(column));
+    }
+    if !can_cast_types(given, declared) {
+        return Err(EngineError::invalid(format!("{what} is of type {declared}, but the bound values are of type {given}")));
+    }
+    let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
+    let cast = |from: &Arc<dyn arrow::array::Array>, to: &DataType| {
+        arrow::compute::cast_with_options(from, to, &strict).map_err(|e| {
+            let cause = from_arrow(e, &[]);
+            EngineError::invalid(format!("{what} is of type {declared}: {}", cause.message))
+        })
+    };
+    let bound = cast(column, declared)?;
+    if declared.is_integer() && (given.is_floating() || given.is_decimal()) && cast(&bound, given)?.as_ref() != column.as_ref() {
+        return Err(EngineError::invalid(format!("{what} is of type {declared}, but not all bound values are integers")));
+    }
+    Ok(bound)
+}

@@ -1,0 +1,259 @@
+//! CREATE, DROP and STORAGE. Read word by word, not by the parser's own functions: those accept and half ignore the
+//! clauses of a dozen databases.
+
+use std::collections::{BTreeMap, HashSet};
+
+use datafusion::sql::sqlparser::ast::{ColumnDef as SqlColumn, ColumnOption, Expr, SqlOption, UnaryOperator, Value};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::names::{TableName, fold, namespace_name};
+use super::parse::{Reader, comes_later};
+use super::statement::{ColumnDef, CreateTable, Password, Statement, TableKind};
+use super::types::{column_type, refuse_system_column};
+use super::validate::unsupported;
+use crate::error::{EngineError, Result};
+use crate::identity::Role;
+
+/// CREATE …
+pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
+    reader.parser.advance_token();
+    if reader.word("NAMESPACE") || reader.word("SCHEMA") {
+        let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
+        let name = namespace_name(&reader.object_name()?)?;
+        return Ok(Statement::CreateNamespace { name, if_not_exists });
+    }
+    if reader.words(&["SHARED", "TABLE"]) || reader.word("TABLE") {
+        return create_table(reader, TableKind::Shared);
+    }
+    if reader.words(&["USER", "TABLE"]) {
+        return create_table(reader, TableKind::User);
+    }
+    if reader.words(&["STREAM", "TABLE"]) {
+        return create_table(reader, TableKind::Stream);
+    }
+    if reader.word("USER") {
+        return create_user(reader);
+    }
+    let token = reader.parser.peek_token();
+    let Token::Word(word) = &token.token else {
+        return Err(reader.expected("TABLE, NAMESPACE or USER after CREATE", &token));
+    };
+    Err(match word.keyword {
+        Keyword::VIEW | Keyword::MATERIALIZED => comes_later("CREATE VIEW"),
+        Keyword::INDEX | Keyword::UNIQUE => comes_later("CREATE INDEX"),
+        Keyword::OR => comes_later("CREATE OR REPLACE"),
+        Keyword::TEMPORARY | Keyword::TEMP => comes_later("CREATE TEMPORARY TABLE"),
+        Keyword::NoKeyword => reader.expected("TABLE, NAMESPACE or USER after CREATE", &token),
+        _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
+    })
+}
+
+/// DROP …
+pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
+    reader.parser.advance_token();
+    if reader.word("NAMESPACE") || reader.word("SCHEMA") {
+        let if_exists = reader.words(&["IF", "EXISTS"]);
+        let name = namespace_name(&reader.object_name()?)?;
+        let cascade = reader.word("CASCADE");
+        if !cascade {
+            reader.word("RESTRICT");
+        }
+        return Ok(Statement::DropNamespace { name, if_exists, cascade });
+    }
+    if ["SHARED", "USER", "STREAM"].iter().any(|kind| reader.words(&[kind, "TABLE"])) || reader.word("TABLE") {
+        let if_exists = reader.words(&["IF", "EXISTS"]);
+        let name = TableName::parse(&reader.object_name()?)?;
+        if reader.parser.peek_token_ref().token == Token::Comma {
+            return Err(unsupported("DROP TABLE of several tables (drop them one by one)"));
+        }
+        // Nothing depends on a table yet, so both mean the same.
+        if !reader.word("RESTRICT") {
+            reader.word("CASCADE");
+        }
+        return Ok(Statement::DropTable { name, if_exists });
+    }
+    let token = reader.parser.peek_token();
+    Err(match &token.token {
+        Token::Word(word) if word.keyword == Keyword::USER => comes_later("DROP USER"),
+        Token::Word(word) if word.keyword != Keyword::NoKeyword => {
+            unsupported(&format!("DROP {}", word.value.to_uppercase()))
+        }
+        _ => reader.expected("TABLE or NAMESPACE after DROP", &token),
+    })
+}
+
+/// STORAGE FLUSH TABLE name, STORAGE FLUSH ALL.
+pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
+    reader.parser.advance_token();
+    if reader.words(&["FLUSH", "TABLE"]) {
+        return Ok(Statement::FlushTable(TableName::parse(&reader.object_name()?)?));
+    }
+    if reader.words(&["FLUSH", "ALL"]) {
+        return Ok(Statement::FlushAll);
+    }
+    let token = reader.parser.peek_token();
+    Err(reader.expected("FLUSH TABLE or FLUSH ALL after STORAGE", &token))
+}
+
+/// USER name WITH PASSWORD '…' [ROLE role].
+fn create_user(reader: &mut Reader<'_>) -> Result<Statement> {
+    let token = reader.parser.next_token();
+    let name = match token.token {
+        Token::Word(ref word) => word.value.clone(),
+        Token::SingleQuotedString(ref name) => name.clone(),
+        _ => return Err(reader.expected("a user's name", &token)),
+    };
+    reader.word("WITH");
+    let (mut password, mut role) = (None, None);
+    loop {
+        if password.is_none() && reader.word("PASSWORD") {
+            let token = reader.parser.next_token();
+            match token.token {
+                Token::SingleQuotedString(text) => password = Some(Password(text)),
+                // Not `expected`: it would repeat a password that lacks its quotes.
+                _ => return Err(EngineError::invalid("expected a password in single quotes after PASSWORD")),
+            }
+        } else if role.is_none() && reader.word("ROLE") {
+            let token = reader.parser.next_token();
+            role = Some(match &token.token {
+                Token::Word(word) => word.value.parse::<Role>()?,
+                Token::SingleQuotedString(text) => text.parse::<Role>()?,
+                _ => return Err(reader.expected("a role", &token)),
+            });
+        } else {
+            break;
+        }
+    }
+    let Some(password) = password else {
+        return Err(EngineError::invalid("CREATE USER needs a password: CREATE USER name WITH PASSWORD '…' [ROLE role]"));
+    };
+    Ok(Statement::CreateUser { name, password, role: role.unwrap_or(Role::User) })
+}
+
+/// [IF NOT EXISTS] name (column type [NOT NULL | NULL], …) [WITH (key = value, …)].
+fn create_table(reader: &mut Reader<'_>, kind: TableKind) -> Result<Statement> {
+    let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
+    let name = TableName::parse(&reader.object_name()?)?;
+    if reader.word("AS") {
+        return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
+    }
+    if reader.word("LIKE") {
+        return Err(comes_later("CREATE TABLE … LIKE"));
+    }
+    let token = reader.parser.peek_token();
+    if token.token != Token::LParen {
+        return Err(reader.expected("the columns in parentheses", &token));
+    }
+    let parsed = reader.parser.parse_columns();
+    let (columns, constraints) = reader.at(parsed)?;
+    if let Some(constraint) = constraints.first() {
+        return Err(comes_later(&format!("{constraint} in CREATE TABLE")));
+    }
+    let columns = columns.into_iter().map(column).collect::<Result<Vec<_>>>()?;
+    let mut seen = HashSet::new();
+    for column in &columns {
+        if !seen.insert(column.name.to_lowercase()) {
+            return Err(EngineError::invalid(format!("column '{}' is declared twice", column.name)));
+        }
+    }
+    if columns.is_empty() {
+        return Err(EngineError::invalid("a table needs at least one column"));
+    }
+    let parsed = reader.parser.parse_options(Keyword::WITH);
+    let options = options(reader.at(parsed)?)?;
+    if reader.word("AS") {
+        return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
+    }
+    Ok(Statement::CreateTable(CreateTable { name, kind, if_not_exists, columns, options }))
+}
+
+fn column(column: SqlColumn) -> Result<ColumnDef> {
+    let name = fold(&column.name);
+    refuse_system_column(&name)?;
+    if name.is_empty() {
+        return Err(EngineError::invalid("a column needs a name"));
+    }
+    let mut nullable = None;
+    for option in &column.options {
+        let says = match &option.option {
+            ColumnOption::Null => true,
+            ColumnOption::NotNull => false,
+            other => return Err(column_option_refused(&name, other)),
+        };
+        if nullable.is_some_and(|known| known != says) {
+            return Err(EngineError::invalid(format!("column '{name}' is both NULL and NOT NULL")));
+        }
+        nullable = Some(says);
+    }
+    let data_type = column_type(&column.data_type)
+        .map_err(|e| EngineError { message: format!("column '{name}': {}", e.message), ..e })?;
+    Ok(ColumnDef { name, data_type, nullable: nullable.unwrap_or(true) })
+}
+
+fn column_option_refused(name: &str, option: &ColumnOption) -> EngineError {
+    let what = match option {
+        ColumnOption::PrimaryKey(_) => "PRIMARY KEY",
+        ColumnOption::Unique(_) => "UNIQUE",
+        ColumnOption::Check(_) => "CHECK",
+        ColumnOption::Default(_) => "DEFAULT",
+        ColumnOption::ForeignKey(_) => "REFERENCES",
+        ColumnOption::Generated { .. } | ColumnOption::Identity(_) => "GENERATED",
+        ColumnOption::Collation(_) => "COLLATE",
+        other => return unsupported(&format!("column '{name}': {other}")),
+    };
+    comes_later(&format!("column '{name}': {what}"))
+}
+
+fn options(options: Vec<SqlOption>) -> Result<BTreeMap<String, String>> {
+    let mut map = BTreeMap::new();
+    for option in options {
+        let SqlOption::KeyValue { key, value } = option else {
+            return Err(EngineError::invalid(format!("WITH ({option}): write key = value")));
+        };
+        let key = key.value.to_lowercase();
+        let Some(text) = option_text(&value) else {
+            return Err(EngineError::invalid(format!("WITH ({key} = {value}): write a number, a word or a text in quotes")));
+        };
+        if map.insert(key.clone(), text).is_some() {
+            return Err(EngineError::invalid(format!("WITH gives '{key}' twice")));
+        }
+    }
+    Ok(map)
+}
+
+/// The text of a literal or word.
+pub(crate) fn option_text(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Identifier(word) => Some(fold(word)),
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => Some(digits.clone()),
+            Value::Boolean(yes) => Some(yes.to_string()),
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) | Value::DoubleQuotedString(text) => {
+                Some(text.clone())
+            }
+            _ => None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => Some(format!("-{}", option_text(expr)?)),
+        _ => None,
+    }
+}
+
+impl Reader<'_> {
+    /// Goes past this word if it is next; not past a quoted one.
+    pub(crate) fn word(&mut self, word: &str) -> bool {
+        self.words(&[word])
+    }
+
+    /// Goes past these words if all of them are next.
+    pub(crate) fn words(&mut self, words: &[&str]) -> bool {
+        let all = words.iter().enumerate().all(|(i, expected)| match self.parser.peek_nth_token_ref(i).token {
+            Token::Word(ref word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected),
+            _ => false,
+        });
+        if all {
+            words.iter().for_each(|_| self.parser.advance_token());
+        }
+        all
+    }
+}

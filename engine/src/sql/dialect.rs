@@ -1,0 +1,130 @@
+//! The SQL that SeracDB reads: PostgreSQL's, with `STRUCT<…>` types, `* EXCLUDE (…)` and `?` parameters.
+//!
+//! Left out of PostgreSQL on purpose:
+//! - custom operators and the geometric ones: with them `a>=?` and `a=?-1` are one operator each, and `?` is never a
+//!   parameter. The operators DataFusion has (`->`, `@>`, `~*`, `!~~`, …) are tokens of their own;
+//! - named function arguments whose name is an expression: the parser tries every argument twice, so that `f(f(f(…)))`
+//!   takes 2^depth steps.
+
+use std::any::TypeId;
+
+use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+/// SeracDB's SQL dialect.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SeracDialect;
+
+const BASE: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// Methods that answer yes.
+macro_rules! yes {
+    ($($method:ident),* $(,)?) => { $(fn $method(&self) -> bool { true })* };
+}
+
+impl Dialect for SeracDialect {
+    /// What the parser does for PostgreSQL alone it does for us.
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<PostgreSqlDialect>()
+    }
+
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        BASE.identifier_quote_style(identifier)
+    }
+
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        BASE.is_delimited_identifier_start(ch)
+    }
+
+    fn is_identifier_start(&self, ch: char) -> bool {
+        BASE.is_identifier_start(ch)
+    }
+
+    fn is_identifier_part(&self, ch: char) -> bool {
+        BASE.is_identifier_part(ch)
+    }
+
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        BASE.is_reserved_for_identifier(keyword)
+    }
+
+    fn is_custom_operator_part(&self, _ch: char) -> bool {
+        false
+    }
+
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        BASE.get_next_precedence(parser)
+    }
+
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        BASE.prec_value(precedence)
+    }
+
+    // As PostgreSQL.
+    yes!(
+        supports_unicode_string_literal,
+        supports_filter_during_aggregation,
+        supports_group_by_expr,
+        allow_extract_custom,
+        allow_extract_single_quotes,
+        supports_explain_with_utility_options,
+        supports_bitwise_shift_operators,
+        supports_nested_comments,
+        supports_string_escape_constant,
+        supports_numeric_literal_underscores,
+        supports_array_typedef_with_brackets,
+        supports_notnull_operator,
+        supports_interval_options,
+        supports_insert_table_alias,
+        supports_create_table_like_parenthesized,
+        supports_comma_separated_trim,
+    );
+
+    // Beyond PostgreSQL: what DataFusion plans and its users write.
+    yes!(
+        supports_struct_literal,
+        supports_select_wildcard_exclude,
+        supports_select_wildcard_except,
+        supports_select_wildcard_replace,
+        supports_order_by_all,
+        supports_window_function_null_treatment_arg,
+        supports_window_clause_named_window_reference,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postgresql_checks_hold() {
+        let dialect: &dyn Dialect = &SeracDialect;
+        assert!(dialect.is::<PostgreSqlDialect>());
+    }
+
+    #[test]
+    fn parses_what_users_write() {
+        for sql in [
+            "SELECT * EXCLUDE (a) FROM t",
+            "SELECT * EXCEPT (a, b) FROM t",
+            "SELECT t.* EXCLUDE (a) FROM t",
+            "SELECT a::int, b::numeric(10,2)[] FROM t",
+            "SELECT CAST(a AS STRUCT<x INT, y STRUCT<z VARCHAR>>) FROM t",
+            "SELECT ARRAY[1,2][1], [1,2,3]",
+            "SELECT DISTINCT ON (a) a, b FROM t ORDER BY a",
+            "SELECT count(*) FILTER (WHERE a > 1) FROM t",
+            "SELECT a ~* 'x', b !~ 'y', c @> d, e -> 'f' FROM t",
+            "SELECT E'a\\nb', $$text$$, $tag$te'xt$tag$",
+            "SELECT interval '1 day', date '2024-01-01', timestamp '2024-01-01 00:00:00'",
+            "SELECT extract(year FROM a), position('a' IN b), substring(a FROM 1 FOR 2) FROM t",
+            "SELECT a FROM t WHERE (a, b) IN (SELECT 1, 2)",
+            "SELECT lag(a) OVER w FROM t WINDOW w AS (PARTITION BY b ORDER BY c)",
+            "SELECT a FROM t /* block /* nested */ */ -- line",
+            "SELECT a FROM t ORDER BY ALL",
+            "SELECT struct(1, 2)",
+        ] {
+            Parser::parse_sql(&SeracDialect, sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! UPDATE and DELETE as the SELECT that finds their rows.
+//!
+//! ```text
+//! UPDATE t AS x SET a = a + 1 WHERE b IN (SELECT …)
+//! SELECT x.<location>…, x._id, x._updated, a + 1 AS a, x.b AS b FROM t AS x WHERE b IN (SELECT …)
+//! ```
+//! DataFusion's own hooks for them (`TableProvider::update`, `delete_from`) lose WHERE clauses and know no row
+//! locations. Our own column references name the table, so that nothing in SET or WHERE can make them ambiguous.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor,
+    TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
+};
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use seracdb_storage::system_columns;
+
+use super::insert::exact_decimal;
+use super::names::{TableName, quoted};
+use super::statement::{Delete, Update};
+use super::suggest;
+use super::validate::unsupported;
+use crate::error::{EngineError, Result};
+
+/// The rows an UPDATE changes, as they will be: location columns, `_id`, `_updated`, all user columns in order.
+/// [`super::coerce::conform`] casts them to the columns' types.
+pub(crate) fn update_query(update: &Update, user_columns: &[(String, DataType)], location_columns: &[&str]) -> Result<Query> {
+    for (column, value) in &update.assignments {
+        require_column(column, user_columns, &update.table)?;
+        refuse_unnest(value, "SET")?;
+    }
+    refuse_unnest(&update.selection, "WHERE")?;
+    let source = Source { table: &update.table, alias: update.alias.as_ref() };
+    let mut items = source.location(location_columns);
+    for (column, data_type) in user_columns {
+        let assigned = update.assignments.iter().find(|(name, _)| name == column);
+        let mut expr = assigned.map_or_else(|| source.column(column), |(_, value)| value.clone());
+        exact_decimal(&mut expr, data_type);
+        items.push(SelectItem::ExprWithAlias { expr, alias: quoted(column) });
+    }
+    Ok(source.select(items, update.selection.clone()))
+}
+
+/// The rows a DELETE removes: location columns, `_id`, `_updated`.
+pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str]) -> Result<Query> {
+    refuse_unnest(&delete.selection, "WHERE")?;
+    let source = Source { table: &delete.table, alias: delete.alias.as_ref() };
+    Ok(source.select(source.location(location_columns), delete.selection.clone()))
+}
+
+/// `SELECT * FROM table`.
+pub(crate) fn select_all(table: &TableName) -> Query {
+    let source = Source { table, alias: None };
+    source.select(vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())], None)
+}
+
+/// Refuses a column the table does not have, with the one that was probably meant.
+pub(crate) fn require_column(column: &str, user_columns: &[(String, DataType)], table: &TableName) -> Result<usize> {
+    user_columns.iter().position(|(name, _)| name == column).ok_or_else(|| {
+        let known = user_columns.iter().map(|(name, _)| name.as_str());
+        EngineError::invalid(format!("{} (in table {table})", suggest::unknown("column", column, known)))
+    })
+}
+
+/// The table as the statement's FROM.
+struct Source<'a> {
+    table: &'a TableName,
+    alias: Option<&'a Ident>,
+}
+
+impl Source<'_> {
+    fn location(&self, columns: &[&str]) -> Vec<SelectItem> {
+        let system = [system_columns::ID, system_columns::UPDATED];
+        columns.iter().copied().chain(system).map(|name| SelectItem::UnnamedExpr(self.column(name))).collect()
+    }
+
+    fn column(&self, name: &str) -> Expr {
+        let mut parts = match (self.alias, &self.table.namespace) {
+            (Some(alias), _) => vec![alias.clone()],
+            (None, Some(namespace)) => vec![quoted(namespace), quoted(&self.table.table)],
+            (None, None) => vec![quoted(&self.table.table)],
+        };
+        parts.push(quoted(name));
+        Expr::CompoundIdentifier(parts)
+    }
+
+    fn select(&self, projection: Vec<SelectItem>, selection: Option<Expr>) -> Query {
+        let alias = self.alias.map(|name| TableAlias { explicit: true, name: name.clone(), columns: vec![], at: None });
+        let relation = TableFactor::Table {
+            name: self.table.to_object_name(),
+            alias,
+            args: None,
+            with_hints: vec![],
+            version: None,
+            with_ordinality: false,
+            partitions: vec![],
+            json_path: None,
+            sample: None,
+            index_hints: vec![],
+        };
+        query(SetExpr::Select(Box::new(select(projection, vec![TableWithJoins { relation, joins: vec![] }], selection))))
+    }
+}
+
+/// A query of nothing but this body.
+pub(crate) fn query(body: SetExpr) -> Query {
+    Query {
+        with: None,
+        body: Box::new(body),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: vec![],
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: vec![],
+    }
+}
+
+/// A SELECT of nothing but these.
+pub(crate) fn select(projection: Vec<SelectItem>, from: Vec<TableWithJoins>, selection: Option<Expr>) -> Select {
+    Select {
+        select_token: AttachedToken::empty(),
+        optimizer_hints: vec![],
+        distinct: None,
+        select_modifiers: None,
+        top: None,
+        top_before_distinct: false,
+        projection,
+        exclude: None,
+        into: None,
+        from,
+        lateral_views: vec![],
+        prewhere: None,
+        selection,
+        connect_by: vec![],
+        group_by: GroupByExpr::Expressions(vec![], vec![]),
+        cluster_by: vec![],
+        distribute_by: vec![],
+        sort_by: vec![],
+        having: None,
+        named_window: vec![],
+        qualify: None,
+        window_before_qualify: false,
+        value_table_mode: None,
+        flavor: SelectFlavor::Standard,
+    }
+}
+
+/// UNNEST in SET would make several versions of one row. In a subquery it is fine.
+fn refuse_unnest<V: Visit>(piece: &V, clause: &str) -> Result<()> {
+    match piece.visit(&mut FindUnnest { queries: 0 }) {
+        ControlFlow::Break(()) => Err(unsupported(&format!("UNNEST in {clause}, outside of a subquery,"))),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct FindUnnest {
+    queries: usize,
+}
+
+impl Visitor for FindUnnest {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.queries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Function(Function { name, .. })
+                if self.queries == 0 && name.to_string().trim_matches('"').eq_ignore_ascii_case("unnest") =>
+            {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}

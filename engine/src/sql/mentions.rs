@@ -1,0 +1,104 @@
+//! Which columns a statement names.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Select, SelectItem, Visit, Visitor,
+    WildcardAdditionalOptions,
+};
+
+use super::names::fold;
+use super::statement::{InsertSource, Statement};
+
+/// Whether the statement names a column like this anywhere: in an expression, in USING, in EXCLUDE. A string is no name.
+pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
+    let find = |piece: &dyn Fn(&mut Find<'_>) -> ControlFlow<()>| piece(&mut Find { name }).is_break();
+    match statement {
+        Statement::Query(query) => find(&|f| query.visit(f)),
+        Statement::Explain { inner, .. } => mentions_identifier(inner, name),
+        Statement::Insert(insert) => match &insert.source {
+            InsertSource::Query(query) => find(&|f| query.visit(f)),
+            InsertSource::Values(rows) => find(&|f| rows.visit(f)),
+            InsertSource::Defaults => false,
+        },
+        Statement::Update(update) => {
+            update.assignments.iter().any(|(_, value)| find(&|f| value.visit(f))) || find(&|f| update.selection.visit(f))
+        }
+        Statement::Delete(delete) => find(&|f| delete.selection.visit(f)),
+        _ => false,
+    }
+}
+
+struct Find<'a> {
+    name: &'a str,
+}
+
+impl Find<'_> {
+    fn ident(&self, ident: &Ident) -> ControlFlow<()> {
+        if fold(ident) == self.name { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn object(&self, name: &ObjectName) -> ControlFlow<()> {
+        name.0.iter().filter_map(|part| part.as_ident()).try_for_each(|ident| self.ident(ident))
+    }
+
+    fn wildcard(&self, options: &WildcardAdditionalOptions) -> ControlFlow<()> {
+        match &options.opt_exclude {
+            Some(ExcludeSelectItem::Single(name)) => self.object(name)?,
+            Some(ExcludeSelectItem::Multiple(names)) => names.iter().try_for_each(|name| self.object(name))?,
+            None => {}
+        }
+        if let Some(except) = &options.opt_except {
+            self.ident(&except.first_element)?;
+            except.additional_elements.iter().try_for_each(|ident| self.ident(ident))?;
+        }
+        match &options.opt_replace {
+            Some(replace) => replace.items.iter().try_for_each(|item| self.ident(&item.column_name)),
+            None => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl Visitor for Find<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(ident) => self.ident(ident),
+            Expr::CompoundIdentifier(parts) => parts.iter().try_for_each(|ident| self.ident(ident)),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        for item in &select.projection {
+            match item {
+                SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) => self.wildcard(options)?,
+                _ => {}
+            }
+        }
+        for join in select.from.iter().flat_map(|table| &table.joins) {
+            let (JoinOperator::Join(constraint)
+            | JoinOperator::Inner(constraint)
+            | JoinOperator::Left(constraint)
+            | JoinOperator::LeftOuter(constraint)
+            | JoinOperator::Right(constraint)
+            | JoinOperator::RightOuter(constraint)
+            | JoinOperator::FullOuter(constraint)
+            | JoinOperator::CrossJoin(constraint)
+            | JoinOperator::Semi(constraint)
+            | JoinOperator::LeftSemi(constraint)
+            | JoinOperator::RightSemi(constraint)
+            | JoinOperator::Anti(constraint)
+            | JoinOperator::LeftAnti(constraint)
+            | JoinOperator::RightAnti(constraint)) = &join.join_operator
+            else {
+                continue;
+            };
+            if let JoinConstraint::Using(columns) = constraint {
+                columns.iter().try_for_each(|column| self.object(column))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,37 @@
+//! SQL text to statements, and statements to what DataFusion plans.
+//!
+//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`ddl`], [`settings`]: an allow-list by
+//! construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards settled ([`dml`],
+//! [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`infer`], [`planner`]) → values cast to their
+//! columns ([`coerce`]).
+//!
+//! What it does not know: the catalog, the storage, who is asking. Names and types of columns come in as arguments.
+
+mod balance;
+pub(crate) mod coerce;
+mod ddl;
+mod dialect;
+pub(crate) mod dml;
+pub(crate) mod errors;
+mod infer;
+pub(crate) mod insert;
+pub(crate) mod limits;
+pub(crate) mod mentions;
+pub(crate) mod names;
+pub(crate) mod params;
+mod parse;
+pub(crate) mod planner;
+mod settings;
+pub(crate) mod statement;
+pub(crate) mod suggest;
+#[cfg(test)]
+mod tests;
+mod tokens;
+pub(crate) mod types;
+mod validate;
+pub(crate) mod wildcards;
+
+pub(crate) use limits::Limits;
+pub(crate) use names::TableName;
+pub(crate) use parse::parse;
+pub(crate) use statement::Statement;

@@ -1,0 +1,279 @@
+//! Parameters: how many, of which type, and binding them.
+//!
+//! A statement is planned up to three times: with the types the text tells ([`hints`]), then with those the plan tells
+//! ([`super::infer`]), with Utf8 where nothing does. The plan with all types known is the one that is kept: its schema is
+//! the schema of every execution, whatever is bound.
+
+use std::ops::ControlFlow;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, SelectItem, SetExpr, Value, ValueWithSpan, Visit, Visitor};
+
+use super::coerce::bind_value;
+use super::infer::infer;
+use super::planner::Planner;
+use super::statement::{Insert, InsertSource, Statement};
+use crate::error::{EngineError, Result};
+
+/// A query planned with the type of every parameter known.
+#[derive(Debug, Clone)]
+pub(crate) struct Typed {
+    /// The plan, its parameters still open.
+    pub plan: LogicalPlan,
+    /// `$1`, `$2`, …
+    pub parameters: Vec<DataType>,
+}
+
+/// How many parameters a statement has: the highest number. One that is skipped counts, so that positions fit.
+pub(crate) fn parameter_count(statement: &Statement) -> usize {
+    let mut highest = Highest(0);
+    each_piece(statement, &mut highest);
+    highest.0
+}
+
+/// The types the text tells: LIMIT and OFFSET, values that go into a column. `columns`: the target's user columns.
+pub(crate) fn hints(statement: &Statement, columns: &[(String, DataType)]) -> Vec<Option<DataType>> {
+    let mut hints = Hints { types: vec![None; parameter_count(statement)] };
+    match statement {
+        Statement::Explain { inner, .. } => return self::hints(inner, columns),
+        Statement::Insert(insert) => hints.insert(insert, columns),
+        Statement::Update(update) => {
+            for (column, value) in &update.assignments {
+                if let Some((_, data_type)) = columns.iter().find(|(name, _)| name == column) {
+                    hints.note(value, data_type);
+                }
+            }
+        }
+        _ => {}
+    }
+    each_piece(statement, &mut hints);
+    hints.types
+}
+
+/// Plans a query with every parameter typed.
+pub(crate) fn plan_typed(
+    planner: &Planner<'_>,
+    query: &Query,
+    hints: Vec<Option<DataType>>,
+    values_schema: Option<DFSchemaRef>,
+) -> DfResult<Typed> {
+    let plan_with = |types: &[Option<DataType>]| planner.plan(query.clone(), fields(types), values_schema.clone());
+    if hints.is_empty() {
+        return Ok(Typed { plan: plan_with(&[])?, parameters: vec![] });
+    }
+    let all_text = |types: &[Option<DataType>]| -> Vec<Option<DataType>> {
+        types.iter().map(|t| Some(t.clone().unwrap_or(DataType::Utf8))).collect()
+    };
+    // `SELECT $1 AS x` cannot be planned untyped; as text it can, and then tells nothing more.
+    let found = match plan_with(&hints) {
+        Ok(plan) => infer(&plan)?,
+        Err(error) => match plan_with(&untyped_items_as_text(query, &hints)) {
+            Ok(plan) => infer(&plan)?,
+            Err(_) => return typed(plan_with(&all_text(&hints)).map_err(|_| error)?, &all_text(&hints)),
+        },
+    };
+    let mut types = hints.clone();
+    for (i, hint) in types.iter_mut().enumerate() {
+        if hint.is_none() {
+            *hint = found.get(&(i + 1)).cloned();
+        }
+    }
+    let types = all_text(&types);
+    match plan_with(&types) {
+        Ok(plan) => typed(plan, &types),
+        // A type guessed from a neighbour can be wrong where text, which casts to anything, is right.
+        Err(error) => typed(plan_with(&all_text(&hints)).map_err(|_| error)?, &all_text(&hints)),
+    }
+}
+
+fn typed(plan: LogicalPlan, types: &[Option<DataType>]) -> DfResult<Typed> {
+    let parameters = types.iter().map(|t| t.clone().unwrap_or(DataType::Utf8)).collect();
+    Ok(Typed { plan, parameters })
+}
+
+/// The plan with these values in place of its parameters, each cast to its declared type.
+pub(crate) fn bind(typed: &Typed, values: Vec<ScalarValue>) -> Result<LogicalPlan> {
+    if values.len() != typed.parameters.len() {
+        return Err(EngineError::invalid(format!(
+            "the statement has {} parameters but {} values are bound",
+            typed.parameters.len(),
+            values.len()
+        )));
+    }
+    if values.is_empty() {
+        return Ok(typed.plan.clone());
+    }
+    let values = values
+        .into_iter()
+        .zip(&typed.parameters)
+        .enumerate()
+        .map(|(i, (value, declared))| bind_value(value, declared, &format!("parameter ${}", i + 1)))
+        .collect::<Result<Vec<_>>>()?;
+    typed
+        .plan
+        .clone()
+        .with_param_values(ParamValues::from(values))
+        .map_err(|e| super::errors::from_datafusion(e, &[]))
+}
+
+/// The number of an expression that is a parameter, in parentheses or not.
+pub(crate) fn placeholder_number(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Nested(inner) => placeholder_number(inner),
+        Expr::Value(value) => value_number(value),
+        _ => None,
+    }
+}
+
+fn value_number(value: &ValueWithSpan) -> Option<usize> {
+    match &value.value {
+        Value::Placeholder(name) => name.strip_prefix('$')?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn fields(types: &[Option<DataType>]) -> Vec<Option<FieldRef>> {
+    types
+        .iter()
+        .enumerate()
+        .map(|(i, t)| t.as_ref().map(|t| Field::new(format!("${}", i + 1), t.clone(), true).into()))
+        .collect()
+}
+
+/// Visits all of a statement that can hold a parameter.
+fn each_piece<V: Visitor>(statement: &Statement, visitor: &mut V) {
+    let _ = match statement {
+        Statement::Query(query) => query.visit(visitor),
+        Statement::Explain { inner, .. } => {
+            each_piece(inner, visitor);
+            return;
+        }
+        Statement::Insert(insert) => match &insert.source {
+            InsertSource::Values(rows) => rows.visit(visitor),
+            InsertSource::Query(query) => query.visit(visitor),
+            InsertSource::Defaults => return,
+        },
+        Statement::Update(update) => {
+            if update.assignments.iter().any(|(_, value)| value.visit(visitor).is_break()) {
+                return;
+            }
+            update.selection.visit(visitor)
+        }
+        Statement::Delete(delete) => delete.selection.visit(visitor),
+        _ => return,
+    };
+}
+
+struct Highest(usize);
+
+impl Visitor for Highest {
+    type Break = ();
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+        self.0 = self.0.max(value_number(value).unwrap_or(0));
+        ControlFlow::Continue(())
+    }
+}
+
+struct Hints {
+    types: Vec<Option<DataType>>,
+}
+
+impl Hints {
+    /// The first hint for a parameter stands.
+    fn note(&mut self, expr: &Expr, data_type: &DataType) {
+        if let Some(slot) = placeholder_number(expr).and_then(|number| self.types.get_mut(number - 1)) {
+            slot.get_or_insert_with(|| data_type.clone());
+        }
+    }
+
+    fn insert(&mut self, insert: &Insert, columns: &[(String, DataType)]) {
+        let targets: Vec<&DataType> = match insert.columns.is_empty() {
+            true => columns.iter().map(|(_, data_type)| data_type).collect(),
+            false => insert
+                .columns
+                .iter()
+                .filter_map(|column| columns.iter().find(|(name, _)| name == column))
+                .map(|(_, data_type)| data_type)
+                .collect(),
+        };
+        match &insert.source {
+            InsertSource::Values(rows) => {
+                for row in rows {
+                    row.iter().zip(&targets).for_each(|(value, data_type)| self.note(value, data_type));
+                }
+            }
+            InsertSource::Query(query) => self.select_items(&query.body, &targets),
+            InsertSource::Defaults => {}
+        }
+    }
+
+    fn select_items(&mut self, body: &SetExpr, targets: &[&DataType]) {
+        match body {
+            SetExpr::Select(select) => {
+                for (item, data_type) in select.projection.iter().zip(targets) {
+                    // After a wildcard the positions are not known.
+                    let Some(expr) = item_expr(item) else { return };
+                    self.note(expr, data_type);
+                }
+            }
+            SetExpr::Values(values) => {
+                for row in &values.rows {
+                    row.content.iter().zip(targets).for_each(|(value, data_type)| self.note(value, data_type));
+                }
+            }
+            SetExpr::SetOperation { left, right, .. } => {
+                self.select_items(left, targets);
+                self.select_items(right, targets);
+            }
+            SetExpr::Query(query) => self.select_items(&query.body, targets),
+            _ => {}
+        }
+    }
+}
+
+impl Visitor for Hints {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        match &query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+                let offset = offset.as_ref().map(|offset| &offset.value);
+                limit.iter().chain(offset).for_each(|expr| self.note(expr, &DataType::Int64));
+            }
+            Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                [offset, limit].into_iter().for_each(|expr| self.note(expr, &DataType::Int64));
+            }
+            None => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn item_expr(item: &SelectItem) -> Option<&Expr> {
+    match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+        _ => None,
+    }
+}
+
+/// Types the parameters that stand alone in a select list as text.
+fn untyped_items_as_text(query: &Query, hints: &[Option<DataType>]) -> Vec<Option<DataType>> {
+    struct Items(Hints);
+    impl Visitor for Items {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &datafusion::sql::sqlparser::ast::Select) -> ControlFlow<()> {
+            for expr in select.projection.iter().filter_map(item_expr) {
+                self.0.note(expr, &DataType::Utf8);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut items = Items(Hints { types: hints.to_vec() });
+    let _ = query.visit(&mut items);
+    items.0.types
+}

@@ -1,0 +1,123 @@
+//! DataFusion's SQL planner over a session's functions and the caller's tables.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::TableFunctionArgs;
+use datafusion::common::{DFSchemaRef, TableReference, plan_datafusion_err};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+
+use crate::error::EngineError;
+
+/// Where the planner finds a table. An error of ours comes out as it is: [`refuse`] wraps it.
+pub(crate) type Tables<'a> = dyn Fn(&TableReference) -> DfResult<Arc<dyn TableSource>> + 'a;
+
+/// Plans queries. Knows what the session has; the tables are the caller's.
+pub(crate) struct Planner<'a> {
+    state: &'a SessionState,
+    tables: &'a Tables<'a>,
+}
+
+impl<'a> Planner<'a> {
+    /// A planner for one statement.
+    pub(crate) fn new(state: &'a SessionState, tables: &'a Tables<'a>) -> Self {
+        Self { state, tables }
+    }
+
+    /// Plans a query. `parameters`: the types of `$1`, `$2`, … as far as known. `values_schema`: what VALUES are cast to,
+    /// for INSERT.
+    pub(crate) fn plan(
+        &self,
+        query: Query,
+        parameters: Vec<Option<FieldRef>>,
+        values_schema: Option<DFSchemaRef>,
+    ) -> DfResult<LogicalPlan> {
+        let mut options = ParserOptions::from(&self.state.config_options().sql_parser);
+        // Clients and stored columns have no views.
+        options.map_string_types_to_utf8view = false;
+        options.enable_ident_normalization = true;
+        let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
+        context.set_table_schema(values_schema);
+        SqlToRel::new_with_options(self, options)
+            .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
+    }
+}
+
+/// An error of ours on its way through DataFusion.
+pub(crate) fn refuse(error: EngineError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+impl ContextProvider for Planner<'_> {
+    fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
+        (self.tables)(&name)
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DfResult<Arc<dyn TableSource>> {
+        let function = self
+            .state
+            .table_functions()
+            .get(name)
+            .ok_or_else(|| plan_datafusion_err!("table function '{name}' not found"))?;
+        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
+        Ok(provider_as_source(provider))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! What a client may ask for. A statement that is not one of these is refused.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query};
+
+use super::names::TableName;
+use crate::identity::Role;
+
+/// One statement, parsed, within the limits, with nothing in it that DataFusion would silently ignore.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Statement {
+    /// SELECT, VALUES, WITH, TABLE.
+    Query(Box<Query>),
+    /// Shows the plan. Runs `inner` only with `analyze`.
+    Explain {
+        /// Runs it and shows what it cost.
+        analyze: bool,
+        /// All plans, not only the last.
+        verbose: bool,
+        /// `indent`, `tree`, `pgjson` or `graphviz`; `None` = the default.
+        format: Option<String>,
+        /// A query, INSERT, UPDATE or DELETE.
+        inner: Box<Statement>,
+    },
+    /// Adds rows.
+    Insert(Insert),
+    /// Changes rows.
+    Update(Update),
+    /// Removes rows.
+    Delete(Delete),
+    /// CREATE NAMESPACE, CREATE SCHEMA.
+    CreateNamespace {
+        /// The namespace.
+        name: String,
+        /// One that is there already is no error.
+        if_not_exists: bool,
+    },
+    /// DROP NAMESPACE, DROP SCHEMA.
+    DropNamespace {
+        /// The namespace.
+        name: String,
+        /// None of this name is no error.
+        if_exists: bool,
+        /// Its tables too.
+        cascade: bool,
+    },
+    /// CREATE [SHARED | USER | STREAM] TABLE.
+    CreateTable(CreateTable),
+    /// DROP TABLE.
+    DropTable {
+        /// The table.
+        name: TableName,
+        /// None of this name is no error.
+        if_exists: bool,
+    },
+    /// CREATE USER name WITH PASSWORD '…' [ROLE role].
+    CreateUser {
+        /// The user's name, as written.
+        name: String,
+        /// The password.
+        password: Password,
+        /// What the user may do.
+        role: Role,
+    },
+    /// STORAGE FLUSH TABLE name.
+    FlushTable(TableName),
+    /// STORAGE FLUSH ALL.
+    FlushAll,
+    /// SHOW TABLES [IN namespace] [LIKE pattern].
+    ShowTables {
+        /// Only this namespace's.
+        namespace: Option<String>,
+        /// Only names like this.
+        like: Option<String>,
+    },
+    /// SHOW NAMESPACES, SHOW SCHEMAS.
+    ShowNamespaces,
+    /// DESCRIBE table, SHOW COLUMNS FROM table.
+    Describe(TableName),
+    /// SHOW setting; `None` = SHOW ALL.
+    ShowSetting(Option<String>),
+    /// SET setting = value; `None` = DEFAULT, RESET.
+    Set {
+        /// The setting's name in lower case.
+        name: String,
+        /// Its new value as text.
+        value: Option<String>,
+    },
+    /// USE namespace, SET search_path, SET schema.
+    UseNamespace(String),
+}
+
+/// INSERT INTO table [(columns)] source.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Insert {
+    /// Where the rows go.
+    pub table: TableName,
+    /// The column list as written; empty = all of the user's columns.
+    pub columns: Vec<String>,
+    /// Where the rows come from.
+    pub source: InsertSource,
+}
+
+/// Where the rows of an INSERT come from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum InsertSource {
+    /// VALUES, row by row; a DEFAULT is a NULL by now.
+    Values(Vec<Vec<Expr>>),
+    /// SELECT, TABLE, WITH.
+    Query(Box<Query>),
+    /// DEFAULT VALUES: one row of defaults.
+    Defaults,
+}
+
+/// UPDATE table [AS alias] SET assignments [WHERE selection].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Update {
+    /// Whose rows change.
+    pub table: TableName,
+    /// The name the statement uses for it.
+    pub alias: Option<Ident>,
+    /// Column and new value; each column once, none a system column; a DEFAULT is a NULL by now.
+    pub assignments: Vec<(String, Expr)>,
+    /// Which rows; `None` = all.
+    pub selection: Option<Expr>,
+}
+
+/// DELETE FROM table [AS alias] [WHERE selection].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Delete {
+    /// Whose rows go.
+    pub table: TableName,
+    /// The name the statement uses for it.
+    pub alias: Option<Ident>,
+    /// Which rows; `None` = all.
+    pub selection: Option<Expr>,
+}
+
+/// CREATE TABLE, as far as the text tells.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CreateTable {
+    /// Its name.
+    pub name: TableName,
+    /// Who sees what.
+    pub kind: TableKind,
+    /// One that is there already is no error.
+    pub if_not_exists: bool,
+    /// The user's columns in order; no system column, no name twice.
+    pub columns: Vec<ColumnDef>,
+    /// WITH (key = value); keys in lower case, values as text. Which of them mean something is the catalog's to say.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Whose rows a table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableKind {
+    /// One set of rows for all.
+    Shared,
+    /// A set of rows per user.
+    User,
+    /// A set of rows per user that is gone after a while.
+    Stream,
+}
+
+/// A column of CREATE TABLE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ColumnDef {
+    /// Its name.
+    pub name: String,
+    /// What is stored: one of the types of [`super::types::storable`].
+    pub data_type: DataType,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+}
+
+/// A password on its way to its hash. `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Statement {
+    /// Whether it gives rows (else it gives a count).
+    pub(crate) fn is_query(&self) -> bool {
+        match self {
+            Self::Query(_)
+            | Self::Explain { .. }
+            | Self::ShowTables { .. }
+            | Self::ShowNamespaces
+            | Self::Describe(_)
+            | Self::ShowSetting(_) => true,
+            Self::Insert(_)
+            | Self::Update(_)
+            | Self::Delete(_)
+            | Self::CreateNamespace { .. }
+            | Self::DropNamespace { .. }
+            | Self::CreateTable(_)
+            | Self::DropTable { .. }
+            | Self::CreateUser { .. }
+            | Self::FlushTable(_)
+            | Self::FlushAll
+            | Self::Set { .. }
+            | Self::UseNamespace(_) => false,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Text → statement.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use seracdb_storage::system_columns;
+
+use crate::error::{EngineError, ErrorKind};
+use crate::identity::Role;
+use crate::sql::statement::{
+    ColumnDef, CreateTable, Delete, Insert, InsertSource, Password, Statement, TableKind, Update,
+};
+use crate::sql::{Limits, TableName, parse};
+
+fn of(sql: &str) -> Statement {
+    parse(sql, &Limits::default()).unwrap_or_else(|e| panic!("{sql}: {}", e.message))
+}
+
+fn error(sql: &str) -> EngineError {
+    match parse(sql, &Limits::default()) {
+        Err(error) => error,
+        Ok(statement) => panic!("{sql}: {statement:?}"),
+    }
+}
+
+fn name(text: &str) -> TableName {
+    match text.split_once('.') {
+        Some((namespace, table)) => TableName { namespace: Some(namespace.into()), table: table.into() },
+        None => TableName { namespace: None, table: text.into() },
+    }
+}
+
+#[test]
+fn queries() {
+    for sql in [
+        "SELECT 1",
+        "  ; SELECT 1 ; ; -- done",
+        "/* first */ SELECT 1 -- last",
+        "VALUES (1, 'a'), (2, 'b')",
+        "WITH x AS (SELECT 1) SELECT * FROM x",
+        "(SELECT 1) UNION ALL (SELECT 2) ORDER BY 1 LIMIT 1 OFFSET 1",
+        "SELECT * FROM t FETCH FIRST 3 ROWS ONLY",
+        "SELECT a FROM t WHERE a IN (?, ?)",
+    ] {
+        assert!(matches!(of(sql), Statement::Query(_)), "{sql}");
+        assert!(of(sql).is_query());
+    }
+    let Statement::Query(query) = of("TABLE ns.\"T\"") else { panic!() };
+    assert_eq!(query.to_string(), "SELECT * FROM \"ns\".\"T\"");
+    let Statement::Query(query) = of("SELECT a FROM t OFFSET 2 FETCH NEXT 3 ROWS ONLY") else { panic!() };
+    assert_eq!(query.to_string(), "SELECT a FROM t LIMIT 3 OFFSET 2");
+    let Statement::Query(query) = of("SELECT a FROM t FETCH FIRST ROW ONLY") else { panic!() };
+    assert_eq!(query.to_string(), "SELECT a FROM t LIMIT 1");
+}
+
+#[test]
+fn inserts() {
+    let Statement::Insert(Insert { table, columns, source }) = of("INSERT INTO NS.T (A, \"B\") VALUES (1, DEFAULT), (?, ?)")
+    else {
+        panic!()
+    };
+    assert_eq!((table, columns), (name("ns.t"), vec!["a".to_owned(), "B".to_owned()]));
+    let InsertSource::Values(rows) = source else { panic!() };
+    let texts: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
+    assert_eq!(texts, [["1", "NULL"], ["$1", "$2"]]);
+
+    for (sql, columns) in [
+        ("INSERT INTO t SELECT a FROM u", &[][..]),
+        ("INSERT INTO t (a) SELECT a FROM u ORDER BY a LIMIT 3", &["a"]),
+        ("INSERT INTO t (t.a) WITH x AS (SELECT 1) SELECT * FROM x", &["a"]),
+        ("INSERT INTO t (VALUES (1))", &[]),
+    ] {
+        let Statement::Insert(insert) = of(sql) else { panic!("{sql}") };
+        assert!(matches!(insert.source, InsertSource::Query(_)), "{sql}");
+        assert_eq!(insert.columns, columns, "{sql}");
+    }
+    let Statement::Insert(insert) = of("INSERT INTO seracdb.ns.t DEFAULT VALUES") else { panic!() };
+    assert_eq!((insert.table, insert.source), (name("ns.t"), InsertSource::Defaults));
+}
+
+#[test]
+fn updates_and_deletes() {
+    let Statement::Update(Update { table, alias, assignments, selection }) =
+        of("UPDATE ns.t AS X SET a = a + 1, x.B = DEFAULT, (c, d) = (1, 'z') WHERE a IN (SELECT a FROM u)")
+    else {
+        panic!()
+    };
+    assert_eq!((table, alias.unwrap().value), (name("ns.t"), "X".to_owned()));
+    let texts: Vec<String> = assignments.iter().map(|(column, value)| format!("{column} = {value}")).collect();
+    assert_eq!(texts, ["a = a + 1", "b = NULL", "c = 1", "d = 'z'"]);
+    assert_eq!(selection.unwrap().to_string(), "a IN (SELECT a FROM u)");
+
+    for (sql, table, alias, has_selection) in [
+        ("DELETE FROM t", "t", None, false),
+        ("DELETE FROM ns.t AS x WHERE x.a = 1", "ns.t", Some("x"), true),
+        ("DELETE FROM t x WHERE EXISTS (SELECT 1)", "t", Some("x"), true),
+    ] {
+        let Statement::Delete(delete) = of(sql) else { panic!("{sql}") };
+        let Delete { table: found, alias: called, selection } = delete;
+        assert_eq!((found, called.map(|a| a.value)), (name(table), alias.map(str::to_owned)), "{sql}");
+        assert_eq!(selection.is_some(), has_selection, "{sql}");
+    }
+}
+
+#[test]
+fn explains() {
+    for (sql, analyze, verbose, format) in [
+        ("EXPLAIN SELECT 1", false, false, None),
+        ("EXPLAIN ANALYZE VERBOSE SELECT 1", true, true, None),
+        ("EXPLAIN FORMAT TREE SELECT 1", false, false, Some("tree")),
+        ("EXPLAIN (ANALYZE, FORMAT JSON) SELECT 1", true, false, Some("pgjson")),
+        ("EXPLAIN (ANALYZE false, VERBOSE on) SELECT 1", false, true, None),
+        ("EXPLAIN (SELECT 1)", false, false, None),
+        ("EXPLAIN UPDATE t SET a = 1", false, false, None),
+        ("EXPLAIN DELETE FROM t WHERE a = 1", false, false, None),
+        ("EXPLAIN ANALYZE INSERT INTO t VALUES (1)", true, false, None),
+    ] {
+        let Statement::Explain { analyze: a, verbose: v, format: f, inner } = of(sql) else { panic!("{sql}") };
+        assert_eq!((a, v, f.as_deref()), (analyze, verbose, format), "{sql}");
+        assert!(!matches!(*inner, Statement::Explain { .. }));
+    }
+}
+
+#[test]
+fn tables_are_created() {
+    let sql = "CREATE USER TABLE IF NOT EXISTS ns.Events (
+        At TIMESTAMP NOT NULL, \"Name\" VARCHAR(20) NULL, tags TEXT[], p STRUCT<x INT, y DOUBLE>
+    ) WITH (ttl = '10s', Flush_Rows_Max = 1000, cluster_by = at)";
+    let Statement::CreateTable(CreateTable { name: table, kind, if_not_exists, columns, options }) = of(sql) else { panic!() };
+    assert_eq!((table, kind, if_not_exists), (name("ns.events"), TableKind::User, true));
+    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+    assert_eq!(columns[0], ColumnDef { name: "at".into(), data_type: timestamp, nullable: false });
+    assert_eq!(columns[1], ColumnDef { name: "Name".into(), data_type: DataType::Utf8, nullable: true });
+    assert_eq!(columns.len(), 4);
+    let expected = [("ttl", "10s"), ("flush_rows_max", "1000"), ("cluster_by", "at")];
+    assert_eq!(options, BTreeMap::from(expected.map(|(k, v)| (k.to_owned(), v.to_owned()))));
+
+    for (sql, kind) in [
+        ("CREATE TABLE t (id INT)", TableKind::Shared),
+        ("create shared table t (id int)", TableKind::Shared),
+        ("CREATE STREAM TABLE t (user INT, stream INT, storage INT)", TableKind::Stream),
+    ] {
+        let Statement::CreateTable(table) = of(sql) else { panic!("{sql}") };
+        assert_eq!(table.kind, kind, "{sql}");
+    }
+}
+
+#[test]
+fn other_statements() {
+    let user = |name: &str, password: &str, role| Statement::CreateUser {
+        name: name.into(),
+        password: Password(password.into()),
+        role,
+    };
+    let set = |name: &str, value: Option<&str>| Statement::Set { name: name.into(), value: value.map(Into::into) };
+    for (sql, expected) in [
+        ("CREATE NAMESPACE Ns", Statement::CreateNamespace { name: "ns".into(), if_not_exists: false }),
+        ("CREATE SCHEMA IF NOT EXISTS seracdb.ns", Statement::CreateNamespace { name: "ns".into(), if_not_exists: true }),
+        ("DROP NAMESPACE ns", Statement::DropNamespace { name: "ns".into(), if_exists: false, cascade: false }),
+        ("DROP SCHEMA IF EXISTS ns CASCADE", Statement::DropNamespace { name: "ns".into(), if_exists: true, cascade: true }),
+        ("DROP TABLE ns.t", Statement::DropTable { name: name("ns.t"), if_exists: false }),
+        ("DROP USER TABLE IF EXISTS t", Statement::DropTable { name: name("t"), if_exists: true }),
+        ("CREATE USER Anna WITH PASSWORD 'it''s'", user("Anna", "it's", Role::User)),
+        ("CREATE USER 'an na' WITH PASSWORD 'x' ROLE service", user("an na", "x", Role::Service)),
+        ("CREATE USER anna ROLE 'admin' PASSWORD 'x'", user("anna", "x", Role::Admin)),
+        ("STORAGE FLUSH TABLE ns.t", Statement::FlushTable(name("ns.t"))),
+        ("STORAGE FLUSH ALL", Statement::FlushAll),
+        ("SHOW TABLES", Statement::ShowTables { namespace: None, like: None }),
+        ("SHOW TABLES IN Ns LIKE 'a%'", Statement::ShowTables { namespace: Some("ns".into()), like: Some("a%".into()) }),
+        ("SHOW SCHEMAS", Statement::ShowNamespaces),
+        ("SHOW NAMESPACES", Statement::ShowNamespaces),
+        ("DESCRIBE ns.t", Statement::Describe(name("ns.t"))),
+        ("DESC TABLE t", Statement::Describe(name("t"))),
+        ("SHOW COLUMNS FROM t", Statement::Describe(name("t"))),
+        ("SHOW ALL", Statement::ShowSetting(None)),
+        ("SHOW search_path", Statement::ShowSetting(Some("search_path".into()))),
+        ("SHOW TIME ZONE", Statement::ShowSetting(Some("timezone".into()))),
+        ("SET search_path = Ns", Statement::UseNamespace("ns".into())),
+        ("SET search_path TO 'Ns'", Statement::UseNamespace("Ns".into())),
+        ("SET SCHEMA 'ns'", Statement::UseNamespace("ns".into())),
+        ("USE ns", Statement::UseNamespace("ns".into())),
+        ("USE SCHEMA ns", Statement::UseNamespace("ns".into())),
+        ("USE schema", Statement::UseNamespace("schema".into())),
+        ("SET datafusion.execution.batch_size = 10", set("datafusion.execution.batch_size", Some("10"))),
+        ("SET SESSION x TO -1", set("x", Some("-1"))),
+        ("SET TIME ZONE 'UTC'", set("timezone", Some("UTC"))),
+        ("SET timezone = 'UTC'", set("timezone", Some("UTC"))),
+        ("SET x TO DEFAULT", set("x", None)),
+        ("RESET x", set("x", None)),
+    ] {
+        assert_eq!(of(sql), expected, "{sql}");
+    }
+    let shown = format!("{:?}", of("CREATE USER anna WITH PASSWORD 'secret'"));
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn syntax_errors_say_where() {
+    for (sql, text) in [
+        ("", "the statement is empty"),
+        (" ;; -- nothing", "the statement is empty"),
+        ("SELECT\n  FROM FROM t", "syntax error at line 2, column 8: "),
+        ("SELEC 1", "syntax error at line 1, column 1: expected a statement, found 'SELEC'"),
+        ("SELECT 1;\nSELECT 2", "syntax error at line 2, column 1: a second statement begins at 'SELECT': send one statement at a time"),
+        ("SELECT 1 2", "expected the end of the statement, found '2'"),
+        ("SELECT (1", "syntax error at line 1, column 10: expected ), found the end of the statement"),
+        ("INSERT INTO", "found the end of the statement"),
+        ("UPDATE t SET", "found the end of the statement"),
+        ("CREATE TABLE t", "expected the columns in parentheses, found the end"),
+        ("CREATE TABLE t ()", "at least one column"),
+        ("CREATE TABLE t (a INT, A TEXT)", "column 'a' is declared twice"),
+        ("CREATE TABLE t (a INT NULL NOT NULL)", "both NULL and NOT NULL"),
+        ("CREATE TABLE t (a INT) WITH (x = 1, X = 2)", "'x' twice"),
+        ("CREATE TABLE t (a INT) WITH (x = f(1))", "write a number"),
+        ("CREATE USER anna", "needs a password"),
+        ("CREATE USER anna WITH PASSWORD secret", "in single quotes"),
+        ("CREATE USER anna WITH PASSWORD 'x' ROLE king", "unknown role 'king'"),
+        ("EXPLAIN EXPLAIN SELECT 1", "after EXPLAIN"),
+        ("EXPLAIN FORMAT XML SELECT 1", "unknown EXPLAIN format 'xml'"),
+        ("EXPLAIN (COSTS) SELECT 1", "the options are"),
+        ("SELECT * FROM t WHERE a = :name", "is not a parameter"),
+        ("SELECT 1 LIMIT 1 FETCH FIRST 1 ROW ONLY", "keep one of them"),
+        ("UPDATE t SET (a, b) = (1, 2, 3)", "2 columns but has 3 values"),
+        ("UPDATE t SET a = 1, A = 2", "column 'a' of t is given twice"),
+        ("UPDATE t SET u.a = 1", "not a column of t"),
+        ("INSERT INTO t (a, a) VALUES (1, 2)", "given twice"),
+        ("SELECT * FROM a.b.c.d.e, t AS 'x", "syntax error"),
+    ] {
+        let error = error(sql);
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{sql}: {}", error.message);
+        assert!(error.message.contains(text), "{sql}: {}", error.message);
+    }
+    assert!(!error("CREATE USER anna WITH PASSWORD secret").message.contains("secret"));
+    assert_eq!(error("DELETE FROM other.ns.t").kind, ErrorKind::NotFound);
+}
+
+#[test]
+fn what_comes_later_or_never() {
+    for sql in [
+        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+        "INSERT INTO t VALUES (1) RETURNING a",
+        "INSERT OVERWRITE t VALUES (1)",
+        "INSERT INTO t AS x VALUES (1)",
+        "UPDATE t SET a = 1 FROM u WHERE t.a = u.a",
+        "UPDATE t SET a = 1 RETURNING a",
+        "UPDATE t JOIN u ON t.a = u.a SET a = 1",
+        "UPDATE t SET (a, b) = (SELECT 1, 2)",
+        "DELETE FROM t USING u WHERE t.a = u.a",
+        "DELETE FROM t RETURNING a",
+        "DELETE FROM t, u",
+        "DELETE FROM t ORDER BY a LIMIT 1",
+        "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",
+        "ALTER TABLE t ADD COLUMN a INT",
+        "TRUNCATE t",
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE INDEX i ON t (a)",
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE TABLE t (a INT) AS SELECT 1",
+        "CREATE TABLE t LIKE u",
+        "CREATE OR REPLACE TABLE t (a INT)",
+        "CREATE TEMPORARY TABLE t (a INT)",
+        "CREATE TABLE t (a INT PRIMARY KEY)",
+        "CREATE TABLE t (a INT UNIQUE)",
+        "CREATE TABLE t (a INT DEFAULT 1)",
+        "CREATE TABLE t (a INT CHECK (a > 0))",
+        "CREATE TABLE t (a INT REFERENCES u (a))",
+        "CREATE TABLE t (a INT GENERATED ALWAYS AS IDENTITY)",
+        "CREATE TABLE t (a INT, PRIMARY KEY (a))",
+        "CREATE TABLE t (a INT, UNIQUE (a))",
+        "CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE FUNCTION f() RETURNS INT RETURN 1",
+        "CREATE DATABASE d",
+        "DROP VIEW v",
+        "DROP DATABASE d",
+        "COPY t TO '/tmp/x'",
+        "LOAD 'lib'",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "CALL f()",
+        "GRANT SELECT ON t TO anna",
+        "VACUUM",
+        "PRAGMA x",
+        "KILL 1",
+        "ATTACH DATABASE 'x' AS y",
+        "SET LOCAL x = 1",
+        "SELECT * INTO x FROM t",
+        "SELECT * FROM t FOR UPDATE",
+        "SELECT * FROM (SELECT * FROM t FOR SHARE) AS x",
+        "SELECT * FROM t WHERE a IN (SELECT a INTO x FROM u)",
+        "SELECT * FROM t TABLESAMPLE BERNOULLI (10)",
+        "SELECT * FROM t FETCH FIRST 10 PERCENT ROWS ONLY",
+        "SELECT * FROM t WITH ORDINALITY",
+        "WITH x AS (DELETE FROM t RETURNING a) SELECT * FROM x",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+        "WITH x AS (SELECT 1) DELETE FROM t",
+        "SELECT 1 UNION TABLE t",
+    ] {
+        let error = error(sql);
+        assert_eq!(error.kind, ErrorKind::Unimplemented, "{sql}: {}", error.message);
+    }
+}
+
+#[test]
+fn system_columns_are_not_written() {
+    for column in [system_columns::ID, system_columns::UPDATED, system_columns::DELETED] {
+        for sql in [
+            format!("INSERT INTO t (a, {column}) VALUES (1, 2)"),
+            format!("INSERT INTO t (\"{column}\") SELECT 1"),
+            format!("UPDATE t SET a = 1, {column} = 2"),
+            format!("UPDATE t SET (a, t.{column}) = (1, 2)"),
+            format!("CREATE TABLE t (a INT, {column} BIGINT)"),
+        ] {
+            let error = error(&sql);
+            assert_eq!(error.kind, ErrorKind::InvalidArgument);
+            let expected = format!("SystemColumnViolation: column \"{column}\" is assigned by SeracDB: leave it out");
+            assert_eq!(error.message, expected, "{sql}");
+        }
+    }
+    of("CREATE TABLE t (id INT, updated INT)");
+}

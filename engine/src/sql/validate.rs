@@ -1,0 +1,134 @@
+//! What no query may hold, at any depth: clauses that DataFusion's planner silently ignores, and writes inside queries.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Fetch, GroupByExpr, LimitClause, Query, Select, SetExpr, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
+
+use super::balance::balance;
+use super::limits::{self, Limits};
+use crate::error::{EngineError, ErrorKind, Result};
+
+/// Makes a parsed piece of a statement fit to be planned: balanced, within the limits, checked.
+pub(crate) fn admit<V: VisitMut + datafusion::sql::sqlparser::ast::Visit>(piece: &mut V, limits: &Limits) -> Result<()> {
+    balance(piece);
+    limits::check(piece, limits)?;
+    match piece.visit(&mut Admit) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// SQL that SeracDB does not have.
+pub(crate) fn unsupported(what: &str) -> EngineError {
+    EngineError::new(ErrorKind::Unimplemented, format!("{what} is not supported"))
+}
+
+struct Admit;
+
+type Flow = ControlFlow<EngineError>;
+
+fn refuse_if(refused: bool, what: &str) -> Flow {
+    if refused { ControlFlow::Break(unsupported(what)) } else { ControlFlow::Continue(()) }
+}
+
+impl VisitorMut for Admit {
+    type Break = EngineError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
+        refuse_if(!query.locks.is_empty(), "SELECT … FOR UPDATE or FOR SHARE (a commit is checked against others anyway)")?;
+        refuse_if(query.for_clause.is_some(), "FOR XML, JSON or BROWSE")?;
+        refuse_if(query.settings.is_some(), "SETTINGS in a query")?;
+        refuse_if(query.format_clause.is_some(), "FORMAT in a query")?;
+        refuse_if(!query.pipe_operators.is_empty(), "|> in a query")?;
+        if let Some(with) = &query.with {
+            refuse_if(with.cte_tables.iter().any(|cte| cte.from.is_some()), "FROM after a WITH query")?;
+        }
+        check_set(&query.body)?;
+        match query.fetch.take() {
+            Some(fetch) => fetch_to_limit(query, fetch),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        refuse_if(select.into.is_some(), "SELECT … INTO (CREATE the table, then INSERT INTO … SELECT)")?;
+        refuse_if(select.top.is_some(), "TOP (write LIMIT)")?;
+        refuse_if(select.exclude.is_some(), "EXCLUDE after the select list (write * EXCLUDE (…))")?;
+        refuse_if(select.select_modifiers.is_some(), "a modifier after SELECT")?;
+        refuse_if(!select.lateral_views.is_empty(), "LATERAL VIEW (write UNNEST)")?;
+        refuse_if(select.prewhere.is_some(), "PREWHERE (write WHERE)")?;
+        refuse_if(!select.connect_by.is_empty(), "CONNECT BY (write WITH RECURSIVE)")?;
+        refuse_if(!select.cluster_by.is_empty(), "CLUSTER BY in a query")?;
+        refuse_if(!select.distribute_by.is_empty(), "DISTRIBUTE BY in a query")?;
+        refuse_if(!select.sort_by.is_empty(), "SORT BY (write ORDER BY)")?;
+        refuse_if(select.value_table_mode.is_some(), "SELECT AS STRUCT or AS VALUE")?;
+        let modifiers = match &select.group_by {
+            GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) => modifiers,
+        };
+        refuse_if(!modifiers.is_empty(), "WITH ROLLUP, CUBE or TOTALS (write GROUP BY ROLLUP (…) or CUBE (…))")
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
+        match factor {
+            TableFactor::Table {
+                with_hints, version, with_ordinality, partitions, json_path, sample, index_hints, ..
+            } => {
+                refuse_if(sample.is_some(), "TABLESAMPLE")?;
+                refuse_if(version.is_some(), "a table AS OF a time")?;
+                refuse_if(*with_ordinality, "WITH ORDINALITY")?;
+                let hinted = !with_hints.is_empty() || !index_hints.is_empty();
+                refuse_if(hinted || !partitions.is_empty() || json_path.is_some(), "a hint, partition or path on a table")
+            }
+            TableFactor::Derived { sample, .. } => refuse_if(sample.is_some(), "TABLESAMPLE"),
+            TableFactor::Function { with_ordinality, .. } | TableFactor::UNNEST { with_ordinality, .. } => {
+                refuse_if(*with_ordinality, "WITH ORDINALITY")
+            }
+            TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
+            _ => refuse_if(true, "this kind of table in FROM"),
+        }
+    }
+
+    fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> Flow {
+        let Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
+        let numbered = name.strip_prefix('$').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        if numbered {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(EngineError::invalid(format!("{name} is not a parameter: write ? or $1, $2, …")))
+    }
+}
+
+/// The queries of a set operation; those in parentheses are visited by themselves.
+fn check_set(body: &SetExpr) -> Flow {
+    match body {
+        SetExpr::Select(_) | SetExpr::Query(_) => ControlFlow::Continue(()),
+        SetExpr::Values(values) => refuse_if(values.value_keyword, "VALUE (write VALUES)"),
+        SetExpr::SetOperation { left, right, .. } => {
+            check_set(left)?;
+            check_set(right)
+        }
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => refuse_if(
+            true,
+            "INSERT, UPDATE, DELETE or MERGE inside a query (for INSERT, write the WITH after it: INSERT INTO t WITH … SELECT …)",
+        ),
+        SetExpr::Table(_) => refuse_if(true, "TABLE inside a query (write SELECT * FROM)"),
+    }
+}
+
+fn fetch_to_limit(query: &mut Query, fetch: Fetch) -> Flow {
+    refuse_if(fetch.with_ties, "FETCH … WITH TIES")?;
+    refuse_if(fetch.percent, "FETCH … PERCENT")?;
+    let rows = fetch.quantity.unwrap_or_else(|| datafusion::sql::sqlparser::ast::Expr::value(Value::Number("1".into(), false)));
+    query.limit_clause = Some(match query.limit_clause.take() {
+        None => LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by: vec![] },
+        Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
+            LimitClause::LimitOffset { limit: Some(rows), offset, limit_by }
+        }
+        Some(_) => {
+            return ControlFlow::Break(EngineError::invalid("LIMIT and FETCH in one query: keep one of them"));
+        }
+    });
+    ControlFlow::Continue(())
+}

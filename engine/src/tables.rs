@@ -1,0 +1,160 @@
+//! Names to tables, as one statement sees them: its snapshot, its user, its session's namespace.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::information_schema::InformationSchemaProvider;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::datasource::provider_as_source;
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::TableSource;
+use futures::FutureExt;
+use seracdb_storage::catalog::{TableKind, TableRecord};
+use seracdb_storage::keys::{Owner, Scope};
+use seracdb_storage::snapshot::Snapshot;
+use seracdb_storage::system_columns::CommitTs;
+
+use crate::error::{EngineError, Result};
+use crate::identity::Principal;
+use crate::scan::{Exposure, ScopeTable, external};
+use crate::session::INFORMATION_SCHEMA;
+use crate::sql::names::{CATALOG, TableName};
+use crate::sql::suggest;
+
+/// What a statement's names mean.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    /// Everything the statement reads is as of this.
+    pub snapshot: Arc<Snapshot>,
+    /// Whose rows of user tables it reads.
+    pub principal: Principal,
+    /// What unqualified names mean.
+    pub namespace: String,
+    /// Which columns tables show.
+    pub exposure: Exposure,
+    /// The statement's time: rows of stream tables expire by it.
+    pub now_ns: i64,
+}
+
+impl Tables {
+    /// A table's record; an unknown one is NotFound with what was probably meant.
+    pub(crate) fn record(&self, name: &TableName) -> Result<&Arc<TableRecord>> {
+        let namespace = name.namespace.as_deref().unwrap_or(&self.namespace);
+        let catalog = self.snapshot.catalog();
+        if let Some(table) = catalog.table(namespace, &name.table) {
+            return Ok(table);
+        }
+        if catalog.namespace(namespace).is_none() && namespace != INFORMATION_SCHEMA {
+            let known = catalog.namespaces().map(|record| record.name.as_str()).chain([INFORMATION_SCHEMA]);
+            return Err(EngineError::not_found(suggest::unknown("namespace", namespace, known)));
+        }
+        let known: Vec<String> = catalog.tables().map(|table| self.shown_name(table, name)).collect();
+        let unknown = suggest::unknown("table", &name.to_string(), known.iter().map(String::as_str));
+        Err(EngineError::not_found(unknown))
+    }
+
+    /// The scope of a table that this statement's user reads and writes.
+    pub(crate) fn scope(&self, table: &TableRecord) -> Scope {
+        let owner = match table.kind {
+            TableKind::Shared => Owner::SHARED,
+            TableKind::User | TableKind::Stream => Owner(self.principal.number()),
+        };
+        Scope { table: table.id, owner }
+    }
+
+    /// What the planner asks for.
+    pub(crate) fn source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(self.provider(name)?))
+    }
+
+    fn provider(&self, name: &TableReference) -> DfResult<Arc<dyn TableProvider>> {
+        if let Some(catalog) = name.catalog().filter(|catalog| *catalog != CATALOG) {
+            return Err(external(EngineError::not_found(format!(
+                "unknown catalog '{catalog}': the only catalog is '{CATALOG}'"
+            ))));
+        }
+        if name.schema().unwrap_or(&self.namespace) == INFORMATION_SCHEMA {
+            return self.information_schema(name.table());
+        }
+        let name = TableName { namespace: name.schema().map(str::to_owned), table: name.table().to_owned() };
+        let record = self.record(&name).map_err(external)?;
+        Ok(Arc::new(self.table(record)))
+    }
+
+    fn table(&self, record: &Arc<TableRecord>) -> ScopeTable {
+        let not_before = record.ttl_ns.map(|ttl| CommitTs::stored(self.now_ns.saturating_sub(ttl)));
+        let scope = self.scope(record);
+        ScopeTable::new(Arc::clone(&self.snapshot), scope, Arc::clone(record), not_before, self.exposure)
+    }
+
+    fn information_schema(&self, table: &str) -> DfResult<Arc<dyn TableProvider>> {
+        let all = Self { exposure: Exposure::All, ..self.clone() };
+        let provider = InformationSchemaProvider::new(Arc::new(Listing(Arc::new(all))));
+        let found = provider.table(table).now_or_never().transpose()?.flatten();
+        found.ok_or_else(|| {
+            let known = provider.table_names();
+            let unknown = suggest::unknown("table", table, known.iter().map(String::as_str));
+            external(EngineError::not_found(format!("{unknown} in {INFORMATION_SCHEMA}")))
+        })
+    }
+
+    /// A table's name in the form in which the statement gave the unknown one.
+    fn shown_name(&self, table: &TableRecord, like: &TableName) -> String {
+        match like.namespace.is_some() || table.namespace != self.namespace {
+            true => format!("{}.{}", table.namespace, table.name),
+            false => table.name.clone(),
+        }
+    }
+}
+
+/// The catalog as DataFusion's information schema walks it.
+#[derive(Debug, Clone)]
+struct Listing(Arc<Tables>);
+
+impl CatalogProviderList for Listing {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.into()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::new(self.clone()) as _)
+    }
+}
+
+impl CatalogProvider for Listing {
+    fn schema_names(&self) -> Vec<String> {
+        self.0.snapshot.catalog().namespaces().map(|record| record.name.clone()).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let namespace = self.0.snapshot.catalog().namespace(name)?.name.clone();
+        Some(Arc::new(NamespaceListing { tables: Arc::clone(&self.0), namespace }))
+    }
+}
+
+#[derive(Debug)]
+struct NamespaceListing {
+    tables: Arc<Tables>,
+    namespace: String,
+}
+
+#[async_trait]
+impl SchemaProvider for NamespaceListing {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.snapshot.catalog().tables_of(&self.namespace).map(|table| table.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        let record = self.tables.snapshot.catalog().table(&self.namespace, name);
+        Ok(record.map(|record| Arc::new(self.tables.table(record)) as _))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.snapshot.catalog().table(&self.namespace, name).is_some()
+    }
+}

@@ -1,0 +1,274 @@
+//! INSERT, UPDATE and DELETE: run the SELECT that finds or makes the rows, encode them, commit.
+//!
+//! Invariants:
+//! 1. A statement writes what its SELECT gives at its snapshot, all in one commit or nothing.
+//! 2. It never fails because of another commit: it runs again on a fresh snapshot, and after a few lost tries alone on
+//!    its scope.
+//! 3. Nothing waits for a client while a scope is locked: the rows are in memory before.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::{collect, execute_stream};
+use futures::TryStreamExt;
+use seracdb_storage::StorageError;
+use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values};
+use seracdb_storage::keys::{BatchNumber, Generation, Scope};
+use seracdb_storage::row_codec::{RowLayout, encode_rows};
+use seracdb_storage::schema::TableSchema;
+use seracdb_storage::system_columns::{CommitTs, RowId};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::execute::row_values;
+use crate::prepared::plan_select;
+use crate::scan::LOCATION_COLUMNS;
+use crate::session::{INFORMATION_SCHEMA, Session};
+use crate::sql::coerce::{bind_column, conform, insert_projection};
+use crate::sql::dml::{delete_query, update_query};
+use crate::sql::errors::from_datafusion;
+use crate::sql::insert::{insert_plan, plain_parameters};
+use crate::sql::params::{Typed, bind, hints};
+use crate::sql::{Statement, TableName};
+use crate::tables::Tables;
+
+/// Tries beside others before a statement gets its scope alone.
+const TRIES_BESIDE_OTHERS: usize = 3;
+/// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
+const FOUND_COLUMNS: usize = LOCATION_COLUMNS.len() + 2;
+
+/// A planned INSERT, UPDATE or DELETE.
+pub(crate) struct WritePlan {
+    /// Gives the rows: the user columns; for UPDATE and DELETE after location, `_id` and `_updated`.
+    pub typed: Typed,
+    table: Arc<TableRecord>,
+    scope: Scope,
+}
+
+impl Engine {
+    /// Runs an INSERT, UPDATE or DELETE, once per bound row; gives the number of rows written.
+    pub(crate) async fn write(&self, session: &Session, statement: &Statement, params: Option<&RecordBatch>) -> Result<u64> {
+        let Some(params) = params else { return self.write_once(session, statement, &[]).await };
+        if let Statement::Insert(insert) = statement
+            && let Some(order) = plain_parameters(insert)
+        {
+            return self.insert_bound(session, statement, params, &order).await;
+        }
+        let mut written = 0;
+        for row in 0..params.num_rows() {
+            written += self.write_once(session, statement, &row_values(params, row)?).await?;
+        }
+        Ok(written)
+    }
+
+    /// Runs the statement until its commit stands.
+    async fn write_once(&self, session: &Session, statement: &Statement, values: &[ScalarValue]) -> Result<u64> {
+        let mut tries = 0;
+        loop {
+            let tables = self.tables_for(session, statement);
+            let (_, scope) = target(&tables, statement)?;
+            let lock = self.scope_lock(scope);
+            let beside_others = tries < TRIES_BESIDE_OTHERS;
+            let _shared = if beside_others { Some(lock.read().await) } else { None };
+            let _alone = if beside_others { None } else { Some(lock.write().await) };
+            // What was waited for may have changed what is there.
+            let tables = Tables { snapshot: self.store.snapshot(), ..tables };
+            match self.write_at(&tables, statement, values).await? {
+                Some(rows) => return Ok(rows),
+                None => tries += 1,
+            }
+        }
+    }
+
+    /// Runs the statement at one snapshot; `None` when another commit came first.
+    async fn write_at(&self, tables: &Tables, statement: &Statement, values: &[ScalarValue]) -> Result<Option<u64>> {
+        let state = self.statement_state();
+        let plan = plan(&state, tables, statement)?;
+        let bound = bind(&plan.typed, values.to_vec())?;
+        let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
+        let physical = state.create_physical_plan(&bound).await.map_err(translate)?;
+        let writes = match statement {
+            Statement::Insert(_) => {
+                let encoder = RowEncoder::new(&plan.table, plan.scope)?;
+                let mut rows = execute_stream(physical, state.task_ctx()).map_err(translate)?;
+                let mut writes = Vec::new();
+                while let Some(batch) = rows.try_next().await.map_err(translate)? {
+                    writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), batch.columns())?);
+                }
+                writes
+            }
+            _ => {
+                let encoder = RowEncoder::new(&plan.table, plan.scope)?;
+                let found = collect(physical, state.task_ctx()).await.map_err(translate)?;
+                let deletes = matches!(statement, Statement::Delete(_));
+                found.iter().map(|batch| encoder.supersede(batch, deletes)).collect::<Result<_>>()?
+            }
+        };
+        self.commit_rows(tables, &plan.table, writes).await
+    }
+
+    /// Inserts bound rows as they are. `order`: the parameter of each target column.
+    async fn insert_bound(
+        &self,
+        session: &Session,
+        statement: &Statement,
+        params: &RecordBatch,
+        order: &[usize],
+    ) -> Result<u64> {
+        let Statement::Insert(insert) = statement else { return Err(EngineError::internal("not an INSERT")) };
+        loop {
+            let tables = self.tables_for(session, statement);
+            let (table, scope) = target(&tables, statement)?;
+            let user_columns = user_columns(table.schema());
+            let targets = insert_plan(insert, &user_columns)?.targets;
+            let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
+                match targets.iter().position(|&target| target == i) {
+                    Some(place) => bind_column(params.column(order[place]), data_type, &format!("column '{name}'")),
+                    None => Ok(arrow::array::new_null_array(data_type, params.num_rows())),
+                }
+            });
+            let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
+            let encoder = RowEncoder::new(&table, scope)?;
+            let writes = vec![encoder.insert(self.store.new_ids(params.num_rows()), &columns)?];
+            if let Some(rows) = self.commit_rows(&tables, &table, writes).await? {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// Commits encoded rows; `None` when another commit came first.
+    pub(crate) async fn commit_rows(
+        &self,
+        tables: &Tables,
+        table: &TableRecord,
+        writes: Vec<ScopeWrite>,
+    ) -> Result<Option<u64>> {
+        let rows: usize = writes.iter().map(|write| write.ids.len()).sum();
+        if rows == 0 {
+            return Ok(Some(0));
+        }
+        let commit = Commit {
+            snapshot: Arc::clone(&tables.snapshot),
+            expects: vec![(table.id, table.schema().version)],
+            catalog: vec![],
+            writes,
+        };
+        match self.store.commit(commit).await {
+            Ok(_) => Ok(Some(rows as u64)),
+            Err(StorageError::Conflict) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Plans the SELECT of an INSERT, UPDATE or DELETE.
+pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<WritePlan> {
+    let (table, scope) = target(tables, statement)?;
+    let columns = user_columns(table.schema());
+    let hints = hints(statement, &columns);
+    let typed = match statement {
+        Statement::Insert(insert) => {
+            let source = insert_plan(insert, &columns)?;
+            let typed = plan_select(state, tables, source.query, hints, source.values_schema)?;
+            let plan = insert_projection(typed.plan, &source.targets, insert, &columns)?;
+            Typed { plan, ..typed }
+        }
+        Statement::Update(update) => {
+            let query = update_query(update, &columns, &LOCATION_COLUMNS)?;
+            let typed = plan_select(state, tables, query, hints, None)?;
+            let mut types = vec![None; FOUND_COLUMNS];
+            types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
+            Typed { plan: conform(typed.plan, &types)?, ..typed }
+        }
+        Statement::Delete(delete) => {
+            plan_select(state, tables, delete_query(delete, &LOCATION_COLUMNS)?, hints, None)?
+        }
+        _ => return Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
+    };
+    Ok(WritePlan { typed, table, scope })
+}
+
+/// The table that a statement writes to, and the scope of its user.
+fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, Scope)> {
+    let name: &TableName = match statement {
+        Statement::Insert(insert) => &insert.table,
+        Statement::Update(update) => &update.table,
+        Statement::Delete(delete) => &delete.table,
+        _ => return Err(EngineError::internal("the statement writes to no table")),
+    };
+    if name.namespace.as_deref().unwrap_or(&tables.namespace) == INFORMATION_SCHEMA {
+        return Err(EngineError::invalid(format!("tables of {INFORMATION_SCHEMA} can only be read")));
+    }
+    let table = Arc::clone(tables.record(name)?);
+    let scope = tables.scope(&table);
+    Ok((table, scope))
+}
+
+/// Names and types of the user's columns.
+pub(crate) fn user_columns(schema: &TableSchema) -> Vec<(String, DataType)> {
+    schema.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect()
+}
+
+/// Makes row versions of batches.
+pub(crate) struct RowEncoder<'a> {
+    table: &'a TableRecord,
+    scope: Scope,
+    layout: RowLayout,
+}
+
+impl<'a> RowEncoder<'a> {
+    pub(crate) fn new(table: &'a TableRecord, scope: Scope) -> Result<Self> {
+        let schema = table.schema();
+        let layout = RowLayout::new(schema.version, &schema.user_fields().into()).map_err(StorageError::from)?;
+        Ok(Self { table, scope, layout })
+    }
+
+    /// New rows. `columns`: the user columns in order.
+    pub(crate) fn insert(&self, ids: Vec<RowId>, columns: &[ArrayRef]) -> Result<ScopeWrite> {
+        let values = self.values(ids.len(), columns)?;
+        Ok(ScopeWrite { scope: self.scope, ids, values, supersedes: vec![] })
+    }
+
+    /// New versions of found rows. `found`: location, `_id`, `_updated`, then the new user columns unless they are
+    /// deleted.
+    fn supersede(&self, found: &RecordBatch, delete: bool) -> Result<ScopeWrite> {
+        let files = found.column(0).as_primitive::<UInt64Type>();
+        let positions = found.column(1).as_primitive::<Int64Type>();
+        let ids = found.column(2).as_primitive::<Int64Type>();
+        let updated = found.column(3).as_primitive::<TimestampNanosecondType>();
+        let supersedes = (0..found.num_rows()).map(|row| {
+            let location = match (files.value(row), positions.value(row) as u32) {
+                (0, generation) => Location::Hot(Generation(generation)),
+                (file, position) => Location::Cold(BatchNumber(file), position),
+            };
+            Superseded { updated: CommitTs::stored(updated.value(row)), location }
+        });
+        let values = match delete {
+            true => Values::Tombstones(self.layout.schema_version()),
+            false => self.values(found.num_rows(), &found.columns()[FOUND_COLUMNS..])?,
+        };
+        Ok(ScopeWrite {
+            scope: self.scope,
+            ids: ids.values().iter().map(|id| RowId::stored(*id)).collect(),
+            values,
+            supersedes: supersedes.collect(),
+        })
+    }
+
+    fn values(&self, rows: usize, columns: &[ArrayRef]) -> Result<Values> {
+        for (column, values) in self.table.schema().columns.iter().zip(columns) {
+            if !column.nullable && values.null_count() > 0 {
+                return Err(EngineError::invalid(format!(
+                    "column '{}' of table '{}.{}' is NOT NULL, but a value is NULL",
+                    column.name, self.table.namespace, self.table.name
+                )));
+            }
+        }
+        Ok(Values::Rows(encode_rows(&self.layout, rows, columns).map_err(StorageError::from)?))
+    }
+}

@@ -1,0 +1,73 @@
+"""Fixtures: a shared server for tests that only speak SQL, servers of their own for tests that stop them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+import seracdb
+from testserver import ROOT_PASSWORD, Server
+
+_names = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """One running server for the whole session. Do not stop it; use a `namespace` of your own."""
+    with Server(tmp_path_factory.mktemp("shared") / "data") as running:
+        yield running
+        assert running.process.poll() is None, f"the server died:\n{running.log()[-4000:]}"
+
+
+@pytest.fixture
+def own_server(tmp_path) -> Iterator[Server]:
+    """A running server that the test may stop, kill and start again."""
+    with Server(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def connect(server) -> Iterator[Callable[..., seracdb.Connection]]:
+    """Opens connections to the shared server and closes them after the test."""
+    with Connections(server) as connections:
+        yield connections.open
+
+
+@pytest.fixture
+def db(connect) -> seracdb.Connection:
+    """A connection of root to the shared server."""
+    return connect()
+
+
+@pytest.fixture
+def namespace(db) -> str:
+    """A fresh namespace on the shared server."""
+    name = f"ns{next(_names)}"
+    db.run(f"CREATE NAMESPACE {name}")
+    return name
+
+
+class Connections:
+    """Connections to one server, closed together."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.opened: list[seracdb.Connection] = []
+
+    def open(self, user: str = "root", password: str = ROOT_PASSWORD) -> seracdb.Connection:
+        connection = seracdb.connect(self.server.uri, user, password)
+        self.opened.append(connection)
+        return connection
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for connection in self.opened:
+            connection.close()
+
+
+def root(server: Server) -> seracdb.Connection:
+    """A connection of root to `server`; the caller closes it."""
+    return seracdb.connect(server.uri, "root", ROOT_PASSWORD)

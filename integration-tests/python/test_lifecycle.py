@@ -1,0 +1,156 @@
+"""Starting, stopping and starting again."""
+
+from __future__ import annotations
+
+import stat
+import time
+import urllib.request
+
+import pyarrow as pa
+import pytest
+import seracdb
+from conftest import root
+from testserver import ROOT_PASSWORD, Server
+
+N = 2000
+
+
+def fill(db: seracdb.Connection, tier: str) -> list[dict]:
+    """A table with its rows hot, cold or both, some updated and some deleted; returns what a query finds."""
+    db.run("CREATE NAMESPACE app")
+    db.ingest("app.t", pa.table({"k": range(N), "v": [f"v{i}" for i in range(N)]}), mode="create")
+    if tier != "hot":
+        db.run("STORAGE FLUSH TABLE app.t")
+    if tier != "cold":
+        db.run("UPDATE app.t SET v = 'updated' WHERE k < 100")
+        db.run("DELETE FROM app.t WHERE k BETWEEN 50 AND 149")
+        db.run("INSERT INTO app.t (k, v) VALUES (-1, 'late')")
+    return found(db)
+
+
+def found(db: seracdb.Connection) -> list[dict]:
+    return db.query("SELECT * FROM app.t ORDER BY k").to_pylist()
+
+
+@pytest.mark.parametrize("tier", ["hot", "cold", "mixed"])
+@pytest.mark.parametrize("end", [Server.stop, Server.kill], ids=["SIGTERM", "SIGKILL"])
+def test_restart(own_server, tier, end):
+    with root(own_server) as db:
+        before = fill(db, tier)
+    for _ in range(2):
+        code = end(own_server)
+        assert code == (0 if end is Server.stop else -9)
+        own_server.start()
+        with root(own_server) as db:
+            assert found(db) == before
+    with root(own_server) as db:
+        # The server goes on where it was: ids and versions only grow.
+        db.run("INSERT INTO app.t (k, v) VALUES (-2, 'after')")
+        db.run("UPDATE app.t SET v = 'again' WHERE k = 0")
+        rows = {r["k"]: r for r in found(db)}
+        assert rows[-2]["_id"] > max(r["_id"] for r in before)
+        assert rows[0]["_updated"] > max(r["_updated"] for r in before)
+        assert len(rows) == len(before) + 1
+        # The same answer once all is cold.
+        after = found(db)
+        db.run("STORAGE FLUSH TABLE app.t")
+        assert found(db) == after
+
+
+def test_restart_with_a_million_hot_rows(own_server):
+    rows = 1_000_000
+    step = 100_000
+    with root(own_server) as db:
+        db.run("CREATE NAMESPACE app")
+        db.run("CREATE TABLE app.many (k BIGINT, v TEXT)")
+        # Below the size at which a load goes straight to files, so that the rows are hot.
+        insert = "INSERT INTO app.many (k, v) VALUES (?, ?)"
+        for start in range(0, rows, step):
+            values = range(start, start + step)
+            assert db.run(insert, pa.table({"k": values, "v": [f"value {i}" for i in values]})) == step
+    own_server.kill()
+    own_server.start()
+    with root(own_server) as db:
+        got = db.query("SELECT count(*) AS n, sum(k) AS s, count(DISTINCT v) AS v FROM app.many").to_pylist()
+        assert got == [{"n": rows, "s": rows * (rows - 1) // 2, "v": rows}]
+
+
+def test_a_second_server_on_the_directory_is_refused(own_server):
+    started = time.monotonic()
+    second = Server(own_server.data_dir).spawn()
+    try:
+        code = second.wait(60)
+        seconds = time.monotonic() - started
+    finally:
+        second.kill()
+        second.communicate()
+    assert code not in (0, -9)
+    assert seconds < 2
+    said = own_server.log().splitlines()[-1]
+    assert str(own_server.data_dir) in said and "another" in said.lower(), said
+    with root(own_server) as db:
+        assert db.query("SELECT 1 AS n").num_rows == 1
+
+
+def test_a_port_in_use_is_named(own_server, tmp_path):
+    taken = own_server.uri.removeprefix("grpc://")
+    other = Server(tmp_path / "other", args=["--listen", taken])
+    process = other.spawn()
+    assert process.wait(30) not in (0, None)
+    process.stdout.close()
+    assert taken in other.log()
+
+
+def test_sigterm_ends_cleanly(own_server):
+    with root(own_server) as db:
+        db.run("CREATE NAMESPACE app")
+    assert own_server.stop() == 0
+    assert "panicked" not in own_server.log()
+
+
+def test_healthz(own_server):
+    with urllib.request.urlopen(f"{own_server.http}/healthz", timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_a_password_is_made_up_when_none_is_given(tmp_path):
+    with Server(tmp_path / "data", password=None) as server:
+        file = server.data_dir / "root-password"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        password = file.read_text().strip()
+        assert len(password) >= 16
+        assert str(file) in server.log() and password not in server.log()
+        with seracdb.connect(server.uri, "root", password) as db:
+            assert db.query("SELECT 1 AS n").num_rows == 1
+        # It is made once; later starts keep it, and a variable does not replace it.
+        server.password = "another one"
+        server.restart()
+        assert file.read_text().strip() == password
+        with seracdb.connect(server.uri, "root", password) as db:
+            assert db.query("SELECT 1 AS n").num_rows == 1
+
+
+def test_the_given_password_is_not_written_down(own_server):
+    assert not (own_server.data_dir / "root-password").exists()
+    assert ROOT_PASSWORD not in own_server.log()
+    needle = ROOT_PASSWORD.encode()
+    own_server.stop()
+    for file in own_server.data_dir.rglob("*"):
+        assert not file.is_file() or needle not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    "args,names",
+    [
+        (["--listen", "nonsense"], "nonsense"),
+        (["--config", "/does/not/exist.toml"], "/does/not/exist.toml"),
+        (["--object-store", "gopher://x"], "gopher"),
+    ],
+    ids=["listen", "config", "object store"],
+)
+def test_settings_that_cannot_work_are_named(tmp_path, args, names):
+    server = Server(tmp_path / "data", args=args)
+    process = server.spawn()
+    assert process.wait(60) != 0
+    process.stdout.close()
+    assert names in server.log()

@@ -1,0 +1,97 @@
+"""The README's commands, run as printed. Only the address, the data directory and the binary are a test's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from testserver import START_SECONDS, STOP_SECONDS, binary, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "docs/quickstart.md"]
+BUILT = "target/release/seracdb"
+
+
+def blocks(document: str) -> list[tuple[str, str]]:
+    """Language and text of each fenced block below the heading "Quickstart" and up to the next of its level."""
+    text = (ROOT / document).read_text()
+    section = re.search(r"^(#+) Quickstart\n(.*?)(?=^\1 |\Z)", text, re.M | re.S)
+    assert section, f"{document} has no section Quickstart"
+    return re.findall(r"^```(\w+)\n(.*?)^```", section.group(2), re.M | re.S)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A working folder that looks like the project's: the venv and the built binary are where they should be."""
+    (tmp_path / BUILT).parent.mkdir(parents=True)
+    (tmp_path / BUILT).symlink_to(binary())
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_quickstart(folder, document):
+    port = free_port()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SERACDB_", "MAKE"))}
+    serve = [
+        "make",
+        "-C",
+        str(ROOT),
+        "serve",
+        f"SERACDB={binary()}",
+        f"ARGS=--listen 127.0.0.1:{port} --data-dir {folder}/seracdb-data",
+    ]
+    env["SERACDB_HTTP__LISTEN"] = f"127.0.0.1:{free_port()}"
+    log = folder / "server.log"
+    server = None
+    ran = 0
+    # One shell's variables last from block to block, as in a terminal.
+    exports: list[str] = []
+    try:
+        for language, text in blocks(document):
+            text = text.replace("127.0.0.1:50051", f"127.0.0.1:{port}").replace("make ", f"make -C {ROOT} ")
+            text = text.replace(f"{BUILT} sql", f"{BUILT} sql --uri grpc://127.0.0.1:{port}")
+            if language == "bash" and text.strip() == f"make -C {ROOT} serve":
+                with open(log, "wb") as out:
+                    server = subprocess.Popen(serve, env=env, stdout=out, stderr=out, start_new_session=True)
+                wait_until(lambda: "seracdb ready on" in log.read_text(), server, log)
+            elif language == "bash" and re.fullmatch(r"make -C \S+ (test|demo|bench)", text.strip()):
+                continue  # `make test` runs this test, and the demo is a stage of its own
+            elif language == "bash":
+                assert server, f"{document} runs a command before `make serve`"
+                exports += re.findall(r"^export .*$", text, re.M)
+                run(["bash", "-euo", "pipefail", "-c", "\n".join([*exports, text])], folder, env, document, text)
+                ran += 1
+            elif language == "python":
+                script = "\n".join([*exports, "exec .venv/bin/python -"])
+                run(["bash", "-euo", "pipefail", "-c", script], folder, env, document, text, stdin=text)
+                ran += 1
+        assert server and ran >= 2, f"{document}: nothing to run"
+    finally:
+        if server:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(STOP_SECONDS)
+
+
+def run(command, folder, env, document, text, stdin=None) -> None:
+    done = subprocess.run(command, cwd=folder, env=env, input=stdin, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{document}:\n{text}\n{done.stdout}\n{done.stderr}"
+
+
+def wait_until(condition, process, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)  # between looks at the condition
+
+
+def test_links_lead_somewhere():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"

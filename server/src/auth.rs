@@ -1,0 +1,252 @@
+//! Who is calling: credentials of a request, logins, sessions.
+//!
+//! Accepted: `authorization: Basic …` on any call (that call gets a session of its own), and `authorization: Bearer …`
+//! with the token that a Handshake gave. Nobody is anonymous, and nothing in a request body says who the caller is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_flight::BasicAuth;
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use parking_lot::Mutex;
+use prost::Message;
+use secrecy::{ExposeSecret, SecretString};
+use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use crate::config::AuthSection;
+use crate::flight::status;
+use crate::queries::Queries;
+use crate::sessions::{Found, Sessions, TokenKey};
+
+/// Go sends base64 without padding, everybody else with it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Checked passwords that are remembered at most.
+const VERIFIED_MAX: usize = 10_000;
+
+const SEND_CREDENTIALS: &str = "no credentials: log in with user and password (Handshake, or an 'authorization: Basic' \
+                                header on the call), or send the 'authorization: Bearer' token of a login";
+
+/// What a request says about who sends it.
+enum Credentials {
+    Basic { user: String, password: SecretString },
+    Bearer(String),
+}
+
+/// An authenticated call.
+pub(crate) struct Call {
+    /// Its session. A Basic call has one of its own; calls with one token share theirs.
+    pub(crate) session: Arc<Session>,
+    /// The token's key, when the call came with a token.
+    pub(crate) token: Option<TokenKey>,
+}
+
+impl Call {
+    pub(crate) fn principal(&self) -> &Principal {
+        self.session.principal()
+    }
+}
+
+pub(crate) struct Auth {
+    engine: Arc<Engine>,
+    queries: Queries,
+    sessions: Sessions<Session>,
+    /// Right passwords of the last seconds, by keyed hash; wrong ones never get here.
+    verified: Mutex<HashMap<[u8; 32], (Principal, Instant)>>,
+    verified_for: Duration,
+    secret: [u8; 32],
+}
+
+impl Auth {
+    /// `secret`: random, new in every process.
+    pub(crate) fn new(engine: Arc<Engine>, queries: Queries, config: &AuthSection, secret: [u8; 32]) -> Self {
+        let idle = Duration::from_secs(config.session_idle_seconds);
+        Self {
+            engine,
+            queries,
+            sessions: Sessions::new(secret, idle, config.sessions_max),
+            verified: Mutex::default(),
+            verified_for: Duration::from_secs(config.password_cache_seconds),
+            secret,
+        }
+    }
+
+    /// Authenticates one call.
+    pub(crate) async fn call(&self, metadata: &MetadataMap) -> Result<Call, Status> {
+        match credentials(metadata)? {
+            None => Err(Status::unauthenticated(SEND_CREDENTIALS)),
+            Some(Credentials::Bearer(token)) => self.by_token(&token),
+            Some(Credentials::Basic { user, password }) => {
+                let principal = self.verify(user, password).await?;
+                Ok(Call { session: Arc::new(Session::new(principal)), token: None })
+            }
+        }
+    }
+
+    /// Handshake: gives the token of a new session, or the same token when one came. `payload`: the body of the
+    /// handshake, where some clients put user and password.
+    pub(crate) async fn login(&self, metadata: &MetadataMap, payload: &[u8]) -> Result<String, Status> {
+        let (user, password) = match credentials(metadata)? {
+            Some(Credentials::Bearer(token)) => return self.by_token(&token).map(|_| token),
+            Some(Credentials::Basic { user, password }) => (user, password),
+            None => from_payload(payload).ok_or_else(|| Status::unauthenticated(SEND_CREDENTIALS))?,
+        };
+        let principal = self.verify(user, password).await?;
+        let token = self.sessions.open(Session::new(principal), random()?, Instant::now());
+        token.map_err(|_| {
+            Status::resource_exhausted(
+                "too many sessions: close some, or raise auth.sessions_max or lower auth.session_idle_seconds",
+            )
+        })
+    }
+
+    pub(crate) fn close(&self, token: TokenKey) {
+        self.sessions.close(token);
+    }
+
+    /// Forgets what has been idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.sessions.sweep(now);
+        self.verified.lock().retain(|_, (_, until)| *until > now);
+    }
+
+    fn by_token(&self, token: &str) -> Result<Call, Status> {
+        match self.sessions.find(token, Instant::now()) {
+            Found::Live(key, session) => Ok(Call { session, token: Some(key) }),
+            Found::Closed => Err(Status::not_found("this session was closed: log in again")),
+            Found::Unknown => Err(Status::unauthenticated("the token is unknown or its session ended: log in again")),
+        }
+    }
+
+    async fn verify(&self, user: String, password: SecretString) -> Result<Principal, Status> {
+        let key = self.password_key(&user, password.expose_secret());
+        if let Some((principal, until)) = self.verified.lock().get(&key)
+            && *until > Instant::now()
+        {
+            return Ok(principal.clone());
+        }
+        let engine = self.engine.clone();
+        let checked = self.queries.run(async move { engine.authenticate(&user, password.expose_secret()).await });
+        let principal = checked.await.map_err(status::from_engine)?;
+        self.remember(key, &principal);
+        Ok(principal)
+    }
+
+    fn remember(&self, key: [u8; 32], principal: &Principal) {
+        if self.verified_for.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        let mut verified = self.verified.lock();
+        if verified.len() >= VERIFIED_MAX {
+            verified.retain(|_, (_, until)| *until > now);
+        }
+        if verified.len() < VERIFIED_MAX {
+            verified.insert(key, (principal.clone(), now + self.verified_for));
+        }
+    }
+
+    fn password_key(&self, user: &str, password: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        // The length keeps ("ab", "c") and ("a", "bc") apart.
+        hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes()).update(password.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// 32 bytes nobody can guess.
+pub(crate) fn random() -> Result<[u8; 32], Status> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        status::from_engine(EngineError::caused(ErrorKind::Unavailable, "no random numbers to be had", error))
+    })?;
+    Ok(bytes)
+}
+
+fn credentials(metadata: &MetadataMap) -> Result<Option<Credentials>, Status> {
+    let Some(header) = metadata.get("authorization") else {
+        // Where Arrow's C++ and Python clients put the token after a handshake with a payload.
+        let token = metadata.get_bin("auth-token-bin").and_then(|value| value.to_bytes().ok());
+        return Ok(token.map(|token| Credentials::Bearer(String::from_utf8_lossy(&token).into_owned())));
+    };
+    let malformed = || Status::unauthenticated("the authorization header is malformed: send 'Basic …' or 'Bearer …'");
+    let header = header.to_str().map_err(|_| malformed())?.trim();
+    let (scheme, value) = header.split_once(' ').ok_or_else(malformed)?;
+    let value = value.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Some(Credentials::Bearer(value.to_owned())));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(malformed());
+    }
+    let decoded = BASE64.decode(value).map_err(|_| malformed())?;
+    let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
+    let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
+    Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.into() }))
+}
+
+fn from_payload(payload: &[u8]) -> Option<(String, SecretString)> {
+    let auth = BasicAuth::decode(payload).ok()?;
+    (!auth.username.is_empty()).then(|| (auth.username, auth.password.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::MetadataValue;
+
+    use super::*;
+
+    fn header(value: &str) -> Result<Option<Credentials>, Status> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("authorization", value.parse().unwrap());
+        credentials(&metadata)
+    }
+
+    #[test]
+    fn basic_is_read_with_and_without_padding() {
+        for value in ["Basic cm9vdDpwYQ==", "Basic cm9vdDpwYQ", "basic  cm9vdDpwYQ"] {
+            let Ok(Some(Credentials::Basic { user, password })) = header(value) else { panic!("{value} not read") };
+            assert_eq!((user.as_str(), password.expose_secret()), ("root", "pa"));
+        }
+    }
+
+    #[test]
+    fn a_password_may_hold_colons() {
+        let value = format!("Basic {}", BASE64.encode("u:a:b"));
+        let Ok(Some(Credentials::Basic { user, password })) = header(&value) else { panic!("not read") };
+        assert_eq!((user.as_str(), password.expose_secret()), ("u", "a:b"));
+    }
+
+    #[test]
+    fn bearer_comes_in_two_headers() {
+        assert!(matches!(header("Bearer abc"), Ok(Some(Credentials::Bearer(token))) if token == "abc"));
+        let mut metadata = MetadataMap::new();
+        metadata.insert_bin("auth-token-bin", MetadataValue::from_bytes(b"abc"));
+        assert!(matches!(credentials(&metadata), Ok(Some(Credentials::Bearer(token))) if token == "abc"));
+    }
+
+    #[test]
+    fn anything_else_is_unauthenticated() {
+        assert!(matches!(credentials(&MetadataMap::new()), Ok(None)));
+        for value in ["Basic", "Basic !!!", "Basic cm9vdA==", "Digest abc", "root"] {
+            let Err(status) = header(value) else { panic!("{value} was accepted") };
+            assert_eq!(status.code(), tonic::Code::Unauthenticated);
+        }
+    }
+
+    #[test]
+    fn a_handshake_payload_may_hold_user_and_password() {
+        let auth = BasicAuth { username: "u".into(), password: "p".into() };
+        assert_eq!(from_payload(&auth.encode_to_vec()).unwrap().0, "u");
+        assert!(from_payload(b"").is_none());
+        assert!(from_payload(&[0xff]).is_none());
+    }
+}

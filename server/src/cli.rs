@@ -1,0 +1,153 @@
+//! The command line: `seracdb serve` and `seracdb sql`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, LogSection, ServerConfig};
+use crate::lifecycle;
+use crate::shell::{self, Connection, Format, Script};
+
+/// The variable with the password of `root` for a new data directory.
+const ROOT_PASSWORD: &str = "SERACDB_ROOT_PASSWORD";
+
+/// SeracDB: a Flight SQL database.
+#[derive(Parser)]
+#[command(name = "seracdb", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the server until SIGTERM or SIGINT.
+    Serve(Serve),
+    /// Runs SQL on a server: a shell, or what -c, -f or a pipe gives.
+    Sql(Sql),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// TOML file of settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the data (server.data_dir).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Address and port of Flight SQL; port 0 takes a free one (server.listen).
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Address and port of /healthz; port 0 takes a free one (http.listen).
+    #[arg(long, value_name = "ADDR:PORT")]
+    http_listen: Option<String>,
+    /// Where cold files go, file:///… or s3://bucket/prefix (server.object_store).
+    #[arg(long, value_name = "URL")]
+    object_store: Option<String>,
+}
+
+#[derive(Args)]
+struct Sql {
+    /// The server.
+    #[arg(long, default_value = "grpc://127.0.0.1:50051")]
+    uri: String,
+    /// User to log in as.
+    #[arg(long, default_value = "root")]
+    user: String,
+    /// The user's password. Other users of this machine can see it: prefer the variable or the file.
+    #[arg(long, env = "SERACDB_PASSWORD", hide_env_values = true)]
+    password: Option<SecretString>,
+    /// File whose first line is the password.
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+    /// SQL to run; several statements are separated by ';'.
+    #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
+    command: Option<String>,
+    /// File of SQL to run.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Form of results.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// Runs what the command line says; errors are on stderr and in the exit code.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(arguments) => serve(arguments),
+        Command::Sql(arguments) => sql(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("seracdb: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: Serve) -> Result<(), String> {
+    let flags = [
+        ("server.data_dir", arguments.data_dir),
+        ("server.listen", arguments.listen),
+        ("http.listen", arguments.http_listen),
+        ("server.object_store", arguments.object_store),
+    ];
+    let flags: Vec<_> = flags.into_iter().filter_map(|(path, value)| Some((path, value?))).collect();
+    // Other programs' variables may be no Unicode; those are not ours.
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = ServerConfig::load(arguments.config.as_deref(), variables, &flags).map_err(|e| e.to_string())?;
+    let root_password = std::env::var(ROOT_PASSWORD).ok().filter(|password| !password.is_empty());
+    log_to_stderr(&config.log)?;
+    lifecycle::log_panics();
+    lifecycle::serve(config, root_password.map(SecretString::from)).map_err(|e| e.to_string())
+}
+
+fn log_to_stderr(config: &LogSection) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|error| format!("setting 'log.filter' is '{}': {error}", config.filter))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Text => lines.with_ansi(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+fn sql(arguments: Sql) -> Result<(), String> {
+    let password = match (arguments.password, arguments.password_file) {
+        (Some(password), _) => password,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            SecretString::from(text.lines().next().unwrap_or_default())
+        }
+        (None, None) => {
+            return Err("no password: set SERACDB_PASSWORD, or give --password-file or --password".to_owned());
+        }
+    };
+    let script = match (arguments.command, arguments.file) {
+        (Some(text), _) => Script::Text(text),
+        (None, Some(path)) => {
+            Script::Text(std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?)
+        }
+        (None, None) => Script::Stdin { history: std::env::home_dir().map(|home| home.join(".seracdb_history")) },
+    };
+    let connection = Connection { uri: arguments.uri, user: arguments.user, password };
+    shell::run(&connection, script, arguments.format)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

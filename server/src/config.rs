@@ -1,0 +1,310 @@
+//! The settings: one serde tree, loaded once at start and validated before anything is opened.
+//!
+//! Order, later wins: defaults, the TOML file, environment variables, command line flags. The variable of a setting is
+//! `SERACDB_` and its path with `__` for every dot: `SERACDB_SERVER__LISTEN` is `server.listen`. An unknown setting is
+//! an error that names it. Only this file and `cli.rs` read files or the environment.
+
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use seracdb_engine::EngineConfig;
+use serde::{Deserialize, Serialize};
+
+/// All settings of a server.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// The Flight SQL port and where data lives.
+    pub server: ServerSection,
+    /// The HTTP port.
+    pub http: HttpSection,
+    /// Credentials and sessions.
+    pub auth: AuthSection,
+    /// How long and how many statements are kept for clients.
+    pub flight: FlightSection,
+    /// The engine's own settings, with those of the storage in `[engine.storage]`. `data_dir`, `object_store` and
+    /// `node_id` come from `[server]`.
+    pub engine: EngineConfig,
+    /// Logging.
+    pub log: LogSection,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerSection {
+    /// Address and port of Flight SQL. Port 0 takes any free one.
+    pub listen: String,
+    /// The directory of RocksDB and, unless `object_store` says otherwise, of the cold files.
+    pub data_dir: PathBuf,
+    /// Where cold files go: absent = below `data_dir`, else `file:///…` or `s3://bucket/prefix`.
+    pub object_store: Option<String>,
+    /// Name of this node; its hash is the node part of Snowflake ids.
+    pub node_id: String,
+    /// Seconds that calls in flight get to finish when the server is asked to stop.
+    pub drain_seconds: u64,
+}
+
+impl Default for ServerSection {
+    fn default() -> Self {
+        let storage = EngineConfig::default().storage;
+        Self {
+            listen: "127.0.0.1:50051".into(),
+            data_dir: storage.data_dir,
+            object_store: storage.object_store,
+            node_id: storage.node_id,
+            drain_seconds: 10,
+        }
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSection {
+    /// Address and port of `/healthz`. Port 0 takes any free one.
+    pub listen: String,
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into() }
+    }
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSection {
+    /// Seconds without a call after which a session ends.
+    pub session_idle_seconds: u64,
+    /// Sessions at the same time; further logins are refused.
+    pub sessions_max: usize,
+    /// Seconds for which a checked password is remembered, so that Basic credentials on every call do not cost a
+    /// password hash each; 0 = not at all. A changed password works beside the old one for at most this long.
+    pub password_cache_seconds: u64,
+}
+
+impl Default for AuthSection {
+    fn default() -> Self {
+        Self { session_idle_seconds: 3600, sessions_max: 10_000, password_cache_seconds: 15 }
+    }
+}
+
+/// `[flight]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlightSection {
+    /// Seconds for which an unused ticket stays valid.
+    pub ticket_idle_seconds: u64,
+    /// Tickets not fetched yet at the same time; further statements are refused.
+    pub tickets_max: usize,
+    /// Seconds without use after which a prepared statement is forgotten.
+    pub prepared_idle_seconds: u64,
+    /// Prepared statements at the same time; further ones are refused.
+    pub prepared_max: usize,
+    /// Bytes of parameters that may be bound to one prepared statement.
+    pub bound_bytes_max: usize,
+}
+
+impl Default for FlightSection {
+    fn default() -> Self {
+        Self {
+            ticket_idle_seconds: 300,
+            tickets_max: 20_000,
+            prepared_idle_seconds: 3600,
+            prepared_max: 20_000,
+            bound_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// What to log, in tracing's filter syntax: `info`, `warn,seracdb=debug`.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Settings that cannot be used; the text names the setting and where it came from.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Settings that are in `[server]`, where people look for them, and not in the storage's own part of the tree.
+const SERVER_OWNED: [&str; 3] = ["data_dir", "object_store", "node_id"];
+
+impl ServerConfig {
+    /// Loads the settings. `file`: the TOML file, which has to exist when given. `variables`: the environment;
+    /// names that do not start with `SERACDB_` or have no `__` are ignored. `flags`: paths of settings and values.
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&'static str, String)],
+    ) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| ConfigError(format!("cannot read the configuration file {}: {e}", file.display())))?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        for variable in variables.into_iter().filter_map(|(name, value)| Variable::new(name, value)) {
+            figment = figment.merge(variable);
+        }
+        for (path, value) in flags {
+            figment = figment.merge(Serialized::default(path, value));
+        }
+        if let Some(name) = SERVER_OWNED.iter().find(|name| figment.contains(&format!("engine.storage.{name}"))) {
+            return Err(ConfigError(format!("setting 'engine.storage.{name}' is not used: set 'server.{name}'")));
+        }
+        let mut config: Self = figment.extract().map_err(|error| ConfigError(describe(error)))?;
+        let storage = &mut config.engine.storage;
+        storage.data_dir.clone_from(&config.server.data_dir);
+        storage.object_store.clone_from(&config.server.object_store);
+        storage.node_id.clone_from(&config.server.node_id);
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("auth.session_idle_seconds", self.auth.session_idle_seconds),
+            ("auth.sessions_max", self.auth.sessions_max as u64),
+            ("flight.ticket_idle_seconds", self.flight.ticket_idle_seconds),
+            ("flight.tickets_max", self.flight.tickets_max as u64),
+            ("flight.prepared_idle_seconds", self.flight.prepared_idle_seconds),
+            ("flight.prepared_max", self.flight.prepared_max as u64),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError(format!("setting '{name}' must be at least 1")));
+        }
+        for (name, listen) in [("server.listen", &self.server.listen), ("http.listen", &self.http.listen)] {
+            let port = listen.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none() {
+                return Err(ConfigError(format!("setting '{name}' is '{listen}': give ADDRESS:PORT")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One environment variable as a source of one setting.
+struct Variable {
+    name: String,
+    path: String,
+    value: String,
+}
+
+impl Variable {
+    fn new(name: String, value: String) -> Option<Self> {
+        // Without a section it is no setting: SERACDB_ROOT_PASSWORD, SERACDB_PASSWORD.
+        let path = name.strip_prefix("SERACDB_").filter(|path| path.contains("__"))?;
+        Some(Self { path: path.to_ascii_lowercase().replace("__", "."), name, value })
+    }
+}
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(format!("environment variable {}", self.name))
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let value = match self.value.parse::<Value>() {
+            Ok(value) => value,
+            Err(never) => match never {},
+        };
+        let nested = figment::util::nest(&self.path, value);
+        Ok(Profile::Default.collect(nested.into_dict().unwrap_or_default()))
+    }
+}
+
+fn describe(error: figment::Error) -> String {
+    let source = match &error.metadata {
+        Some(metadata) if metadata.name.starts_with("environment variable") => format!(" ({})", metadata.name),
+        _ => String::new(),
+    };
+    let path = error.path.join(".");
+    match &error.kind {
+        figment::error::Kind::UnknownField(name, expected) => {
+            let section = path.strip_suffix(name.as_str()).unwrap_or(&path).trim_end_matches('.');
+            let full = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+            format!("unknown setting '{full}'{source}: known here are {}", expected.join(", "))
+        }
+        kind if path.is_empty() => format!("cannot read the configuration{source}: {kind}"),
+        kind => format!("setting '{path}'{source}: {kind}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, variables: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<ServerConfig, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("seracdb.toml");
+        std::fs::write(&file, toml).unwrap();
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let flags: Vec<_> = flags.iter().map(|(path, value)| (*path, value.to_string())).collect();
+        ServerConfig::load(Some(&file), variables, &flags).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let toml = "[server]\nlisten = '1.1.1.1:1'\ndata_dir = '/file'\nnode_id = 'file'";
+        let variables = [("SERACDB_SERVER__LISTEN", "2.2.2.2:2"), ("SERACDB_SERVER__DATA_DIR", "/env")];
+        let config = load(toml, &variables, &[("server.listen", "3.3.3.3:3")]).unwrap();
+        assert_eq!(config.server.listen, "3.3.3.3:3");
+        assert_eq!(config.engine.storage.data_dir, Path::new("/env"));
+        assert_eq!(config.engine.storage.node_id, "file");
+        assert_eq!(config.http.listen, "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn unknown_settings_are_named() {
+        let error = load("[server]\nlisten_on = 1", &[], &[]).unwrap_err();
+        assert!(error.contains("unknown setting 'server.listen_on'"), "{error}");
+        let error = load("", &[("SERACDB_HTTP__PORT", "1")], &[]).unwrap_err();
+        assert!(error.contains("unknown setting 'http.port'"), "{error}");
+        assert!(error.contains("SERACDB_HTTP__PORT"), "{error}");
+        let error = load("[htpp]\nlisten = 'x:1'", &[], &[]).unwrap_err();
+        assert!(error.contains("unknown setting 'htpp'"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let error = load("[auth]\nsession_idle_seconds = 'soon'", &[], &[]).unwrap_err();
+        assert!(error.contains("'auth.session_idle_seconds'"), "{error}");
+        let error = load("[server]\nlisten = 'localhost'", &[], &[]).unwrap_err();
+        assert!(error.contains("'server.listen'"), "{error}");
+        let error = load("[engine.storage]\ndata_dir = '/x'", &[], &[]).unwrap_err();
+        assert!(error.contains("server.data_dir"), "{error}");
+        let error = load("[flight]\ntickets_max = 0", &[], &[]).unwrap_err();
+        assert!(error.contains("'flight.tickets_max'"), "{error}");
+    }
+
+    #[test]
+    fn variables_without_a_section_are_no_settings() {
+        assert!(load("", &[("SERACDB_ROOT_PASSWORD", "x"), ("OTHER__LISTEN", "y")], &[]).is_ok());
+    }
+}

@@ -1,0 +1,320 @@
+//! What a request asks for, decoded once at the edge; everything behind matches on these types.
+
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::sql::{
+    Any, Command, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTables,
+    CommandGetXdbcTypeInfo, CommandStatementIngest, TableExistsOption, TableNotExistOption,
+};
+use arrow_flight::{FlightDescriptor, Ticket};
+use bytes::Bytes;
+use prost::Message;
+use seracdb_engine::{IfExists, IfMissing, IngestTarget};
+use seracdb_proto::{PreparedHandle, StatementTicket};
+use tonic::Status;
+
+use super::status::unreadable;
+
+/// The catalog that every table is in.
+pub(crate) const CATALOG: &str = "seracdb";
+
+/// What a client reads when it wants a transaction.
+pub(crate) const AUTOCOMMIT: &str =
+    "transactions are not supported yet: use autocommit, where every statement is atomic and durable by itself";
+
+/// Key of a prepared statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct StatementId(pub(crate) [u8; 16]);
+
+/// Key of a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TicketId(pub(crate) [u8; 16]);
+
+/// GetFlightInfo and GetSchema.
+#[derive(Debug, PartialEq)]
+pub(crate) enum InfoCommand {
+    Statement { sql: String },
+    Prepared(StatementId),
+    Metadata(Metadata),
+}
+
+/// DoGet.
+#[derive(Debug, PartialEq)]
+pub(crate) enum GetCommand {
+    Ticket(TicketId),
+    Prepared(StatementId),
+    Metadata(Metadata),
+}
+
+/// DoPut.
+#[derive(Debug)]
+pub(crate) enum PutCommand {
+    Update { sql: String },
+    Bind(StatementId),
+    PreparedUpdate(StatementId),
+    Ingest(IngestTarget),
+}
+
+/// Commands answered from the catalog, without running SQL.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Metadata {
+    Catalogs,
+    DbSchemas(CommandGetDbSchemas),
+    Tables(CommandGetTables),
+    TableTypes,
+    SqlInfo(CommandGetSqlInfo),
+    XdbcTypeInfo(CommandGetXdbcTypeInfo),
+    PrimaryKeys(CommandGetPrimaryKeys),
+    /// Exported keys, imported keys, cross reference: the same columns, and no rows, for there are no foreign keys.
+    ForeignKeys,
+}
+
+impl InfoCommand {
+    pub(crate) fn decode(descriptor: &FlightDescriptor) -> Result<Self, Status> {
+        match command_of(descriptor)? {
+            Command::CommandStatementQuery(query) => {
+                no_transaction(query.transaction_id.as_ref())?;
+                Ok(Self::Statement { sql: query.query })
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                Ok(Self::Prepared(statement_id(&query.prepared_statement_handle)?))
+            }
+            // A prepared update on the query path: executed once, its count is the result.
+            Command::CommandPreparedStatementUpdate(update) => {
+                Ok(Self::Prepared(statement_id(&update.prepared_statement_handle)?))
+            }
+            Command::CommandStatementUpdate(update) => {
+                no_transaction(update.transaction_id.as_ref())?;
+                Ok(Self::Statement { sql: update.query })
+            }
+            other => Metadata::decode(other).map(Self::Metadata),
+        }
+    }
+}
+
+impl GetCommand {
+    pub(crate) fn decode(ticket: &Ticket) -> Result<Self, Status> {
+        match command_in(&ticket.ticket)? {
+            Command::TicketStatementQuery(ticket) => Ok(Self::Ticket(ticket_id(&ticket.statement_handle)?)),
+            Command::CommandPreparedStatementQuery(query) => {
+                Ok(Self::Prepared(statement_id(&query.prepared_statement_handle)?))
+            }
+            other => Metadata::decode(other).map(Self::Metadata),
+        }
+    }
+}
+
+impl PutCommand {
+    pub(crate) fn decode(descriptor: &FlightDescriptor) -> Result<Self, Status> {
+        match command_of(descriptor)? {
+            Command::CommandStatementUpdate(update) => {
+                no_transaction(update.transaction_id.as_ref())?;
+                Ok(Self::Update { sql: update.query })
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                Ok(Self::Bind(statement_id(&query.prepared_statement_handle)?))
+            }
+            Command::CommandPreparedStatementUpdate(update) => {
+                Ok(Self::PreparedUpdate(statement_id(&update.prepared_statement_handle)?))
+            }
+            Command::CommandStatementIngest(ingest) => ingest_target(ingest).map(Self::Ingest),
+            other => Err(unsupported(&other)),
+        }
+    }
+}
+
+impl Metadata {
+    fn decode(command: Command) -> Result<Self, Status> {
+        Ok(match command {
+            Command::CommandGetCatalogs(_) => Self::Catalogs,
+            Command::CommandGetDbSchemas(command) => Self::DbSchemas(command),
+            Command::CommandGetTables(command) => Self::Tables(command),
+            Command::CommandGetTableTypes(_) => Self::TableTypes,
+            Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
+            Command::CommandGetXdbcTypeInfo(command) => Self::XdbcTypeInfo(command),
+            Command::CommandGetPrimaryKeys(command) => Self::PrimaryKeys(command),
+            Command::CommandGetExportedKeys(_)
+            | Command::CommandGetImportedKeys(_)
+            | Command::CommandGetCrossReference(_) => Self::ForeignKeys,
+            other => return Err(unsupported(&other)),
+        })
+    }
+}
+
+/// An error if the client names a transaction: none was ever begun.
+pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
+    match id {
+        Some(id) if !id.is_empty() => Err(Status::unimplemented(AUTOCOMMIT)),
+        _ => Ok(()),
+    }
+}
+
+/// The key inside a prepared statement handle.
+pub(crate) fn statement_id(handle: &[u8]) -> Result<StatementId, Status> {
+    let handle = PreparedHandle::decode(handle).map_err(unreadable)?;
+    let id = handle.id.as_ref().try_into().map_err(|_| Status::invalid_argument("no handle of this server"))?;
+    Ok(StatementId(id))
+}
+
+/// The key inside a `TicketStatementQuery`.
+fn ticket_id(handle: &[u8]) -> Result<TicketId, Status> {
+    let ticket = StatementTicket::decode(handle).map_err(unreadable)?;
+    let id = ticket.id.as_ref().try_into().map_err(|_| Status::invalid_argument("no ticket of this server"))?;
+    Ok(TicketId(id))
+}
+
+/// The command inside serialized `Any` bytes.
+pub(crate) fn command_in(bytes: &[u8]) -> Result<Command, Status> {
+    let any = Any::decode(bytes).map_err(unreadable)?;
+    Command::try_from(any).map_err(unreadable)
+}
+
+/// What a client reads that sent something else than was expected.
+pub(crate) fn unsupported(command: &Command) -> Status {
+    let name = command.type_url().rsplit('/').next().unwrap_or_default();
+    match command {
+        Command::Unknown(_) if name.is_empty() => Status::invalid_argument(
+            "no Flight SQL command: the bytes must be a google.protobuf.Any that holds a Flight SQL message",
+        ),
+        Command::Unknown(_) => Status::invalid_argument(format!("'{name}' is no Flight SQL command of this server")),
+        Command::CommandStatementSubstraitPlan(_) => {
+            Status::unimplemented("Substrait plans are not supported: send SQL")
+        }
+        _ => Status::unimplemented(format!("'{name}' is not supported by this call")),
+    }
+}
+
+fn command_of(descriptor: &FlightDescriptor) -> Result<Command, Status> {
+    if descriptor.r#type() == DescriptorType::Path {
+        return Err(Status::invalid_argument("paths are not supported: send a Flight SQL command in the descriptor"));
+    }
+    command_in(&descriptor.cmd)
+}
+
+fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status> {
+    no_transaction(ingest.transaction_id.as_ref())?;
+    if ingest.temporary {
+        return Err(Status::unimplemented("temporary tables are not supported: ingest into a normal table"));
+    }
+    if let Some(catalog) = ingest.catalog.filter(|catalog| catalog != CATALOG) {
+        return Err(Status::not_found(format!("no catalog '{catalog}': the only one is '{CATALOG}'")));
+    }
+    if let Some(option) = ingest.options.keys().next() {
+        return Err(Status::invalid_argument(format!("unknown ingest option '{option}'")));
+    }
+    if ingest.table.is_empty() {
+        return Err(Status::invalid_argument("ingest needs the name of a table"));
+    }
+    let options = ingest.table_definition_options.unwrap_or_default();
+    let if_missing = match options.if_not_exist() {
+        TableNotExistOption::Create => IfMissing::Create,
+        TableNotExistOption::Fail => IfMissing::Fail,
+        TableNotExistOption::Unspecified => return Err(incomplete_ingest("if_not_exist: CREATE or FAIL")),
+    };
+    let if_exists = match options.if_exists() {
+        TableExistsOption::Fail => IfExists::Fail,
+        TableExistsOption::Append => IfExists::Append,
+        TableExistsOption::Replace => IfExists::Replace,
+        TableExistsOption::Unspecified => return Err(incomplete_ingest("if_exists: FAIL, APPEND or REPLACE")),
+    };
+    Ok(IngestTarget { namespace: ingest.schema, table: ingest.table, if_missing, if_exists })
+}
+
+fn incomplete_ingest(missing: &str) -> Status {
+    Status::invalid_argument(format!("ingest needs table_definition_options.{missing}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::sql::{
+        CommandGetCatalogs, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt,
+        TableDefinitionOptions, TicketStatementQuery,
+    };
+    use tonic::Code;
+
+    use super::*;
+
+    fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {
+        FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
+    }
+
+    fn query(transaction: Option<&'static [u8]>) -> CommandStatementQuery {
+        CommandStatementQuery { query: "SELECT 1".into(), transaction_id: transaction.map(Bytes::from_static) }
+    }
+
+    #[test]
+    fn statements_and_metadata_are_told_apart() {
+        let decoded = InfoCommand::decode(&descriptor(&query(None))).unwrap();
+        assert_eq!(decoded, InfoCommand::Statement { sql: "SELECT 1".into() });
+        let decoded = InfoCommand::decode(&descriptor(&CommandGetCatalogs {})).unwrap();
+        assert_eq!(decoded, InfoCommand::Metadata(Metadata::Catalogs));
+    }
+
+    #[test]
+    fn an_empty_transaction_is_none_and_another_is_refused() {
+        assert!(InfoCommand::decode(&descriptor(&query(Some(b"")))).is_ok());
+        let status = InfoCommand::decode(&descriptor(&query(Some(b"tx")))).unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains("autocommit"));
+    }
+
+    #[test]
+    fn unknown_types_are_named() {
+        let any = Any { type_url: "type.googleapis.com/a.b.Strange".into(), value: Bytes::new() };
+        let status = InfoCommand::decode(&FlightDescriptor::new_cmd(any.encode_to_vec())).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("a.b.Strange"), "{status}");
+    }
+
+    #[test]
+    fn truncated_messages_are_the_clients_fault() {
+        let bytes = query(None).as_any().encode_to_vec();
+        for length in 0..bytes.len() {
+            match InfoCommand::decode(&FlightDescriptor::new_cmd(bytes[..length].to_vec())) {
+                // Cut exactly after the type: all fields are at their defaults.
+                Ok(decoded) => assert_eq!(decoded, InfoCommand::Statement { sql: String::new() }),
+                Err(status) => assert_eq!(status.code(), Code::InvalidArgument, "at {length}: {status}"),
+            }
+        }
+        let status = InfoCommand::decode(&FlightDescriptor::new_path(vec!["a".into()])).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn handles_and_tickets_carry_their_keys() {
+        let handle = PreparedHandle { id: vec![1; 16].into() }.encode_to_vec();
+        let command = CommandPreparedStatementQuery { prepared_statement_handle: handle.into() };
+        let decoded = InfoCommand::decode(&descriptor(&command)).unwrap();
+        assert_eq!(decoded, InfoCommand::Prepared(StatementId([1; 16])));
+
+        let handle = StatementTicket { id: vec![2; 16].into() }.encode_to_vec();
+        let ticket = TicketStatementQuery { statement_handle: handle.into() };
+        let decoded = GetCommand::decode(&Ticket::new(ticket.as_any().encode_to_vec())).unwrap();
+        assert_eq!(decoded, GetCommand::Ticket(TicketId([2; 16])));
+
+        let foreign = CommandPreparedStatementQuery { prepared_statement_handle: Bytes::from_static(b"foreign") };
+        assert_eq!(InfoCommand::decode(&descriptor(&foreign)).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn ingest_modes() {
+        let ingest = |if_not_exist: TableNotExistOption, if_exists: TableExistsOption| CommandStatementIngest {
+            table_definition_options: Some(TableDefinitionOptions {
+                if_not_exist: if_not_exist as i32,
+                if_exists: if_exists as i32,
+            }),
+            table: "t".into(),
+            ..Default::default()
+        };
+        let target = ingest_target(ingest(TableNotExistOption::Create, TableExistsOption::Append)).unwrap();
+        assert_eq!((target.if_missing, target.if_exists), (IfMissing::Create, IfExists::Append));
+
+        let unspecified = ingest(TableNotExistOption::Create, TableExistsOption::Unspecified);
+        assert_eq!(ingest_target(unspecified).unwrap_err().code(), Code::InvalidArgument);
+        let mut temporary = ingest(TableNotExistOption::Create, TableExistsOption::Fail);
+        temporary.temporary = true;
+        assert_eq!(ingest_target(temporary).unwrap_err().code(), Code::Unimplemented);
+        let mut elsewhere = ingest(TableNotExistOption::Create, TableExistsOption::Fail);
+        elsewhere.catalog = Some("other".into());
+        assert_eq!(ingest_target(elsewhere).unwrap_err().code(), Code::NotFound);
+    }
+}

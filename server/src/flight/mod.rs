@@ -1,0 +1,187 @@
+//! Flight SQL: the gRPC service.
+//!
+//! A newtype over Flight's own trait, for arrow-flight's `FlightSqlService` hard-codes answers that clients need
+//! (GetSchema, sessions, unknown commands). Every call here: authenticate, decode once (`command.rs`, `action.rs`), and
+//! one function in the file of its subject. A panic in a call ends that call.
+
+mod action;
+mod columns;
+mod command;
+mod metadata;
+mod prepared;
+mod query;
+mod sql_info;
+pub(crate) mod status;
+mod stream;
+mod tickets;
+mod update;
+mod xdbc_types;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{BoxStream, iter};
+use seracdb_engine::Engine;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::command::GetCommand;
+use self::prepared::Statements;
+use self::status::guarded;
+use self::stream::{DataStream, from_batch};
+use self::tickets::Tickets;
+use crate::auth::Auth;
+use crate::config::FlightSection;
+use crate::queries::Queries;
+
+/// Bytes of a message that a client may send.
+const RECEIVE_BYTES_MAX: usize = 64 << 20;
+
+type Reply<T> = Result<Response<T>, Status>;
+type ReplyStream<T> = BoxStream<'static, Result<T, Status>>;
+
+/// The service's parts.
+pub(crate) struct Flight {
+    engine: Arc<Engine>,
+    queries: Queries,
+    auth: Auth,
+    statements: Statements,
+    tickets: Tickets,
+}
+
+impl Flight {
+    pub(crate) fn new(engine: Arc<Engine>, queries: Queries, auth: Auth, config: &FlightSection) -> Self {
+        Self { engine, queries, auth, statements: Statements::new(config), tickets: Tickets::new(config) }
+    }
+
+    /// Forgets what clients left behind.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.auth.sweep(now);
+        self.statements.sweep(now);
+        self.tickets.sweep(now);
+    }
+}
+
+/// The gRPC service over these parts.
+pub(crate) fn service(flight: Arc<Flight>) -> FlightServiceServer<FlightRpc> {
+    FlightServiceServer::new(FlightRpc(flight)).max_decoding_message_size(RECEIVE_BYTES_MAX)
+}
+
+pub(crate) struct FlightRpc(Arc<Flight>);
+
+#[tonic::async_trait]
+impl FlightService for FlightRpc {
+    type HandshakeStream = ReplyStream<HandshakeResponse>;
+    type ListFlightsStream = ReplyStream<FlightInfo>;
+    type DoGetStream = DataStream;
+    type DoPutStream = ReplyStream<PutResult>;
+    type DoExchangeStream = ReplyStream<FlightData>;
+    type DoActionStream = ReplyStream<arrow_flight::Result>;
+    type ListActionsStream = ReplyStream<ActionType>;
+
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Reply<Self::HandshakeStream> {
+        guarded(async {
+            let (metadata, _, mut messages) = request.into_parts();
+            // Credentials are in a header nearly always; then there need not be a message.
+            let payload = match metadata.contains_key("authorization") {
+                true => Bytes::new(),
+                false => messages.message().await?.map(|message| message.payload).unwrap_or_default(),
+            };
+            let token = self.0.auth.login(&metadata, &payload).await?;
+            let header = format!("Bearer {token}").parse();
+            let header = header.map_err(|_| Status::unauthenticated("the token cannot be sent back"))?;
+            let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
+            let mut response = Response::new(once(answer));
+            response.metadata_mut().insert("authorization", header);
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let client = user_agent(request.metadata());
+            Ok(Response::new(self.0.flight_info(&call, request.into_inner(), &client).await?))
+        })
+        .await
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let client = user_agent(request.metadata());
+            let schema = self.0.schema(&call, request.get_ref(), &client).await?;
+            Ok(Response::new(SchemaResult { schema }))
+        })
+        .await
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let stream = match GetCommand::decode(request.get_ref())? {
+                GetCommand::Ticket(id) => self.0.fetch(call, id).await?,
+                GetCommand::Prepared(id) => self.0.fetch_prepared(call, id).await?,
+                GetCommand::Metadata(command) => {
+                    from_batch(&self.0.metadata(&call, &command, &user_agent(request.metadata()))?)?
+                }
+            };
+            Ok(Response::new(stream))
+        })
+        .await
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let app_metadata = self.0.put(&call, request.into_inner()).await?;
+            Ok(Response::new(once(PutResult { app_metadata })))
+        })
+        .await
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let body = self.0.action(&call, request.get_ref()).await?;
+            Ok(Response::new(iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
+        })
+        .await
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Reply<Self::ListActionsStream> {
+        self.0.auth.call(request.metadata()).await?;
+        Ok(Response::new(iter(action::actions().into_iter().map(Ok)).boxed()))
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Reply<Self::ListFlightsStream> {
+        self.0.auth.call(request.metadata()).await?;
+        Err(Status::unimplemented("ListFlights is not supported: send Flight SQL commands to GetFlightInfo"))
+    }
+
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
+        self.0.auth.call(request.metadata()).await?;
+        Err(Status::unimplemented("PollFlightInfo is not supported: use GetFlightInfo"))
+    }
+
+    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
+        self.0.auth.call(request.metadata()).await?;
+        Err(Status::unimplemented("DoExchange is not supported: use DoPut and DoGet"))
+    }
+}
+
+fn user_agent(metadata: &MetadataMap) -> String {
+    metadata.get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+fn once<T: Send + 'static>(message: T) -> ReplyStream<T> {
+    iter([Ok(message)]).boxed()
+}

@@ -1,0 +1,137 @@
+//! Prepared statements: create, bind parameters, close.
+//!
+//! A handle belongs to the user that prepared it, not to one session, so that it works for clients that send user and
+//! password on every call. Binding answers the same handle: Go closes the updated one, Java the original one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow_flight::FlightData;
+use arrow_flight::sql::{Any, DoPutPreparedStatementResult};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message;
+use seracdb_engine::{Prepared, Principal, StatementKind};
+use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatementResult, PreparedHandle};
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+use super::Flight;
+use super::columns::described;
+use super::command::StatementId;
+use super::stream::{Incoming, incoming, schema_bytes};
+use crate::auth::Call;
+use crate::config::FlightSection;
+use crate::expiring::Expiring;
+
+/// One prepared statement and what is bound to it.
+pub(crate) struct Statement {
+    owner: u64,
+    pub(crate) prepared: Arc<Prepared>,
+    /// The rows bound last; they stay bound for further executions.
+    bound: Mutex<Option<RecordBatch>>,
+}
+
+impl Statement {
+    pub(crate) fn bound(&self) -> Option<RecordBatch> {
+        self.bound.lock().clone()
+    }
+}
+
+pub(crate) struct Statements {
+    live: Mutex<Expiring<StatementId, Statement>>,
+    bound_bytes_max: usize,
+}
+
+impl Statements {
+    pub(crate) fn new(config: &FlightSection) -> Self {
+        let idle = Duration::from_secs(config.prepared_idle_seconds);
+        let live = Mutex::new(Expiring::new(idle, config.prepared_max));
+        Self { live, bound_bytes_max: config.bound_bytes_max }
+    }
+
+    pub(crate) fn find(&self, owner: &Principal, id: StatementId, now: Instant) -> Result<Arc<Statement>, Status> {
+        let found = self.live.lock().get(&id, now).filter(|statement| statement.owner == owner.number());
+        found.ok_or_else(|| {
+            Status::not_found("no such prepared statement: it was closed, idle for too long, or is another user's")
+        })
+    }
+
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.live.lock().sweep(now);
+    }
+
+    fn add(&self, owner: &Principal, prepared: Prepared, now: Instant) -> Result<StatementId, Status> {
+        let id = StatementId(Uuid::new_v4().into_bytes());
+        let statement = Statement { owner: owner.number(), prepared: Arc::new(prepared), bound: Mutex::new(None) };
+        self.live.lock().insert(id, Arc::new(statement), now).map_err(|_| {
+            Status::resource_exhausted("too many prepared statements: close some, or raise flight.prepared_max")
+        })?;
+        Ok(id)
+    }
+}
+
+impl Flight {
+    /// The `CreatePreparedStatement` action; gives the body of its result.
+    pub(super) async fn create_prepared(&self, call: &Call, sql: String) -> Result<Bytes, Status> {
+        let prepared = self.prepare(call, sql).await?;
+        let is_update = prepared.kind() == StatementKind::Update;
+        let dataset_schema = schema_bytes(&described(prepared.schema()))?;
+        let parameter_schema = schema_bytes(prepared.parameters())?;
+        let id = self.statements.add(call.principal(), prepared, Instant::now())?;
+        let result = CreatePreparedStatementResult {
+            prepared_statement_handle: handle(id),
+            dataset_schema,
+            parameter_schema,
+            is_update: Some(is_update),
+        };
+        let url = CREATE_PREPARED_STATEMENT_RESULT_URL.to_owned();
+        Ok(Any { type_url: url, value: result.encode_to_vec().into() }.encode_to_vec().into())
+    }
+
+    /// The `ClosePreparedStatement` action. Closing twice is no error: drivers do it.
+    pub(super) fn close_prepared(&self, call: &Call, id: StatementId) {
+        if self.statements.find(call.principal(), id, Instant::now()).is_ok() {
+            self.statements.live.lock().remove(&id);
+        }
+    }
+
+    /// DoPut of `CommandPreparedStatementQuery`: binds the rows that come with it.
+    pub(super) async fn bind(
+        &self,
+        call: &Call,
+        id: StatementId,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<Bytes, Status> {
+        let statement = self.statements.find(call.principal(), id, Instant::now())?;
+        let params = match incoming(first, rest).await? {
+            Some(sent) => self.parameters(&statement.prepared, sent).await?,
+            None => None,
+        };
+        *statement.bound.lock() = params;
+        let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle(id)) };
+        Ok(result.encode_to_vec().into())
+    }
+
+    /// The rows of a stream of parameters; `None` when it has no columns, as Go and Java send for "no parameters".
+    pub(super) async fn parameters(&self, prepared: &Prepared, sent: Incoming) -> Result<Option<RecordBatch>, Status> {
+        check_count(prepared.parameters(), &sent.schema)?;
+        let rows = sent.collect(self.statements.bound_bytes_max).await?;
+        Ok((rows.num_columns() > 0).then_some(rows))
+    }
+}
+
+fn check_count(wanted: &SchemaRef, sent: &SchemaRef) -> Result<(), Status> {
+    let (wanted, sent) = (wanted.fields().len(), sent.fields().len());
+    if sent == wanted || sent == 0 {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!("the statement has {wanted} parameters, but {sent} were bound")))
+}
+
+fn handle(id: StatementId) -> Bytes {
+    PreparedHandle { id: id.0.to_vec().into() }.encode_to_vec().into()
+}

@@ -1,0 +1,160 @@
+//! Statements on the query path: GetFlightInfo plans, DoGet runs.
+//!
+//! Some clients send updates here too. Those are executed once, at GetFlightInfo, and the ticket only tells the count,
+//! for a client may fetch a ticket twice or never.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket as FlightTicket};
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use seracdb_engine::{Outcome, Prepared, StatementKind};
+use seracdb_proto::StatementTicket;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::columns::described;
+use super::command::{InfoCommand, StatementId, TicketId};
+use super::stream::{DataStream, from_batch, from_rows, schema_bytes};
+use super::tickets::Planned;
+use super::update::count_of;
+use super::{Flight, status};
+use crate::auth::Call;
+
+/// The columns of an update's result on the query path.
+static COUNT_SCHEMA: LazyLock<SchemaRef> =
+    LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("rows_affected", DataType::Int64, false)])));
+
+impl Flight {
+    /// GetFlightInfo.
+    pub(super) async fn flight_info(
+        &self,
+        call: &Call,
+        descriptor: FlightDescriptor,
+        client: &str,
+    ) -> Result<FlightInfo, Status> {
+        let (prepared, params) = match InfoCommand::decode(&descriptor)? {
+            InfoCommand::Metadata(command) => {
+                let schema = self.metadata(call, &command, client)?.schema();
+                // The command is its own ticket: asking again gives the catalog of that moment.
+                let ticket = descriptor.cmd.clone();
+                return info(&schema, ticket, descriptor, -1);
+            }
+            InfoCommand::Statement { sql } => (Arc::new(self.prepare(call, sql).await?), None),
+            InfoCommand::Prepared(id) => {
+                let statement = self.statements.find(call.principal(), id, Instant::now())?;
+                (statement.prepared.clone(), statement.bound())
+            }
+        };
+        match prepared.kind() {
+            StatementKind::Query => {
+                let schema = described(prepared.schema());
+                let ticket = self.issue(call, Planned::Query { prepared, params })?;
+                info(&schema, ticket, descriptor, -1)
+            }
+            StatementKind::Update => {
+                let count = self.changed(call, prepared, params).await?;
+                info(&COUNT_SCHEMA, self.issue(call, Planned::Count(count))?, descriptor, 1)
+            }
+        }
+    }
+
+    /// GetSchema: what GetFlightInfo would say, without running or keeping anything.
+    pub(super) async fn schema(
+        &self,
+        call: &Call,
+        descriptor: &FlightDescriptor,
+        client: &str,
+    ) -> Result<Bytes, Status> {
+        let prepared = match InfoCommand::decode(descriptor)? {
+            InfoCommand::Metadata(command) => return schema_bytes(&self.metadata(call, &command, client)?.schema()),
+            InfoCommand::Statement { sql } => Arc::new(self.prepare(call, sql).await?),
+            InfoCommand::Prepared(id) => self.statements.find(call.principal(), id, Instant::now())?.prepared.clone(),
+        };
+        match prepared.kind() {
+            StatementKind::Query => schema_bytes(&described(prepared.schema())),
+            StatementKind::Update => schema_bytes(&COUNT_SCHEMA),
+        }
+    }
+
+    /// DoGet of a ticket.
+    pub(super) async fn fetch(&self, call: Call, id: TicketId) -> Result<DataStream, Status> {
+        let ticket = self.tickets.fetch(call.principal(), id, Instant::now())?;
+        match ticket.planned.clone() {
+            Planned::Count(count) => count_stream(count),
+            Planned::Query { prepared, params } => self.rows(call, prepared, params, ticket.cancel.clone()).await,
+        }
+    }
+
+    /// DoGet of a prepared statement itself, without a ticket.
+    pub(super) async fn fetch_prepared(&self, call: Call, id: StatementId) -> Result<DataStream, Status> {
+        let statement = self.statements.find(call.principal(), id, Instant::now())?;
+        if statement.prepared.kind() == StatementKind::Update {
+            return Err(Status::invalid_argument("the statement is an update: execute it by DoPut"));
+        }
+        self.rows(call, statement.prepared.clone(), statement.bound(), CancellationToken::new()).await
+    }
+
+    /// Parses and plans one statement.
+    pub(super) async fn prepare(&self, call: &Call, sql: String) -> Result<Prepared, Status> {
+        let (engine, session) = (self.engine.clone(), call.session.clone());
+        let prepared = self.queries.run(async move { engine.prepare(&session, &sql).await });
+        prepared.await.map_err(status::from_engine)
+    }
+
+    /// Executes a statement.
+    pub(super) async fn execute(
+        &self,
+        call: &Call,
+        prepared: Arc<Prepared>,
+        params: Option<RecordBatch>,
+    ) -> Result<Outcome, Status> {
+        let (engine, session) = (self.engine.clone(), call.session.clone());
+        let outcome = self.queries.run(async move { engine.execute(&session, &prepared, params).await });
+        outcome.await.map_err(status::from_engine)
+    }
+
+    async fn rows(
+        &self,
+        call: Call,
+        prepared: Arc<Prepared>,
+        params: Option<RecordBatch>,
+        cancel: CancellationToken,
+    ) -> Result<DataStream, Status> {
+        let schema = Arc::new(described(prepared.schema()));
+        match self.execute(&call, prepared, params).await? {
+            // The session is in use, and does not end, as long as the client reads.
+            Outcome::Rows(rows) => Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, call.session)),
+            Outcome::Changed(count) => count_stream(count_of(count)),
+        }
+    }
+
+    fn issue(&self, call: &Call, planned: Planned) -> Result<Bytes, Status> {
+        let id = self.tickets.issue(call.principal(), planned, Instant::now())?;
+        let handle = StatementTicket { id: id.0.to_vec().into() }.encode_to_vec();
+        Ok(TicketStatementQuery { statement_handle: handle.into() }.as_any().encode_to_vec().into())
+    }
+}
+
+fn count_stream(count: i64) -> Result<DataStream, Status> {
+    let column: ArrayRef = Arc::new(Int64Array::from_value(count, 1));
+    from_batch(&RecordBatch::try_new(COUNT_SCHEMA.clone(), vec![column]).map_err(status::unsendable)?)
+}
+
+/// One endpoint without a location: the result is fetched over the same connection.
+fn info(schema: &Schema, ticket: Bytes, descriptor: FlightDescriptor, records: i64) -> Result<FlightInfo, Status> {
+    Ok(FlightInfo {
+        schema: schema_bytes(schema)?,
+        flight_descriptor: Some(descriptor),
+        endpoint: vec![FlightEndpoint { ticket: Some(FlightTicket { ticket }), ..Default::default() }],
+        total_records: records,
+        total_bytes: -1,
+        ordered: true,
+        ..Default::default()
+    })
+}

@@ -1,0 +1,98 @@
+//! Tickets: what GetFlightInfo planned or did, for DoGet to fetch.
+//!
+//! A ticket belongs to the user that got it. It may be fetched again while it lives: a query then runs again, the
+//! count of an update is only told again. A ticket nobody fetches goes after a while; fetched ones are kept for
+//! repeated fetches only as long as there is room, so that a busy client never meets the limit.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use parking_lot::Mutex;
+use seracdb_engine::{Prepared, Principal};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use uuid::Uuid;
+
+use super::command::TicketId;
+use crate::config::FlightSection;
+use crate::expiring::Expiring;
+
+/// Fetched tickets that are kept for another fetch.
+const FETCHED_MAX: usize = 256;
+
+/// What a ticket gives.
+#[derive(Clone)]
+pub(crate) enum Planned {
+    /// Runs a query. `params`: its one row of parameters.
+    Query { prepared: Arc<Prepared>, params: Option<RecordBatch> },
+    /// Tells how many rows an executed update changed.
+    Count(i64),
+}
+
+pub(crate) struct Ticket {
+    owner: u64,
+    pub(crate) planned: Planned,
+    /// Fires when the client cancels; running fetches stop.
+    pub(crate) cancel: CancellationToken,
+}
+
+pub(crate) struct Tickets {
+    state: Mutex<State>,
+}
+
+struct State {
+    live: Expiring<TicketId, Ticket>,
+    fetched: VecDeque<TicketId>,
+}
+
+impl Tickets {
+    pub(crate) fn new(config: &FlightSection) -> Self {
+        let idle = Duration::from_secs(config.ticket_idle_seconds);
+        let live = Expiring::new(idle, config.tickets_max.saturating_add(FETCHED_MAX));
+        Self { state: Mutex::new(State { live, fetched: VecDeque::new() }) }
+    }
+
+    pub(crate) fn issue(&self, owner: &Principal, planned: Planned, now: Instant) -> Result<TicketId, Status> {
+        let id = TicketId(Uuid::new_v4().into_bytes());
+        let ticket = Ticket { owner: owner.number(), planned, cancel: CancellationToken::new() };
+        self.state.lock().live.insert(id, Arc::new(ticket), now).map_err(|_| {
+            Status::resource_exhausted(
+                "too many statements wait to be fetched: fetch or cancel some, or raise flight.tickets_max",
+            )
+        })?;
+        Ok(id)
+    }
+
+    pub(crate) fn fetch(&self, owner: &Principal, id: TicketId, now: Instant) -> Result<Arc<Ticket>, Status> {
+        let mut state = self.state.lock();
+        let found = state.live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
+        let ticket = found.ok_or_else(|| {
+            Status::not_found("no such ticket: it ended, was cancelled or is another user's. Send the statement again")
+        })?;
+        if !state.fetched.contains(&id) {
+            state.fetched.push_back(id);
+        }
+        if state.fetched.len() > FETCHED_MAX
+            && let Some(oldest) = state.fetched.pop_front()
+        {
+            state.live.remove(&oldest);
+        }
+        Ok(ticket)
+    }
+
+    /// Cancels what the ticket stands for; whether there was such a ticket.
+    pub(crate) fn cancel(&self, owner: &Principal, id: TicketId, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let found = state.live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
+        let Some(ticket) = found else { return false };
+        ticket.cancel.cancel();
+        state.live.remove(&id);
+        true
+    }
+
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.state.lock().live.sweep(now);
+    }
+}

@@ -1,0 +1,108 @@
+//! DoPut: updates, prepared updates, bound parameters, bulk ingest.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
+use arrow_flight::sql::DoPutUpdateResult;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use prost::Message;
+use seracdb_engine::{IngestTarget, Outcome, Prepared};
+use tonic::{Status, Streaming};
+
+use super::command::{PutCommand, StatementId};
+use super::stream::incoming;
+use super::{Flight, status};
+use crate::auth::Call;
+
+impl Flight {
+    /// DoPut; gives the `app_metadata` of its one result.
+    pub(super) async fn put(&self, call: &Call, mut messages: Streaming<FlightData>) -> Result<Bytes, Status> {
+        let first = messages.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("DoPut needs a message with a command"))?;
+        let descriptor = first.flight_descriptor.as_ref();
+        let descriptor =
+            descriptor.ok_or_else(|| Status::invalid_argument("the first message of DoPut needs a descriptor"))?;
+        match PutCommand::decode(descriptor)? {
+            PutCommand::Update { sql } => {
+                let prepared = Arc::new(self.prepare(call, sql).await?);
+                Ok(update_result(self.changed(call, prepared, None).await?))
+            }
+            PutCommand::Bind(id) => self.bind(call, id, first, messages).await,
+            PutCommand::PreparedUpdate(id) => self.prepared_update(call, id, first, messages).await,
+            PutCommand::Ingest(target) => self.ingest(call, target, first, messages).await,
+        }
+    }
+
+    /// Executes an update; gives the number of changed rows, −1 ("not known") for a statement that gives rows, which
+    /// are dropped.
+    pub(super) async fn changed(
+        &self,
+        call: &Call,
+        prepared: Arc<Prepared>,
+        params: Option<RecordBatch>,
+    ) -> Result<i64, Status> {
+        match self.execute(call, prepared, params).await? {
+            Outcome::Changed(count) => Ok(count_of(count)),
+            Outcome::Rows(rows) => {
+                self.drain(rows).await?;
+                Ok(-1)
+            }
+        }
+    }
+
+    /// A prepared update with its rows in the same call (Go, Java), or with those bound before (Rust).
+    async fn prepared_update(
+        &self,
+        call: &Call,
+        id: StatementId,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<Bytes, Status> {
+        let statement = self.statements.find(call.principal(), id, Instant::now())?;
+        let sent = match incoming(first, rest).await? {
+            Some(sent) => self.parameters(&statement.prepared, sent).await?,
+            None => None,
+        };
+        let params = sent.or_else(|| statement.bound());
+        Ok(update_result(self.changed(call, statement.prepared.clone(), params).await?))
+    }
+
+    async fn ingest(
+        &self,
+        call: &Call,
+        target: IngestTarget,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<Bytes, Status> {
+        let sent = incoming(first, rest).await?;
+        let sent = sent.ok_or_else(|| Status::invalid_argument("ingest needs a schema message"))?;
+        let (engine, session) = (self.engine.clone(), call.session.clone());
+        let loaded = self.queries.run(async move { engine.ingest(&session, target, sent.schema, sent.batches).await });
+        let count = loaded.await.map_err(status::from_engine)?;
+        Ok(update_result(count_of(count)))
+    }
+
+    async fn drain<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        rows: impl TryStreamExt<Ok = RecordBatch, Error = E> + Send + 'static,
+    ) -> Result<(), Status> {
+        let drained = self.queries.spawn(rows.try_for_each(|_| std::future::ready(Ok(()))));
+        match drained.await {
+            Ok(result) => result.map_err(status::from_stream),
+            Err(error) if error.is_panic() => Err(status::from_engine(crate::queries::bug())),
+            Err(_) => Err(Status::unavailable("the server is stopping")),
+        }
+    }
+}
+
+/// A count as Flight SQL has it.
+pub(super) fn count_of(rows: u64) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+fn update_result(record_count: i64) -> Bytes {
+    DoPutUpdateResult { record_count }.encode_to_vec().into()
+}

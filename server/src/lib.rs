@@ -1,0 +1,18 @@
+//! The SeracDB server: Arrow Flight SQL in front of the engine, and the command line.
+//!
+//! The only crate that knows Flight, gRPC, HTTP, credentials, tokens and settings from files or the environment.
+//! What it does not know: SQL, storage, files of tables. It asks [`seracdb_engine::Engine`].
+//!
+//! A SELECT passes `flight/mod.rs` → `flight/command.rs` → `flight/query.rs` → engine → `flight/stream.rs`;
+//! an UPDATE passes `flight/mod.rs` → `flight/command.rs` → `flight/update.rs` → engine.
+
+mod auth;
+pub mod cli;
+pub mod config;
+mod expiring;
+mod flight;
+mod http;
+pub mod lifecycle;
+mod queries;
+mod sessions;
+mod shell;

@@ -1,0 +1,280 @@
+//! The server's life: open, listen, say so, serve, drain, close.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+use seracdb_engine::{Engine, EngineError, Role};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::auth::{Auth, random};
+use crate::config::ServerConfig;
+use crate::flight::{self, Flight};
+use crate::http;
+use crate::queries::{self, Queries, bug};
+
+/// The user of the first start.
+const ROOT: &str = "root";
+
+/// Where a generated password of `root` is, in the data directory.
+const ROOT_PASSWORD_FILE: &str = "root-password";
+
+/// JDBC copies unknown properties of its URL into headers.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
+
+/// Bytes a client may send ahead, per call and per connection: the protocol's 64 KiB would throttle bulk loads.
+const CALL_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// How often an idle connection is probed, so that a client that vanished is noticed and its query stops.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How often what clients left behind is looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Why the server could not start or did not stop cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The engine's own text.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A port that cannot be had.
+    #[error("cannot listen on {listen}: {source}. Is it in use? Set {setting} to another address")]
+    Listen {
+        /// The setting's path.
+        setting: &'static str,
+        /// Its value.
+        listen: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The generated password of `root` has no place.
+    #[error("cannot write {}: {source}", path.display())]
+    RootPassword {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Anything else of the system.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The gRPC transport.
+    #[error("the Flight SQL port failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Runs a server until SIGTERM or SIGINT. `root_password`: for the user `root` of a new data directory; `None` makes
+/// a random one.
+pub fn serve(config: ServerConfig, root_password: Option<SecretString>) -> Result<(), ServeError> {
+    let system = |what| move |source| ServeError::System { what, source };
+    let rpc = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build();
+    let rpc = rpc.map_err(system("start the RPC runtime"))?;
+    let queries = queries::runtime().map_err(system("start the query runtime"))?;
+    let served = rpc.block_on(run(config, root_password, Queries::new(queries.handle().clone())));
+    // What has not ended by now was given its time in the drain.
+    rpc.shutdown_timeout(Duration::from_secs(1));
+    queries.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn run(config: ServerConfig, root_password: Option<SecretString>, queries: Queries) -> Result<(), ServeError> {
+    // Before opening, so that a signal during recovery is not lost.
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    let engine = queries.run(Engine::open(config.engine.clone())).await?;
+    let served = start_and_drain(&config, root_password, &queries, &engine, &stop).await;
+    let closing = engine.clone();
+    let closed = queries.run(async move { closing.close().await }).await;
+    served?;
+    closed?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything between the engine's opening and its closing.
+async fn start_and_drain(
+    config: &ServerConfig,
+    root_password: Option<SecretString>,
+    queries: &Queries,
+    engine: &Arc<Engine>,
+    stop: &CancellationToken,
+) -> Result<(), ServeError> {
+    create_root(queries, engine, &config.server.data_dir, root_password).await?;
+    let secret = random().map_err(|status| EngineError::internal(status.message()))?;
+    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, secret);
+    let flight = Arc::new(Flight::new(engine.clone(), queries.clone(), auth, &config.flight));
+
+    let grpc = listen("server.listen", &config.server.listen).await?;
+    let web = listen("http.listen", &config.http.listen).await?;
+    let (grpc_address, web_address) = (address(&grpc)?, address(&web)?);
+    let web = tokio::spawn(http::serve(web, stop.clone().cancelled_owned()));
+    let grpc = tokio::spawn(serve_flight(grpc, flight.clone(), stop.clone()));
+    let sweeper = tokio::spawn(sweep(flight));
+
+    tracing::info!(grpc = %grpc_address, http = %web_address, "ready");
+    say_ready(grpc_address).map_err(|source| ServeError::System { what: "write to stdout", source })?;
+    let served = drain(grpc, stop, Duration::from_secs(config.server.drain_seconds)).await;
+    stop.cancel();
+    sweeper.abort();
+    web.abort();
+    served
+}
+
+
+fn stop_on_signal(stop: CancellationToken) -> Result<(), ServeError> {
+    let system = |source| ServeError::System { what: "listen for signals", source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop: no new calls, waiting for those in flight");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+async fn listen(setting: &'static str, listen: &str) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Listen { setting, listen: listen.to_owned(), source };
+    TcpListener::bind(listen).await.map_err(failed)
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
+    listener.local_addr().map_err(|source| ServeError::System { what: "read the port that was bound", source })
+}
+
+/// The one line on stdout: what scripts and tests wait for.
+fn say_ready(address: SocketAddr) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "seracdb ready on grpc://{address}")?;
+    stdout.flush()
+}
+
+async fn serve_flight(
+    listener: TcpListener,
+    flight: Arc<Flight>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(flight::service(flight))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .await
+}
+
+/// Waits for the end of the service: after a stop, calls in flight get `patience`.
+async fn drain(
+    mut grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    stop: &CancellationToken,
+    patience: Duration,
+) -> Result<(), ServeError> {
+    let ended = tokio::select! {
+        ended = &mut grpc => Some(ended),
+        () = stop.cancelled() => tokio::time::timeout(patience, &mut grpc).await.ok(),
+    };
+    match ended {
+        Some(Ok(result)) => Ok(result?),
+        Some(Err(_)) => Err(bug().into()),
+        None => {
+            tracing::warn!("calls still in flight after {} s: they are cut off", patience.as_secs());
+            grpc.abort();
+            Ok(())
+        }
+    }
+}
+
+async fn sweep(flight: Arc<Flight>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        flight.sweep(Instant::now());
+    }
+}
+
+/// Makes the user `root` of a new data directory.
+async fn create_root(
+    queries: &Queries,
+    engine: &Arc<Engine>,
+    data_dir: &Path,
+    given: Option<SecretString>,
+) -> Result<(), ServeError> {
+    if engine.has_users() {
+        return Ok(());
+    }
+    let password = match given {
+        Some(password) => password,
+        None => {
+            let path = data_dir.join(ROOT_PASSWORD_FILE);
+            let secret = random().map_err(|status| EngineError::internal(status.message()))?;
+            let password = SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(secret));
+            let failed = |source| ServeError::RootPassword { path: path.clone(), source };
+            write_secret(&path, password.expose_secret()).map_err(failed)?;
+            tracing::info!(path = %path.display(), "user '{ROOT}' gets a random password: read it in this file");
+            password
+        }
+    };
+    let engine = engine.clone();
+    let created =
+        queries.run(async move { engine.create_user(ROOT, password.expose_secret(), Role::System).await }).await;
+    Ok(created?)
+}
+
+/// A file only this user may read. It is durable before the user it belongs to is.
+fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
+    // From a first start that ended between the file and the user: the password in it is nobody's.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()
+}
+
+/// Panics go to the log, with the place they come from, and not as free text to stderr.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("no text");
+        tracing::error!(place, "panic: {text}");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_secret_is_for_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(ROOT_PASSWORD_FILE);
+        std::fs::write(&path, "left over and much longer than the new one").unwrap();
+        write_secret(&path, "geheim").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "geheim\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

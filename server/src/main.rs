@@ -1,0 +1,7 @@
+//! `seracdb`: the server and its SQL shell.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    seracdb::cli::run()
+}

@@ -1,0 +1,107 @@
+//! Sessions of logged-in clients: one bearer token, one session.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+
+use crate::expiring::{Expiring, Full};
+
+/// Closed sessions that are remembered, so that their token gets "closed" and not "wrong token".
+const CLOSED_MAX: usize = 1024;
+
+/// A token's keyed hash. Looking up hashes leaves nothing to learn from how long a comparison takes.
+pub(crate) type TokenKey = [u8; 32];
+
+/// The live sessions by token. `S`: what a session holds.
+pub(crate) struct Sessions<S> {
+    secret: [u8; 32],
+    state: Mutex<State<S>>,
+}
+
+struct State<S> {
+    live: Expiring<TokenKey, S>,
+    closed: VecDeque<TokenKey>,
+}
+
+/// What a token stands for.
+pub(crate) enum Found<S> {
+    Live(TokenKey, Arc<S>),
+    Closed,
+    Unknown,
+}
+
+impl<S> Sessions<S> {
+    pub(crate) fn new(secret: [u8; 32], idle: Duration, max: usize) -> Self {
+        let state = State { live: Expiring::new(idle, max), closed: VecDeque::new() };
+        Self { secret, state: Mutex::new(state) }
+    }
+
+    /// Opens a session; gives its token. `random` becomes the token.
+    pub(crate) fn open(&self, session: S, random: [u8; 32], now: Instant) -> Result<String, Full> {
+        let token = BASE64_URL_SAFE_NO_PAD.encode(random);
+        self.state.lock().live.insert(self.key(&token), Arc::new(session), now)?;
+        Ok(token)
+    }
+
+    pub(crate) fn find(&self, token: &str, now: Instant) -> Found<S> {
+        let key = self.key(token);
+        let mut state = self.state.lock();
+        match state.live.get(&key, now) {
+            Some(session) => Found::Live(key, session),
+            None if state.closed.contains(&key) => Found::Closed,
+            None => Found::Unknown,
+        }
+    }
+
+    pub(crate) fn close(&self, key: TokenKey) {
+        let mut state = self.state.lock();
+        if state.live.remove(&key).is_some() {
+            if state.closed.len() == CLOSED_MAX {
+                state.closed.pop_front();
+            }
+            state.closed.push_back(key);
+        }
+    }
+
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.state.lock().live.sweep(now);
+    }
+
+    fn key(&self, token: &str) -> TokenKey {
+        *blake3::keyed_hash(&self.secret, token.as_bytes()).as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_its_session_until_closed_or_idle() {
+        let start = Instant::now();
+        let sessions = Sessions::new([1; 32], Duration::from_secs(10), 2);
+        let token = sessions.open("a", [7; 32], start).unwrap();
+        let Found::Live(key, session) = sessions.find(&token, start) else { panic!("not found") };
+        assert_eq!(*session, "a");
+        drop(session);
+        sessions.close(key);
+        assert!(matches!(sessions.find(&token, start), Found::Closed));
+        assert!(matches!(sessions.find("something else", start), Found::Unknown));
+
+        let token = sessions.open("b", [8; 32], start).unwrap();
+        assert!(matches!(sessions.find(&token, start + Duration::from_secs(11)), Found::Unknown));
+    }
+
+    #[test]
+    fn logins_beyond_the_limit_are_refused() {
+        let start = Instant::now();
+        let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
+        let token = sessions.open("a", [7; 32], start).unwrap();
+        assert!(sessions.open("b", [8; 32], start).is_err());
+        assert!(matches!(sessions.find(&token, start), Found::Live(..)));
+    }
+}

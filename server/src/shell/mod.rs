@@ -1,0 +1,84 @@
+//! `seracdb sql`: runs statements on a server and prints results. A client like any other: it knows Flight SQL through
+//! the client crate only.
+
+mod interactive;
+mod output;
+mod statements;
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+use seracdb_client::{Client, Kind};
+
+pub(crate) use self::output::Format;
+use self::output::Printer;
+use self::statements::split;
+
+/// Where and as whom to connect.
+pub(crate) struct Connection {
+    pub(crate) uri: String,
+    pub(crate) user: String,
+    pub(crate) password: SecretString,
+}
+
+/// Where the statements come from.
+pub(crate) enum Script {
+    /// From this text.
+    Text(String),
+    /// From a person at a terminal, whose lines are remembered in `history`; else everything that stdin gives.
+    Stdin { history: Option<PathBuf> },
+}
+
+/// Runs a script. The first error ends it, and is the message to show.
+pub(crate) fn run(connection: &Connection, script: Script, format: Format) -> Result<(), String> {
+    // A worker beside this thread: the connection has to answer the server's probes while a person types.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        let password = connection.password.expose_secret();
+        let client = Client::connect(&connection.uri, &connection.user, password).await.map_err(|e| e.to_string())?;
+        let result = match script {
+            Script::Text(text) => run_text(&client, &text, format).await,
+            Script::Stdin { history } if std::io::stdin().is_terminal() => {
+                interactive::run(&client, format, history).await
+            }
+            Script::Stdin { .. } => {
+                let mut text = String::new();
+                let read = std::io::stdin().read_to_string(&mut text);
+                read.map_err(|error| format!("cannot read stdin: {error}"))?;
+                run_text(&client, &text, format).await
+            }
+        };
+        // The session also ends by itself; an error here must not hide one of the script.
+        let _ = client.close().await;
+        result
+    })
+}
+
+async fn run_text(client: &Client, text: &str, format: Format) -> Result<(), String> {
+    let mut printer = Printer::new(format, std::io::stdout());
+    for statement in split(text).statements {
+        execute(client, statement, &mut printer).await?;
+    }
+    Ok(())
+}
+
+/// Runs one statement and prints what it gives.
+async fn execute<W: std::io::Write>(client: &Client, sql: &str, printer: &mut Printer<W>) -> Result<(), String> {
+    printer.start();
+    let statement = client.prepare(sql).await.map_err(|error| error.to_string())?;
+    let result = match statement.kind() {
+        Kind::Query => match statement.query().await {
+            Ok(rows) => printer.rows(rows).await,
+            Err(error) => Err(error.to_string()),
+        },
+        Kind::Update => match statement.update().await {
+            Ok(count) => printer.changed(count),
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    // Statements also end with the session; the result is what counts.
+    let _ = statement.close().await;
+    result
+}
