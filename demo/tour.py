@@ -148,7 +148,7 @@ def tour(folder: Path) -> None:
         chapter("Change frozen rows")
         write(
             root,
-            "UPDATE nyc.flights SET dep_delay = 0 WHERE dest IN\n(SELECT dest FROM nyc.flights GROUP BY dest HAVING count(*) < 20)",
+            "UPDATE nyc.flights SET dep_delay = 0\nWHERE dest IN\n    (SELECT dest FROM nyc.flights GROUP BY dest HAVING count(*) < 20)",
         )
         write(root, "DELETE FROM nyc.flights WHERE carrier = 'OO'")
         check(root.query(COUNT), COUNT)

@@ -41,7 +41,7 @@ jdbc() {
   local version=$1 maven=(mvn -B -ntp -Dstyle.color=never -f integration-tests/jdbc/pom.xml "-Ddriver.version=$1") log=$logs/resolve
   # Only a registry that lacks this version is a reason to go on without it.
   if ! "${maven[@]}" dependency:resolve >"$log" 2>&1; then
-    if [ "$version" != 18.3.0 ] && grep -q 'Could not find artifact org.apache.arrow:flight-sql-jdbc-driver' "$log"; then
+    if [ "$version" != 18.3.0 ] && grep -qE "Could not find artifact .*:flight-sql-jdbc-driver|flight-sql-jdbc-driver:jar:$version was not found" "$log"; then
       echo "SKIPPED: Maven's registry here has no flight-sql-jdbc-driver $version"
       return 0
     fi

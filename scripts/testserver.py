@@ -72,8 +72,9 @@ class Server:
         lines: queue.Queue[str | None] = queue.Queue()
 
         def drain(stdout) -> None:
-            for line in stdout:
-                lines.put(line)
+            with stdout:
+                for line in stdout:
+                    lines.put(line)
             lines.put(None)
 
         threading.Thread(target=drain, args=(self.process.stdout,), daemon=True).start()

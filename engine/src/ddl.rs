@@ -113,7 +113,9 @@ impl Engine {
             match store.remove_dropped().await {
                 // The next start takes up what is left.
                 Ok(()) | Err(StorageError::Stopped) => {}
-                Err(error) => tracing::warn!(%error, "removing a dropped table failed; it is tried again at the next start"),
+                Err(error) => {
+                    tracing::warn!(%error, "removing a dropped table failed; it is tried again at the next start")
+                }
             }
         });
     }
@@ -193,7 +195,9 @@ fn ttl(kind: TableKind, options: &BTreeMap<String, String>) -> Result<Option<i64
         (TableKind::Stream, Some(text)) => {
             let ttl = duration(text).and_then(|ttl| i64::try_from(ttl.as_nanos()).ok()).filter(|ttl| *ttl > 0);
             ttl.map(Some).ok_or_else(|| {
-                EngineError::invalid(format!("'{text}' is no time to live: write a number and ms, s, m, h or d, as '10s'"))
+                EngineError::invalid(format!(
+                    "'{text}' is no time to live: write a number and ms, s, m, h or d, as '10s'"
+                ))
             })
         }
         (TableKind::Stream, None) => {
@@ -255,7 +259,9 @@ fn set(engine: &Engine, session: &Session, name: &str, value: Option<&str>) -> R
         ("timezone" | "time zone", None) => Ok(()),
         ("timezone" | "time zone", Some(zone)) => match zone.to_ascii_uppercase().as_str() {
             "UTC" | "ETC/UTC" | "GMT" | "+00:00" | "0" => Ok(()),
-            _ => Err(EngineError::invalid(format!("sessions are pinned to UTC: '{zone}' cannot be set, convert in the client"))),
+            _ => Err(EngineError::invalid(format!(
+                "sessions are pinned to UTC: '{zone}' cannot be set, convert in the client"
+            ))),
         },
         _ => Err(EngineError::not_found(format!("unknown setting '{name}': the settings are schema and timezone"))),
     }

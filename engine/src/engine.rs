@@ -79,6 +79,17 @@ impl Engine {
         Ok(Arc::new(Self { store, state, limits, scope_locks: Mutex::default() }))
     }
 
+    /// Waits until the storage takes no more commits. Before [`Engine::close`] that means that a write has failed: what
+    /// is durable is then unknown, and the process should end.
+    pub async fn storage_ended(&self) {
+        self.store.ended().await;
+    }
+
+    /// Whether the storage takes no more commits.
+    pub fn has_storage_ended(&self) -> bool {
+        self.store.has_ended()
+    }
+
     /// Stops: waits for the commits in flight and closes RocksDB.
     pub async fn close(&self) -> Result<()> {
         self.store.close().await;

@@ -43,7 +43,12 @@ impl Engine {
     /// Runs a prepared statement. `params`: the bound rows (columns in the order of [`Prepared::parameters`], cast as
     /// needed). A query wants exactly one row. An INSERT of nothing but parameters commits all rows as one; any other
     /// update runs and commits once per row, in order, and gives the sum.
-    pub async fn execute(self: &Arc<Self>, session: &Session, prepared: &Prepared, params: Option<RecordBatch>) -> Result<Outcome> {
+    pub async fn execute(
+        self: &Arc<Self>,
+        session: &Session,
+        prepared: &Prepared,
+        params: Option<RecordBatch>,
+    ) -> Result<Outcome> {
         let params = check_params(prepared, params)?;
         let statement = &prepared.statement;
         match statement {
@@ -85,7 +90,12 @@ impl Engine {
     }
 
     /// Rows of a whole table, for reading it without SQL text.
-    pub async fn read_table(&self, session: &Session, namespace: &str, table: &str) -> Result<SendableRecordBatchStream> {
+    pub async fn read_table(
+        &self,
+        session: &Session,
+        namespace: &str,
+        table: &str,
+    ) -> Result<SendableRecordBatchStream> {
         let name = TableName { namespace: Some(namespace.to_owned()), table: table.to_owned() };
         let query = crate::sql::dml::select_all(&name);
         let statement = Statement::Query(Box::new(query));

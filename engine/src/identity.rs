@@ -27,9 +27,7 @@ impl FromStr for Role {
             "service" => Ok(Self::Service),
             "admin" => Ok(Self::Admin),
             "system" => Ok(Self::System),
-            other => {
-                Err(EngineError::invalid(format!("unknown role '{other}': use user, service, admin or system")))
-            }
+            other => Err(EngineError::invalid(format!("unknown role '{other}': use user, service, admin or system"))),
         }
     }
 }

@@ -31,5 +31,6 @@ pub use identity::{Principal, Role};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use metadata::TableInfo;
 pub use prepared::{Prepared, StatementKind};
+pub use seracdb_storage::system_columns;
 pub use session::Session;
 pub use sql::limits::STACK_BYTES;

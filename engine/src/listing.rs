@@ -75,7 +75,8 @@ fn show_tables(tables: &Tables, namespace: Option<&str>, like: Option<&str>) -> 
 }
 
 fn settings(tables: &Tables, name: Option<&str>) -> Result<Vec<Vec<String>>> {
-    let all = [("schema", tables.namespace.as_str()), ("timezone", "UTC"), ("server_version", env!("CARGO_PKG_VERSION"))];
+    let all =
+        [("schema", tables.namespace.as_str()), ("timezone", "UTC"), ("server_version", env!("CARGO_PKG_VERSION"))];
     let name = match name {
         Some("search_path") => Some("schema"),
         other => other,
@@ -105,7 +106,8 @@ fn text_schema(columns: &[&str]) -> SchemaRef {
 }
 
 fn stream(schema: SchemaRef, rows: Vec<Vec<String>>) -> Result<SendableRecordBatchStream> {
-    let column = |i: usize| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(row[i].as_str())).collect::<StringArray>()) };
+    let column =
+        |i: usize| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(row[i].as_str())).collect::<StringArray>()) };
     let columns = (0..schema.fields().len()).map(column).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| from_arrow(e, &[]))?;
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)]))))

@@ -16,6 +16,9 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
 use seracdb_storage::snapshot::Snapshot;
 
+use crate::scan::{LOCATION_COLUMNS, external};
+use crate::sql::errors::from_datafusion;
+
 /// The schema of a result as clients see it.
 pub(crate) fn client_schema(schema: &Schema) -> SchemaRef {
     let fields: Vec<FieldRef> = schema.fields().iter().map(|field| Arc::new(client_field(field))).collect();
@@ -64,7 +67,11 @@ impl Stream for ClientStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = self.rows.poll_next_unpin(cx);
-        polled.map(|next| next.map(|batch| batch.and_then(|batch| conform(&batch, &self.schema))))
+        polled.map(|next| {
+            let batch = next?.and_then(|batch| conform(&batch, &self.schema));
+            // An error in mid-stream has its kind and text like any other.
+            Some(batch.map_err(|error| external(from_datafusion(error, &LOCATION_COLUMNS))))
+        })
     }
 }
 

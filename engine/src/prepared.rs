@@ -122,12 +122,7 @@ impl Engine {
 }
 
 /// Plans a query with its parameters typed.
-pub(crate) fn plan_query(
-    state: &SessionState,
-    tables: &Tables,
-    statement: &Statement,
-    query: &Query,
-) -> Result<Typed> {
+pub(crate) fn plan_query(state: &SessionState, tables: &Tables, statement: &Statement, query: &Query) -> Result<Typed> {
     plan_select(state, tables, query.clone(), hints(statement, &[]), None)
 }
 

@@ -56,6 +56,13 @@ impl Engine {
         }
     }
 
+    /// A user as it is now, without a password; `None` when it is not there or was dropped.
+    pub fn principal(&self, name: &str) -> Option<Principal> {
+        let snapshot = self.store.snapshot();
+        let user = snapshot.catalog().user(name).filter(|user| user.deleted_at_ns.is_none())?;
+        Some(Principal::new(user.name.clone(), user.number, user.role.parse().ok()?))
+    }
+
     /// Commits changes of the catalog alone.
     pub(crate) async fn change_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
         let commit = Commit { snapshot: self.store.snapshot(), expects: vec![], catalog: changes, writes: vec![] };

@@ -52,7 +52,12 @@ pub(crate) struct WritePlan {
 
 impl Engine {
     /// Runs an INSERT, UPDATE or DELETE, once per bound row; gives the number of rows written.
-    pub(crate) async fn write(&self, session: &Session, statement: &Statement, params: Option<&RecordBatch>) -> Result<u64> {
+    pub(crate) async fn write(
+        &self,
+        session: &Session,
+        statement: &Statement,
+        params: Option<&RecordBatch>,
+    ) -> Result<u64> {
         let Some(params) = params else { return self.write_once(session, statement, &[]).await };
         if let Statement::Insert(insert) = statement
             && let Some(order) = plain_parameters(insert)
@@ -185,9 +190,7 @@ pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement)
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
             Typed { plan: conform(typed.plan, &types)?, ..typed }
         }
-        Statement::Delete(delete) => {
-            plan_select(state, tables, delete_query(delete, &LOCATION_COLUMNS)?, hints, None)?
-        }
+        Statement::Delete(delete) => plan_select(state, tables, delete_query(delete, &LOCATION_COLUMNS)?, hints, None)?,
         _ => return Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
     };
     Ok(WritePlan { typed, table, scope })

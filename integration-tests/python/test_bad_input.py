@@ -7,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 import seracdb
+from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_manager import AdbcStatusCode as Code
 from testserver import ROOT_PASSWORD
 
 # {t} is a table (x BIGINT NOT NULL, label TEXT) with one row, {ns} its namespace; each text has to be in the message.
 REFUSED = {
-    "syntax": ("SELECT x\nFROM {t} WHERE WHERE x = 1", Code.INVALID_ARGUMENT, ["line: 2", "column: "]),
+    "syntax": ("SELECT x\nFROM {t} WHERE WHERE x = 1", Code.INVALID_ARGUMENT, ["line 2, column 29"]),
     "syntax at the end": ("SELECT (1 + ", Code.INVALID_ARGUMENT, []),
-    "unclosed quote": ("SELECT 'abc", Code.INVALID_ARGUMENT, ["line: 1", "column: 8"]),
+    "unclosed quote": ("SELECT 'abc", Code.INVALID_ARGUMENT, ["line 1, column 8"]),
     "empty": ("  -- nothing\n", Code.INVALID_ARGUMENT, ["empty"]),
     "two statements": ("SELECT 1; SELECT 2", Code.INVALID_ARGUMENT, []),
     "unknown namespace": ("SELECT * FROM nowhere.points", Code.NOT_FOUND, ["nowhere"]),
@@ -38,7 +39,7 @@ REFUSED = {
     "type of SET": ("UPDATE {t} SET x = label", Code.INVALID_ARGUMENT, []),
     "type out of range": ("INSERT INTO {t} (x) VALUES (9223372036854775808)", Code.INVALID_ARGUMENT, []),
     "division by zero": ("SELECT x / (x - x) FROM {t}", Code.INVALID_ARGUMENT, ["zero"]),
-    "overflow": ("SELECT x + 9223372036854775807 FROM {t}", Code.INVALID_ARGUMENT, ["verflow"]),
+    "endless string": ("SELECT length(repeat('x', 4000000000))", None, ["repeat"]),
     "grouping": ("SELECT label, count(*) FROM {t} GROUP BY x", Code.INVALID_ARGUMENT, ["label"]),
     "two rows in a scalar": ("SELECT (SELECT i FROM (VALUES (1), (2)) AS v(i)) FROM {t}", Code.INVALID_ARGUMENT, []),
     "_id by INSERT": (
@@ -93,12 +94,11 @@ REFUSED = {
     "view": ("CREATE VIEW {ns}.v AS SELECT 1", Code.NOT_IMPLEMENTED, ["VIEW"]),
     "update with a limit": ("DELETE FROM {t} LIMIT 1", Code.NOT_IMPLEMENTED, ["LIMIT"]),
 }
-# Sizes that would take the process down. RESOURCE_EXHAUSTED has no status of its own in ADBC, so that these are checked by their text.
+# Sizes that would take the process down. RESOURCE_EXHAUSTED has no status of its own in ADBC: it is checked by its text.
 LIMITS = {
     "deep expression": "SELECT " + "(" * 10_000 + "1" + ")" * 10_000,
     "long expression": "SELECT " + " + ".join(["1"] * 100_000),
     "long statement": "SELECT '" + "x" * (17 << 20) + "'",
-    "endless string": "SELECT length(repeat('x', 4000000000))",
 }
 
 
@@ -131,9 +131,11 @@ def test_refused(db, points, name):
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits(server, db, points, name):
-    with pytest.raises(seracdb.Error, match="(?i)limit|at most|too|exceed|larger|more than|longer") as refused:
-        db.query(LIMITS[name])
-    assert refused.value.status_code != Code.INTERNAL, refused.value
+    large = {DatabaseOptions.WITH_MAX_MSG_SIZE.value: str(64 << 20)}
+    with seracdb.connect(server.uri, "root", ROOT_PASSWORD, options=large) as patient:
+        with pytest.raises(seracdb.Error, match="ResourceExhausted") as refused:
+            patient.query(LIMITS[name])
+    refused.match("(?i)more than|too")
     assert server.process.poll() is None
     unharmed(db, points)
 
@@ -161,7 +163,7 @@ def test_ingest_that_does_not_fit(db, points):
 
 
 def test_parameters_that_do_not_fit(db, points):
-    for params, text in [([], ""), ([1, 2], ""), (["many"], "many")]:
+    for params, text in [([], "(?i)parameter"), ([1, 2], "(?i)parameter"), (["many"], "many")]:
         with pytest.raises(seracdb.Error, match=text) as refused:
             db.query(f"SELECT x FROM {points['t']} WHERE x = ?", params)
         assert refused.value.status_code == Code.INVALID_ARGUMENT, refused.value

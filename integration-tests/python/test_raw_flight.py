@@ -87,7 +87,8 @@ def test_no_anonymous_access(client, headers):
         lambda: list(client.list_flights(b"", options)),
         lambda: update(client, "CREATE NAMESPACE nobody", options),
     ):
-        with pytest.raises(flight.FlightUnauthenticatedError):
+        # GetSchema's error is a bare OSError in pyarrow.
+        with pytest.raises((flight.FlightUnauthenticatedError, OSError), match="(?i)unauthenticated"):
             call()
 
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import pty
+import select
 import subprocess
 
 import pyarrow as pa
@@ -82,13 +84,51 @@ def test_a_file(shell, tmp_path, namespace):
     assert out.split() == ["total", "83"]
 
 
-def test_describe(shell, points):
-    namespace = points.split(".")[0]
-    assert points in ok(shell("-c", "\\d")) or "points" in ok(shell(stdin="\\d\n"))
-    out = ok(shell(stdin=f"\\d {points}\n"))
-    for column in ("_id", "x", "label", "_updated"):
-        assert column in out
-    assert namespace
+def test_at_a_terminal(server, points, tmp_path):
+    """Statements over several lines, `\\d`, an error that does not end the shell, a history."""
+    terminal, inner = pty.openpty()
+    shell = subprocess.Popen(
+        [binary(), "sql", "--uri", server.uri],
+        env={"SERACDB_PASSWORD": ROOT_PASSWORD, "HOME": str(tmp_path), "TERM": "xterm"},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+    )
+    os.close(inner)
+    typed = [
+        f"\\d {points}",
+        "\\d",
+        "SELECT x,",
+        "label",
+        f"FROM {points} WHERE x = 3;",
+        "SELEC;",
+        "SELECT 41 + 1;",
+        "\\q",
+    ]
+    said = b""
+    with os.fdopen(terminal, "r+b", buffering=0) as keyboard:
+        for line in typed:
+            said += read_until(keyboard, (b"seracdb> ", b"-> "))
+            keyboard.write(line.encode() + b"\r")
+        said += read_until(keyboard, ())
+    assert shell.wait(60) == 0, said
+    for text in ("_id", "_updated", "points", "Eis", "syntax error", "42"):
+        assert text in said.decode(), said
+    assert "SELECT 41 + 1;" in (tmp_path / ".seracdb_history").read_text()
+
+
+def read_until(terminal: io.RawIOBase, prompts: tuple[bytes, ...]) -> bytes:
+    """What the shell says up to one of the prompts, or up to its end."""
+    said = b""
+    while not any(prompt in said for prompt in prompts):
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, said
+        try:
+            said += terminal.read(4096)
+        except OSError:  # how Linux tells that the other end is closed
+            break
+    return said
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use secrecy::{ExposeSecret, SecretString};
 use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session};
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -28,6 +29,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Passwords that are checked at the same time. A check takes tens of megabytes and a core on purpose: without a limit,
+/// guessing would take all of them.
+const CHECKS_MAX: usize = 4;
 
 /// Checked passwords that are remembered at most.
 const VERIFIED_MAX: usize = 10_000;
@@ -62,6 +67,7 @@ pub(crate) struct Auth {
     /// Right passwords of the last seconds, by keyed hash; wrong ones never get here.
     verified: Mutex<HashMap<[u8; 32], (Principal, Instant)>>,
     verified_for: Duration,
+    checks: Semaphore,
     secret: [u8; 32],
 }
 
@@ -75,6 +81,7 @@ impl Auth {
             sessions: Sessions::new(secret, idle, config.sessions_max),
             verified: Mutex::default(),
             verified_for: Duration::from_secs(config.password_cache_seconds),
+            checks: Semaphore::new(CHECKS_MAX),
             secret,
         }
     }
@@ -128,16 +135,25 @@ impl Auth {
 
     async fn verify(&self, user: String, password: SecretString) -> Result<Principal, Status> {
         let key = self.password_key(&user, password.expose_secret());
-        if let Some((principal, until)) = self.verified.lock().get(&key)
-            && *until > Instant::now()
-        {
-            return Ok(principal.clone());
+        if let Some(principal) = self.remembered(&key) {
+            return Ok(principal);
+        }
+        let _turn = self.checks.acquire().await.map_err(|_| Status::unavailable("the server is stopping"))?;
+        // Another call of the same client may have come first while this one waited.
+        if let Some(principal) = self.remembered(&key) {
+            return Ok(principal);
         }
         let engine = self.engine.clone();
         let checked = self.queries.run(async move { engine.authenticate(&user, password.expose_secret()).await });
         let principal = checked.await.map_err(status::from_engine)?;
         self.remember(key, &principal);
         Ok(principal)
+    }
+
+    fn remembered(&self, key: &[u8; 32]) -> Option<Principal> {
+        let verified = self.verified.lock();
+        let (principal, until) = verified.get(key)?;
+        (*until > Instant::now()).then(|| principal.clone())
     }
 
     fn remember(&self, key: [u8; 32], principal: &Principal) {

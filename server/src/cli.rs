@@ -60,8 +60,8 @@ struct Sql {
     /// The user's password. Other users of this machine can see it: prefer the variable or the file.
     #[arg(long, env = "SERACDB_PASSWORD", hide_env_values = true)]
     password: Option<SecretString>,
-    /// File whose first line is the password.
-    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    /// File whose first line is the password; wins over the others.
+    #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// SQL to run; several statements are separated by ';'.
     #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
@@ -119,12 +119,12 @@ fn log_to_stderr(config: &LogSection) -> Result<(), String> {
 }
 
 fn sql(arguments: Sql) -> Result<(), String> {
-    let password = match (arguments.password, arguments.password_file) {
-        (Some(password), _) => password,
-        (None, Some(path)) => {
+    let password = match (arguments.password_file, arguments.password) {
+        (Some(path), _) => {
             let text = std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
             SecretString::from(text.lines().next().unwrap_or_default())
         }
+        (None, Some(password)) => password,
         (None, None) => {
             return Err("no password: set SERACDB_PASSWORD, or give --password-file or --password".to_owned());
         }

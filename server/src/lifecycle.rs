@@ -67,6 +67,9 @@ pub enum ServeError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// RocksDB could not write.
+    #[error("the storage failed to write and takes no more commits: see the log, mend its cause and start again")]
+    StorageFailed,
     /// Anything else of the system.
     #[error("cannot {what}: {source}")]
     System {
@@ -99,7 +102,10 @@ async fn run(config: ServerConfig, root_password: Option<SecretString>, queries:
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let engine = queries.run(Engine::open(config.engine.clone())).await?;
+    let failure = tokio::spawn(stop_on_failure(engine.clone(), stop.clone()));
     let served = start_and_drain(&config, root_password, &queries, &engine, &stop).await;
+    failure.abort();
+    let served = if engine.has_storage_ended() { Err(ServeError::StorageFailed) } else { served };
     let closing = engine.clone();
     let closed = queries.run(async move { closing.close().await }).await;
     served?;
@@ -137,7 +143,6 @@ async fn start_and_drain(
     served
 }
 
-
 fn stop_on_signal(stop: CancellationToken) -> Result<(), ServeError> {
     let system = |source| ServeError::System { what: "listen for signals", source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
@@ -151,6 +156,12 @@ fn stop_on_signal(stop: CancellationToken) -> Result<(), ServeError> {
         stop.cancel();
     });
     Ok(())
+}
+
+/// After a failed write nothing may be acknowledged any more: the server ends.
+async fn stop_on_failure(engine: Arc<Engine>, stop: CancellationToken) {
+    engine.storage_ended().await;
+    stop.cancel();
 }
 
 async fn listen(setting: &'static str, listen: &str) -> Result<TcpListener, ServeError> {

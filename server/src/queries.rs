@@ -2,13 +2,9 @@
 
 use std::future::Future;
 
-use seracdb_engine::{EngineError, Result};
+use seracdb_engine::{EngineError, Result, STACK_BYTES};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
-
-/// Planning recurses over expressions: the default 2 MiB overflow at a few thousand terms, and an overflow ends the
-/// process.
-const STACK_BYTES: usize = 16 << 20;
 
 /// Makes the runtime for queries.
 pub(crate) fn runtime() -> std::io::Result<Runtime> {

@@ -199,11 +199,10 @@ impl CommitState {
                 return Err(StorageError::Conflict);
             }
         }
-        let mut masked = Vec::new();
         for write in &commit.writes {
             self.load_header(write.scope)?;
-            masked.extend(self.places_in_files(write)?);
         }
+        let masked = self.places_in_files(&commit.writes)?;
         let ts = self.clock.next(now_ns);
         self.append_catalog(&catalog_writes, batch);
         self.max_table_id = self.max_table_id.max(catalog.max_table_id());
@@ -366,12 +365,15 @@ impl CommitState {
         }
     }
 
-    /// The superseded rows of a write that lie in files, by file.
-    fn places_in_files(&self, write: &ScopeWrite) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
+    /// The superseded rows that lie in files, by file: a file gets one entry a commit, however many writes hit it.
+    fn places_in_files(&self, writes: &[ScopeWrite]) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
         let mut by_file: HashMap<_, Vec<MaskedRow>> = HashMap::new();
-        for (&id, old) in write.ids.iter().zip(&write.supersedes) {
-            if let Some((file, position)) = self.place_in_file(write.scope, id, old.location)? {
-                by_file.entry((write.scope, file)).or_default().push(MaskedRow { position, id, updated: old.updated });
+        for write in writes {
+            for (&id, old) in write.ids.iter().zip(&write.supersedes) {
+                if let Some((file, position)) = self.place_in_file(write.scope, id, old.location)? {
+                    let row = MaskedRow { position, id, updated: old.updated };
+                    by_file.entry((write.scope, file)).or_default().push(row);
+                }
             }
         }
         Ok(by_file)

@@ -105,6 +105,16 @@ impl Committer {
         self.ask(|reply| Request::ForgetTable(table, reply)).await.map(drop)
     }
 
+    /// Waits until no more commits are taken: the end, or a write that failed.
+    pub(crate) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
+    /// Whether no more commits are taken.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Ends the thread after what is queued.
     pub(crate) async fn stop(&self) {
         let _ = self.queue.send(Request::Stop).await;

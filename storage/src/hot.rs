@@ -6,11 +6,13 @@
 //! Reading goes in chunks. A [`HotCursor`] holds only where to go on, so that nothing borrows the snapshot between two
 //! chunks.
 
+use std::ops::RangeInclusive;
+
 use arrow::array::ArrayRef;
 use rocksdb::DBRawIterator;
 
 use crate::error::{Result, StorageError};
-use crate::keys::{Generation, RowKey, Scope, after_prefix, generation_prefix, row_prefix};
+use crate::keys::{Generation, RowKey, Scope, after_prefix, generation_prefix, id_bytes, row_prefix};
 use crate::rocks::{Family, RocksSnapshot};
 use crate::row_codec::{self, CodecError, RowLayout};
 use crate::system_columns::{CommitTs, RowId};
@@ -32,6 +34,7 @@ pub struct HotCursor {
     versions: Versions,
     /// Versions of commits before this are left out: they have expired.
     not_before: Option<CommitTs>,
+    last_id: i64,
     /// `_id` and version part of the next key; `None` at the end.
     next: Option<Vec<u8>>,
 }
@@ -39,12 +42,19 @@ pub struct HotCursor {
 impl HotCursor {
     /// Starts at the first row of these generations.
     pub fn new(scope: Scope, generations: Vec<Generation>, versions: Versions) -> Self {
-        Self { scope, generations, versions, not_before: None, next: Some(Vec::new()) }
+        Self { scope, generations, versions, not_before: None, last_id: i64::MAX, next: Some(Vec::new()) }
     }
 
     /// Leaves out rows whose newest version is older than this.
     pub fn not_before(mut self, oldest: CommitTs) -> Self {
         self.not_before = Some(oldest);
+        self
+    }
+
+    /// Reads only rows with these ids.
+    pub fn within(mut self, ids: RangeInclusive<i64>) -> Self {
+        self.last_id = *ids.end();
+        self.next = (!ids.is_empty()).then(|| id_bytes(RowId::stored(*ids.start())).to_vec());
         self
     }
 
@@ -54,6 +64,9 @@ impl HotCursor {
         let mut merge = Merge::seek(snapshot, self.scope, &self.generations, &from);
         let mut chunk = HotChunk::default();
         while let Some((source, key)) = merge.peek()? {
+            if key.id.get() > self.last_id {
+                break;
+            }
             if chunk.len() == rows_max {
                 self.next = Some(key.encode()[KEY_TAIL..].to_vec());
                 break;

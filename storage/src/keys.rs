@@ -114,7 +114,7 @@ impl RowKey {
     pub fn encode(&self) -> [u8; ROW_KEY_LEN] {
         let mut key = [0; ROW_KEY_LEN];
         key[..16].copy_from_slice(&generation_prefix(self.scope, self.generation));
-        key[16..24].copy_from_slice(&ordered(self.id.get()).to_be_bytes());
+        key[16..24].copy_from_slice(&id_bytes(self.id));
         key[24..].copy_from_slice(&(!ordered(self.updated.get())).to_be_bytes());
         key
     }
@@ -145,8 +145,13 @@ pub fn generation_prefix(scope: Scope, generation: Generation) -> [u8; 16] {
 pub fn row_prefix(scope: Scope, generation: Generation, id: RowId) -> [u8; 24] {
     let mut key = [0; 24];
     key[..16].copy_from_slice(&generation_prefix(scope, generation));
-    key[16..].copy_from_slice(&ordered(id.get()).to_be_bytes());
+    key[16..].copy_from_slice(&id_bytes(id));
     key
+}
+
+/// A row id as keys hold it.
+pub fn id_bytes(id: RowId) -> [u8; 8] {
+    ordered(id.get()).to_be_bytes()
 }
 
 /// The key of a delete-log entry.

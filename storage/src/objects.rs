@@ -109,7 +109,7 @@ impl Objects {
                 .await
             }
             None => {
-                self.reader.put(&Path::from(path), bytes.into()).await?;
+                self.reader.put(&object_path(path)?, bytes.into()).await?;
                 Ok(())
             }
         }
@@ -127,7 +127,7 @@ impl Objects {
             })
             .await;
         }
-        let paths = self.reader.list(Some(&Path::from(prefix))).map_ok(|object| object.location);
+        let paths = self.reader.list(Some(&object_path(prefix)?)).map_ok(|object| object.location);
         paths.try_for_each_concurrent(8, |path| async move { self.reader.delete(&path).await }).await?;
         Ok(())
     }
@@ -135,11 +135,17 @@ impl Objects {
     async fn upload(&self, scratch: &FsPath, path: &str) -> Result<()> {
         let what = format!("reading {}", scratch.display());
         let mut file = tokio::fs::File::open(scratch).await.map_err(StorageError::io(what.clone()))?;
-        let mut writer = BufWriter::new(Arc::clone(&self.reader), Path::from(path));
+        let mut writer = BufWriter::new(Arc::clone(&self.reader), object_path(path)?);
         tokio::io::copy(&mut file, &mut writer).await.map_err(StorageError::io(format!("uploading {path}")))?;
         writer.shutdown().await.map_err(StorageError::io(format!("uploading {path}")))?;
         tokio::fs::remove_file(scratch).await.map_err(StorageError::io(format!("removing {}", scratch.display())))
     }
+}
+
+/// A path of ours as the object store's. It is taken as it is: `Path::from` would encode the `~` of
+/// [`crate::paths::table_prefix_again`].
+pub fn object_path(path: &str) -> Result<Path> {
+    Path::parse(path).map_err(|e| StorageError::Damaged(format!("the path {path}: {e}")))
 }
 
 /// Runs file operations where they may block.
@@ -215,19 +221,19 @@ mod tests {
         let objects = Objects::open(None, dir.path()).unwrap();
         let (scratch, mut file) = objects.scratch_file("a").unwrap();
         file.write_all(b"rows").unwrap();
-        objects.put_file(&scratch, "app/t/shared/batch-0001.parquet").await.unwrap();
-        objects.put("app/t/shared/manifest.json", b"{}".to_vec()).await.unwrap();
-        objects.put("app/t/shared/manifest.json", b"{ }".to_vec()).await.unwrap();
+        objects.put_file(&scratch, "app/t~2/shared/batch-0001.parquet").await.unwrap();
+        objects.put("app/t~2/shared/manifest.json", b"{}".to_vec()).await.unwrap();
+        objects.put("app/t~2/shared/manifest.json", b"{ }".to_vec()).await.unwrap();
         let read = |path: &'static str| {
             let reader = Arc::clone(objects.reader());
-            async move { reader.get(&Path::from(path)).await?.bytes().await }
+            async move { reader.get(&object_path(path).unwrap()).await?.bytes().await }
         };
-        assert_eq!(read("app/t/shared/batch-0001.parquet").await.unwrap(), "rows");
-        assert_eq!(read("app/t/shared/manifest.json").await.unwrap(), "{ }");
+        assert_eq!(read("app/t~2/shared/batch-0001.parquet").await.unwrap(), "rows");
+        assert_eq!(read("app/t~2/shared/manifest.json").await.unwrap(), "{ }");
         assert!(!scratch.exists());
-        objects.remove_below("app/t").await.unwrap();
-        objects.remove_below("app/t").await.unwrap();
-        assert!(read("app/t/shared/manifest.json").await.is_err());
+        objects.remove_below("app/t~2").await.unwrap();
+        objects.remove_below("app/t~2").await.unwrap();
+        assert!(read("app/t~2/shared/manifest.json").await.is_err());
     }
 
     #[test]

@@ -137,7 +137,8 @@ impl SegmentWriter {
         }
         let metadata: ParquetMetaData = self.writer.finish()?;
         let bounds = column_bounds(&metadata, &self.schema);
-        let (size_bytes, checksum) = self.writer.inner_mut().finish().map_err(StorageError::io("writing a batch file"))?;
+        let (size_bytes, checksum) =
+            self.writer.inner_mut().finish().map_err(StorageError::io("writing a batch file"))?;
         Ok(Segment {
             row_count: self.ids.len() as u64,
             size_bytes,

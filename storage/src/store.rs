@@ -182,6 +182,16 @@ impl Store {
         Ok(())
     }
 
+    /// Waits until the store takes no more commits: it was closed, or a write failed and what is durable is unknown.
+    pub async fn ended(&self) {
+        self.committer.ended().await;
+    }
+
+    /// Whether the store takes no more commits.
+    pub fn has_ended(&self) -> bool {
+        self.committer.has_ended()
+    }
+
     /// Ends: what is queued is committed, then RocksDB is closed.
     pub async fn close(&self) {
         self.committer.stop().await;

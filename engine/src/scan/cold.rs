@@ -7,20 +7,23 @@ use std::sync::Arc;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetRowSelection};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use chrono::DateTime;
+use object_store::ObjectMeta;
 use roaring::RoaringBitmap;
+use seracdb_storage::objects::object_path;
 use seracdb_storage::records::BatchRecord;
 use seracdb_storage::snapshot::ScopeView;
 
-use super::{ScopeTable, file_field, position_field};
+use super::{ScopeTable, external, file_field, position_field};
 
 /// Where the engine registers the object store.
 pub(crate) const OBJECTS_URL: &str = "seracdb://objects/";
@@ -51,11 +54,10 @@ pub(super) fn scan(
         .with_enable_page_index(true)
         .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
 
-    let files: Vec<PartitionedFile> = view
-        .files
-        .iter()
-        .filter_map(|record| file(record, view.masks.get(&record.batch_number).map(|mask| &**mask), with_location))
-        .collect();
+    let mut files = Vec::with_capacity(view.files.len());
+    for record in view.files.iter() {
+        files.extend(file(record, view.masks.get(&record.batch_number).map(|mask| &**mask), with_location)?);
+    }
     let rows: u64 = view.files.iter().map(|record| record.row_count).sum();
     let masked: u64 = view.masks.values().map(|mask| mask.len()).sum();
     let width = table.located().fields().len() - if with_location { 0 } else { 2 };
@@ -73,18 +75,25 @@ pub(super) fn scan(
 }
 
 /// One file as DataFusion reads it; `None` when all of its rows are masked.
-fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool) -> Option<PartitionedFile> {
-    let mut file = PartitionedFile::new(record.file_path.clone(), record.size_bytes);
+fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool) -> DfResult<Option<PartitionedFile>> {
+    let mut file = PartitionedFile::new_from_meta(ObjectMeta {
+        location: object_path(&record.file_path).map_err(external)?,
+        // Files never change: the metadata cache is to hit whenever path and size are the same.
+        last_modified: DateTime::UNIX_EPOCH,
+        size: record.size_bytes,
+        e_tag: None,
+        version: None,
+    });
     if with_location {
         file = file.with_partition_values(vec![ScalarValue::UInt64(Some(record.batch_number.0))]);
     }
-    match mask {
+    Ok(match mask {
         None => Some(file),
         Some(mask) if mask.len() >= record.row_count => None,
         Some(mask) => {
             Some(file.with_extension(ParquetRowSelection::new(unmasked(mask, record.row_count as usize))))
         }
-    }
+    })
 }
 
 /// The rows that a mask leaves.

@@ -1,6 +1,7 @@
 //! The hot rows of a scope as a DataFusion scan.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatchOptions, UInt64Array};
@@ -55,7 +56,12 @@ struct Rows {
 
 impl HotRowsExec {
     /// `projection` counts on the located schema of the table.
-    pub(super) fn new(table: &ScopeTable, view: &ScopeView, projection: &[usize]) -> DfResult<Self> {
+    pub(super) fn new(
+        table: &ScopeTable,
+        view: &ScopeView,
+        projection: &[usize],
+        ids: RangeInclusive<i64>,
+    ) -> DfResult<Self> {
         let columns = table.table.schema();
         let user_count = columns.columns.len();
         let mut decoded = Vec::new();
@@ -70,7 +76,7 @@ impl HotRowsExec {
         let sources = projection.iter().map(|&column| source(column)).collect();
         let layout = RowLayout::new(columns.version, &columns.user_fields().into())
             .map_err(|e| external(StorageError::from(e)))?;
-        let mut cursor = HotCursor::new(table.scope, view.generations.clone(), Versions::Live);
+        let mut cursor = HotCursor::new(table.scope, view.generations.clone(), Versions::Live).within(ids);
         if let Some(oldest) = table.not_before {
             cursor = cursor.not_before(oldest);
         }
@@ -145,9 +151,7 @@ impl ExecutionPlan for HotRowsExec {
         let output = builder.tx();
         builder.spawn_blocking(move || {
             let mut cursor = rows.cursor.clone();
-            while let Some(chunk) =
-                rows.snapshot.hot_chunk(&mut cursor, chunk_rows).map_err(external)?
-            {
+            while let Some(chunk) = rows.snapshot.hot_chunk(&mut cursor, chunk_rows).map_err(external)? {
                 let timer = metrics.elapsed_compute().timer();
                 let batch = rows.batch(chunk);
                 timer.done();

@@ -10,6 +10,7 @@
 mod cold;
 
 mod hot;
+mod id_range;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use parquet::arrow::RowNumber;
@@ -91,16 +92,22 @@ impl TableProvider for ScopeTable {
         TableType::Base
     }
 
+    /// Filters are asked for to find the row ids they leave; DataFusion applies them all again.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let view = self.snapshot.scope(self.scope).map_err(external)?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let hot: Arc<dyn ExecutionPlan> = Arc::new(hot::HotRowsExec::new(self, &view, &projection)?);
+        let hot: Arc<dyn ExecutionPlan> =
+            Arc::new(hot::HotRowsExec::new(self, &view, &projection, id_range::of(filters))?);
         if view.files.is_empty() {
             return Ok(hot);
         }

@@ -13,54 +13,31 @@
 //! UNION ALL on sets and bags; the first query of a UNION, which names the columns, stays first. Arithmetic is left alone:
 //! `+` is not associative for floats nor where it overflows.
 
-use std::ops::ControlFlow;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, SetExpr, SetOperator, SetQuantifier, Value, Values};
 
-use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Query, SetExpr, SetOperator, SetQuantifier, Value, Values, VisitMut, VisitorMut,
-};
+/// Shorter chains stay as they are. A balanced tree of a million terms has a left spine of 20, so that none is taken for a
+/// chain again.
+const CHAIN_MIN: usize = 21;
 
-/// Balances every AND, OR, UNION and UNION ALL chain in this piece of a statement.
-pub(crate) fn balance<V: VisitMut>(piece: &mut V) {
-    let _ = piece.visit(&mut Balance);
-}
-
-struct Balance;
-
-impl VisitorMut for Balance {
-    type Break = ();
-
-    // Before the visitor goes down: it must not go down the chain.
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        let Expr::BinaryOp { left, op, .. } = expr else { return ControlFlow::Continue(()) };
-        let op = op.clone();
-        let is_chain = matches!(left.as_ref(), Expr::BinaryOp { op: inner, .. } if *inner == op);
-        if is_chain && matches!(op, BinaryOperator::And | BinaryOperator::Or) {
-            let terms = unchain_expr(take(expr), &op);
-            *expr = join(terms, &|left, right| Expr::BinaryOp {
-                left: Box::new(left),
-                op: op.clone(),
-                right: Box::new(right),
-            })
-            .unwrap_or_else(null);
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        balance_set(&mut query.body);
-        ControlFlow::Continue(())
+/// Balances the AND or OR chain that begins with this expression. To be called before anything goes down the chain.
+pub(crate) fn balance_expr(expr: &mut Expr) {
+    let Expr::BinaryOp { op, .. } = expr else { return };
+    let op = op.clone();
+    if matches!(op, BinaryOperator::And | BinaryOperator::Or) && spine(expr, &op) >= CHAIN_MIN {
+        let terms = unchain_expr(std::mem::replace(expr, null()), &op);
+        *expr =
+            join(terms, &|left, right| Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) })
+                .unwrap_or_else(null);
     }
 }
 
-fn balance_set(body: &mut SetExpr) {
+/// Balances the UNION and UNION ALL chains of a query's body.
+pub(crate) fn balance_set(body: &mut SetExpr) {
     // Down the left spine, run by run: `a UNION ALL b UNION ALL c EXCEPT d` has a run below the EXCEPT.
     let mut body = body;
-    loop {
-        let SetExpr::SetOperation { left, op, set_quantifier, .. } = body else { return };
+    while let SetExpr::SetOperation { op, set_quantifier, .. } = body {
         let (op, quantifier) = (*op, *set_quantifier);
-        let is_chain = matches!(left.as_ref(), SetExpr::SetOperation { op: inner, set_quantifier: q, .. }
-            if *inner == op && *q == quantifier);
-        if is_chain && op == SetOperator::Union && is_associative(quantifier) {
+        if op == SetOperator::Union && is_associative(quantifier) && set_spine(body, op, quantifier) >= CHAIN_MIN {
             let terms = unchain_set(std::mem::replace(body, empty_set()), op, quantifier);
             *body = join(terms, &|left, right| SetExpr::SetOperation {
                 left: Box::new(left),
@@ -73,6 +50,30 @@ fn balance_set(body: &mut SetExpr) {
         let SetExpr::SetOperation { left, .. } = body else { return };
         body = left;
     }
+}
+
+/// Operators `op` down the left side.
+fn spine(mut expr: &Expr, op: &BinaryOperator) -> usize {
+    let mut length = 0;
+    while let Expr::BinaryOp { left, op: inner, .. } = expr
+        && inner == op
+    {
+        length += 1;
+        expr = left;
+    }
+    length
+}
+
+fn set_spine(mut body: &SetExpr, op: SetOperator, quantifier: SetQuantifier) -> usize {
+    let mut length = 0;
+    while let SetExpr::SetOperation { left, op: inner, set_quantifier, .. } = body
+        && *inner == op
+        && *set_quantifier == quantifier
+    {
+        length += 1;
+        body = left;
+    }
+    length
 }
 
 fn is_associative(quantifier: SetQuantifier) -> bool {
@@ -132,10 +133,6 @@ fn join<T>(mut terms: Vec<T>, pair: &impl Fn(T, T) -> T) -> Option<T> {
     terms.pop()
 }
 
-fn take(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, null())
-}
-
 fn null() -> Expr {
     Expr::value(Value::Null)
 }
@@ -146,13 +143,13 @@ fn empty_set() -> SetExpr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::sql::dialect::SeracDialect;
+    use crate::sql::limits::{self, Limits};
     use datafusion::sql::sqlparser::parser::Parser;
 
-    fn balanced(sql: &str) -> String {
+    fn balanced(sql: &str, limits: &Limits) -> String {
         let mut statements = Parser::parse_sql(&SeracDialect, sql).unwrap();
-        balance(&mut statements);
+        limits::fit(&mut statements, limits).unwrap();
         statements[0].to_string()
     }
 
@@ -167,16 +164,19 @@ mod tests {
             "SELECT * FROM (SELECT 1 UNION SELECT 2 UNION SELECT 3) AS q WHERE a OR b OR c OR (d AND e AND f)",
         ] {
             // The AST prints a chain without parentheses whatever its shape.
-            assert_eq!(balanced(sql), sql);
+            assert_eq!(balanced(sql, &Limits::default()), sql);
         }
     }
 
     #[test]
     fn chains_become_shallow() {
-        let sql = format!("SELECT * FROM t WHERE a = 0{}", " OR a = 1".repeat(1000));
-        let mut statements = Parser::parse_sql(&SeracDialect, &sql).unwrap();
-        balance(&mut statements);
-        let limits = super::super::limits::Limits { depth_max: 14, ..Default::default() };
-        super::super::limits::check(&statements, &limits).unwrap();
+        let limits = Limits { depth_max: 24, ..Limits::default() };
+        for sql in [
+            format!("SELECT * FROM t WHERE a = 0{}", " OR a = 1".repeat(1000)),
+            format!("SELECT * FROM t WHERE a = 0{}", " AND (a = 1)".repeat(500)),
+            format!("SELECT 1{}", " UNION ALL SELECT 2".repeat(1000)),
+        ] {
+            assert_eq!(balanced(&sql, &limits), sql);
+        }
     }
 }

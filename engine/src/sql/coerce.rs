@@ -25,7 +25,10 @@ pub(crate) fn insert_projection(
     check_count(given.len(), targets, insert, "the query gives").map_err(|error| {
         // INSERT INTO a SELECT * FROM b: the commonest way to get here.
         match given.iter().any(|field| system_columns::is_system_column(field.name())) {
-            true => EngineError { message: format!("{}: SELECT * gives system columns too; list the columns", error.message), ..error },
+            true => EngineError {
+                message: format!("{}: SELECT * gives system columns too; list the columns", error.message),
+                ..error
+            },
             false => error,
         }
     })?;
@@ -84,7 +87,8 @@ pub(crate) fn bind_value(value: ScalarValue, declared: &DataType, what: &str) ->
     if value.is_null() {
         return null(declared);
     }
-    let mismatch = || EngineError::invalid(format!("{what} is of type {declared}, but the bound value is of type {given}"));
+    let mismatch =
+        || EngineError::invalid(format!("{what} is of type {declared}, but the bound value is of type {given}"));
     if !can_cast_types(&given, declared) {
         return Err(mismatch());
     }
@@ -92,7 +96,10 @@ pub(crate) fn bind_value(value: ScalarValue, declared: &DataType, what: &str) ->
         let cause = from_datafusion(e, &[]);
         EngineError::invalid(format!("{what} is of type {declared}: {}", cause.message))
     })?;
-    if declared.is_integer() && (given.is_floating() || given.is_decimal()) && cast.cast_to(&given).ok() != Some(value.clone()) {
+    if declared.is_integer()
+        && (given.is_floating() || given.is_decimal())
+        && cast.cast_to(&given).ok() != Some(value.clone())
+    {
         return Err(EngineError::invalid(format!("{what} is of type {declared}: {value} is not an integer")));
     }
     Ok(cast)
@@ -109,7 +116,9 @@ pub(crate) fn bind_column(
         return Ok(Arc::clone(column));
     }
     if !can_cast_types(given, declared) {
-        return Err(EngineError::invalid(format!("{what} is of type {declared}, but the bound values are of type {given}")));
+        return Err(EngineError::invalid(format!(
+            "{what} is of type {declared}, but the bound values are of type {given}"
+        )));
     }
     let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
     let cast = |from: &Arc<dyn arrow::array::Array>, to: &DataType| {
@@ -119,8 +128,13 @@ pub(crate) fn bind_column(
         })
     };
     let bound = cast(column, declared)?;
-    if declared.is_integer() && (given.is_floating() || given.is_decimal()) && cast(&bound, given)?.as_ref() != column.as_ref() {
-        return Err(EngineError::invalid(format!("{what} is of type {declared}, but not all bound values are integers")));
+    if declared.is_integer()
+        && (given.is_floating() || given.is_decimal())
+        && cast(&bound, given)?.as_ref() != column.as_ref()
+    {
+        return Err(EngineError::invalid(format!(
+            "{what} is of type {declared}, but not all bound values are integers"
+        )));
     }
     Ok(bound)
 }

@@ -126,7 +126,9 @@ fn create_user(reader: &mut Reader<'_>) -> Result<Statement> {
         }
     }
     let Some(password) = password else {
-        return Err(EngineError::invalid("CREATE USER needs a password: CREATE USER name WITH PASSWORD '…' [ROLE role]"));
+        return Err(EngineError::invalid(
+            "CREATE USER needs a password: CREATE USER name WITH PASSWORD '…' [ROLE role]",
+        ));
     };
     Ok(Statement::CreateUser { name, password, role: role.unwrap_or(Role::User) })
 }
@@ -213,7 +215,9 @@ fn options(options: Vec<SqlOption>) -> Result<BTreeMap<String, String>> {
         };
         let key = key.value.to_lowercase();
         let Some(text) = option_text(&value) else {
-            return Err(EngineError::invalid(format!("WITH ({key} = {value}): write a number, a word or a text in quotes")));
+            return Err(EngineError::invalid(format!(
+                "WITH ({key} = {value}): write a number, a word or a text in quotes"
+            )));
         };
         if map.insert(key.clone(), text).is_some() {
             return Err(EngineError::invalid(format!("WITH gives '{key}' twice")));

@@ -10,11 +10,11 @@
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor,
     TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
 };
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use seracdb_storage::system_columns;
 
 use super::insert::exact_decimal;
@@ -26,7 +26,11 @@ use crate::error::{EngineError, Result};
 
 /// The rows an UPDATE changes, as they will be: location columns, `_id`, `_updated`, all user columns in order.
 /// [`super::coerce::conform`] casts them to the columns' types.
-pub(crate) fn update_query(update: &Update, user_columns: &[(String, DataType)], location_columns: &[&str]) -> Result<Query> {
+pub(crate) fn update_query(
+    update: &Update,
+    user_columns: &[(String, DataType)],
+    location_columns: &[&str],
+) -> Result<Query> {
     for (column, value) in &update.assignments {
         require_column(column, user_columns, &update.table)?;
         refuse_unnest(value, "SET")?;
@@ -100,7 +104,11 @@ impl Source<'_> {
             sample: None,
             index_hints: vec![],
         };
-        query(SetExpr::Select(Box::new(select(projection, vec![TableWithJoins { relation, joins: vec![] }], selection))))
+        query(SetExpr::Select(Box::new(select(
+            projection,
+            vec![TableWithJoins { relation, joins: vec![] }],
+            selection,
+        ))))
     }
 }
 

@@ -56,7 +56,9 @@ fn from_shared(error: &DataFusionError, hidden: &[&str]) -> EngineError {
     let root = error.find_root();
     let source = root.source().and_then(|source| source.downcast_ref::<EngineError>());
     match (root, source) {
-        (DataFusionError::External(inner), _) if inner.is::<EngineError>() => copied(inner.downcast_ref::<EngineError>()),
+        (DataFusionError::External(inner), _) if inner.is::<EngineError>() => {
+            copied(inner.downcast_ref::<EngineError>())
+        }
         (_, Some(ours)) => copied(Some(ours)),
         (DataFusionError::ArrowError(arrow, _), _) => plain_arrow(arrow),
         _ => plain(root, hidden),
@@ -74,6 +76,12 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
     let new = |kind, text: &str| EngineError::new(kind, tidy(text));
     match error {
         DataFusionError::SchemaError(error, _) => from_schema_error(error, hidden),
+        // Our own columns of an UPDATE's SELECT are what an aggregate in SET clashes with.
+        DataFusionError::Plan(text)
+            if hidden.iter().any(|column| text.contains(column)) && text.contains("aggregate") =>
+        {
+            new(ErrorKind::InvalidArgument, "aggregate functions are not allowed in SET: write a subquery")
+        }
         DataFusionError::Plan(text) if is_unknown_table(text) => new(ErrorKind::NotFound, text),
         DataFusionError::Plan(text) | DataFusionError::Configuration(text) | DataFusionError::Execution(text) => {
             new(ErrorKind::InvalidArgument, text)
@@ -87,11 +95,14 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
             &format!("the query needs more memory than query_memory_max allows: {text}"),
         ),
         DataFusionError::ArrowError(error, _) => plain_arrow(error),
-        DataFusionError::ExecutionJoin(join) if join.is_cancelled() => new(ErrorKind::Cancelled, "the query was cancelled"),
-        // The text may hold file names and hosts: the log has it, the client only what to do.
-        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
-            new(ErrorKind::Unavailable, "a stored file could not be read or written: the server's log has the cause; try again")
+        DataFusionError::ExecutionJoin(join) if join.is_cancelled() => {
+            new(ErrorKind::Cancelled, "the query was cancelled")
         }
+        // The text may hold file names and hosts: the log has it, the client only what to do.
+        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => new(
+            ErrorKind::Unavailable,
+            "a stored file could not be read or written: the server's log has the cause; try again",
+        ),
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text),
         other => new(ErrorKind::Internal, &other.to_string()),
     }
@@ -120,7 +131,9 @@ fn plain_arrow(error: &ArrowError) -> EngineError {
 
 fn from_schema_error(error: &SchemaError, hidden: &[&str]) -> EngineError {
     match error {
-        SchemaError::FieldNotFound { field, valid_fields } => EngineError::invalid(unknown_column(field, valid_fields, hidden)),
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            EngineError::invalid(unknown_column(field, valid_fields, hidden))
+        }
         SchemaError::AmbiguousReference { field } => EngineError::invalid(format!(
             "column '{}' is in more than one table: write table.{}",
             field.name, field.name
@@ -163,14 +176,13 @@ fn tidy(text: &str) -> String {
         "External error: ",
         "Error during planning: ",
         "Execution error: ",
-        "Optimizer rule ",
         "Cast error: ",
         "Compute error: ",
         "Parser error: ",
         "Invalid argument error: ",
         "sql parser error: ",
     ];
-    while let Some(rest) = prefixes.iter().filter(|p| !p.starts_with("Optimizer")).find_map(|p| text.strip_prefix(p)) {
+    while let Some(rest) = prefixes.iter().find_map(|p| text.strip_prefix(p)) {
         text = rest;
     }
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")

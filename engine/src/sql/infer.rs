@@ -133,10 +133,8 @@ fn look_function<F: UDFCoercionExt>(found: &mut Found, args: &[Expr], function: 
         return;
     }
     // The types the arguments would be cast to, had they none of their own.
-    let fields: Option<Vec<FieldRef>> = args
-        .iter()
-        .map(|arg| Some(Field::new("arg", arg.get_type(schema).ok()?, true).into()))
-        .collect();
+    let fields: Option<Vec<FieldRef>> =
+        args.iter().map(|arg| Some(Field::new("arg", arg.get_type(schema).ok()?, true).into())).collect();
     let Some(coerced) = fields.and_then(|fields| fields_with_udf(&fields, function).ok()) else { return };
     for (arg, field) in args.iter().zip(coerced) {
         note(found, arg, Some(field.data_type().clone()));

@@ -7,11 +7,14 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Parens, Query, SetExpr, UnaryOperator, Value, ValueWithSpan, Values, Visit, Visitor,
+    Expr, Parens, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, UnaryOperator, Value, ValueWithSpan, Values,
+    Visit, Visitor,
 };
 
-use super::dml::{query, require_column};
+use super::balance::balance_set;
+use super::dml::{query, require_column, select};
 use super::errors::from_datafusion;
+use super::names::quoted;
 use super::params::placeholder_number;
 use super::statement::{Insert, InsertSource};
 use crate::error::{EngineError, Result};
@@ -39,9 +42,7 @@ pub(crate) fn insert_plan(insert: &Insert, user_columns: &[(String, DataType)]) 
             .collect::<Result<Vec<_>>>()?,
     };
     match &insert.source {
-        InsertSource::Query(source) => {
-            Ok(InsertPlan { query: source.as_ref().clone(), targets, values_schema: None })
-        }
+        InsertSource::Query(source) => Ok(InsertPlan { query: source.as_ref().clone(), targets, values_schema: None }),
         InsertSource::Defaults => {
             let rows = vec![vec![Expr::value(Value::Null)]];
             Ok(InsertPlan { query: values(rows), targets: vec![0], values_schema: None })
@@ -50,7 +51,7 @@ pub(crate) fn insert_plan(insert: &Insert, user_columns: &[(String, DataType)]) 
             for (i, row) in rows.iter().enumerate() {
                 check_count(row.len(), &targets, insert, &format!("row {} of VALUES has", i + 1))?;
             }
-            let schema = match has_values_inside(rows) {
+            let schema = match has_subquery(rows) {
                 true => None,
                 false => Some(values_schema(&targets, user_columns)?),
             };
@@ -58,7 +59,11 @@ pub(crate) fn insert_plan(insert: &Insert, user_columns: &[(String, DataType)]) 
             for row in &mut rows {
                 row.iter_mut().zip(&targets).for_each(|(value, &target)| exact_decimal(value, &user_columns[target].1));
             }
-            Ok(InsertPlan { query: values(rows), targets, values_schema: schema })
+            let query = match schema {
+                Some(_) => values(rows),
+                None => union_of_rows(rows),
+            };
+            Ok(InsertPlan { query, targets, values_schema: schema })
         }
     }
 }
@@ -131,8 +136,8 @@ fn values_schema(targets: &[usize], user_columns: &[(String, DataType)]) -> Resu
     Ok(Arc::new(schema))
 }
 
-/// The planner would take the schema for every VALUES there is, those in subqueries too.
-fn has_values_inside(rows: &[Vec<Expr>]) -> bool {
+/// DataFusion does not run subqueries inside VALUES, and would cast VALUES inside them to the table's columns.
+fn has_subquery(rows: &[Vec<Expr>]) -> bool {
     struct Find;
     impl Visitor for Find {
         type Break = ();
@@ -142,4 +147,24 @@ fn has_values_inside(rows: &[Vec<Expr>]) -> bool {
         }
     }
     rows.iter().flatten().any(|value| value.visit(&mut Find).is_break())
+}
+
+/// `SELECT … UNION ALL SELECT …`, which is `VALUES (…), (…)` with subqueries allowed.
+fn union_of_rows(rows: Vec<Vec<Expr>>) -> Query {
+    let selects = rows.into_iter().map(|row| {
+        let items = row.into_iter().enumerate();
+        let items =
+            items.map(|(i, expr)| SelectItem::ExprWithAlias { expr, alias: quoted(&format!("column{}", i + 1)) });
+        SetExpr::Select(Box::new(select(items.collect(), vec![], None)))
+    });
+    let union = selects.reduce(|left, right| SetExpr::SetOperation {
+        left: Box::new(left),
+        op: SetOperator::Union,
+        set_quantifier: SetQuantifier::All,
+        right: Box::new(right),
+    });
+    let no_rows = || SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![] });
+    let mut body = union.unwrap_or_else(no_rows);
+    balance_set(&mut body);
+    query(body)
 }

@@ -4,15 +4,19 @@
 //! stack ends the process. Three fences, each before the next could overflow:
 //! 1. [`Limits::chain_max`] and [`Limits::nesting_max`], counted on tokens, before there is a tree;
 //! 2. [`super::balance`] turns long AND, OR and UNION chains, which tools do write, into trees of logarithmic depth;
-//! 3. [`Limits::depth_max`], [`Limits::nodes_max`] and [`Limits::relations_max`], counted on the tree, before it is planned.
+//! 3. the others, counted on the tree while it is balanced, before it is planned.
 //!
-//! The defaults are for a thread with [`STACK_BYTES`] of stack and DataFusion's `recursive_protection`; the tests of
-//! [`super::params`] plan and run statements at each of them on such a thread.
+//! Measured with [`STACK_BYTES`] of stack, DataFusion's `recursive_protection` and an unoptimized build: sums and other
+//! chains plan and run at 2,400 levels (in quadratic time: 9 s), EXCEPT at 600 and not at 1,200; ORs, ANDs and UNIONs at
+//! 4,000. Subqueries in the expressions of one another double the optimizer's work each (20: 8 s), joins take cubic time
+//! (200: 7 s), and a WITH query is planned anew wherever it is named. `tests/deep.rs` goes to each limit.
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Query, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SetExpr, TableFactor, VisitMut, VisitorMut};
 
+use super::balance::{balance_expr, balance_set};
+use super::ctes::{Cte, Ctes};
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// The stack of a thread that parses and plans.
@@ -29,11 +33,15 @@ pub(crate) struct Limits {
     pub chain_max: usize,
     /// Parentheses, brackets, CASEs and `STRUCT<`s in one another.
     pub nesting_max: usize,
-    /// Levels of expressions and queries after balancing.
+    /// Levels of expressions and queries after balancing; also WITH queries that build on one another.
     pub depth_max: usize,
     /// Expressions and queries.
     pub nodes_max: usize,
-    /// Tables and subqueries in FROM, all together. Each join is a level of the plan.
+    /// Subqueries in the expressions of one another.
+    pub subqueries_max: usize,
+    /// Tables, subqueries and functions in one FROM.
+    pub joins_max: usize,
+    /// Tables and functions all together, those of a WITH query as often as it is named.
     pub relations_max: usize,
 }
 
@@ -42,35 +50,65 @@ impl Default for Limits {
         Self {
             statement_bytes_max: 16 << 20,
             tokens_max: 2_000_000,
-            chain_max: 20_000,
+            chain_max: 10_000,
             nesting_max: 64,
             depth_max: 500,
             nodes_max: 1_000_000,
-            relations_max: 4_000,
+            subqueries_max: 12,
+            joins_max: 100,
+            relations_max: 5_000,
         }
     }
 }
 
-/// Checks a parsed and balanced piece of a statement.
-pub(crate) fn check<V: Visit>(piece: &V, limits: &Limits) -> Result<()> {
-    let mut count = Count { limits, nodes: 0, depth: 0, relations: 0 };
-    match piece.visit(&mut count) {
+/// Balances a parsed piece of a statement and checks it.
+pub(crate) fn fit<V: VisitMut>(piece: &mut V, limits: &Limits) -> Result<()> {
+    let mut fit = Fit {
+        limits,
+        nodes: 0,
+        depth: 0,
+        expressions: vec![0],
+        set_depths: vec![],
+        sizes: vec![Size::default()],
+        ctes: Ctes::new(),
+    };
+    match piece.visit(&mut fit) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-struct Count<'a> {
+struct Fit<'a> {
     limits: &'a Limits,
     nodes: usize,
     depth: usize,
-    relations: usize,
+    /// For each query that is open, and outside of them: expressions that are open directly in it.
+    expressions: Vec<usize>,
+    /// Levels of set operations of each open query, which are not visited one by one.
+    set_depths: Vec<usize>,
+    /// Of each open query so far, and of what is outside of queries.
+    sizes: Vec<Size>,
+    ctes: Ctes<Size>,
 }
 
-impl Count<'_> {
-    fn enter(&mut self) -> ControlFlow<EngineError> {
+/// What a query is in a plan, where a WITH query stands wherever it is named.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    relations: usize,
+    /// Queries in one another.
+    levels: usize,
+}
+
+type Flow = ControlFlow<EngineError>;
+
+fn too_much(message: String) -> Flow {
+    ControlFlow::Break(EngineError::new(ErrorKind::ResourceExhausted, message))
+}
+
+impl Fit<'_> {
+    fn enter(&mut self, levels: usize) -> Flow {
         self.nodes += 1;
-        self.depth += 1;
+        self.depth += levels;
         if self.depth > self.limits.depth_max {
             return too_much(format!(
                 "the statement is too deep: more than {} expressions in one another; split it, or use IN (…) for many \
@@ -86,41 +124,111 @@ impl Count<'_> {
         }
         ControlFlow::Continue(())
     }
-}
 
-fn too_much(message: String) -> ControlFlow<EngineError> {
-    ControlFlow::Break(EngineError::new(ErrorKind::ResourceExhausted, message))
-}
-
-impl Visitor for Count<'_> {
-    type Break = EngineError;
-
-    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<EngineError> {
-        self.enter()
-    }
-
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<EngineError> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<EngineError> {
-        self.enter()
-    }
-
-    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<EngineError> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<EngineError> {
-        self.relations += 1;
-        if self.relations > self.limits.relations_max {
+    /// This is now a part of the innermost open query.
+    fn add(&mut self, part: Size) -> Flow {
+        let Some(here) = self.sizes.last_mut() else { return ControlFlow::Continue(()) };
+        here.relations = here.relations.saturating_add(part.relations);
+        here.levels = here.levels.max(part.levels);
+        if here.relations > self.limits.relations_max {
             return too_much(format!(
-                "the statement is too big: more than {} tables and subqueries; split it",
+                "the statement is too big: more than {} tables, counting those of a WITH query as often as it is named; \
+                 split it",
                 self.limits.relations_max
+            ));
+        }
+        if here.levels > self.limits.depth_max {
+            return too_much(format!(
+                "the statement is too deep: more than {} WITH queries that build on one another; split it",
+                self.limits.depth_max
             ));
         }
         ControlFlow::Continue(())
     }
+}
+
+impl VisitorMut for Fit<'_> {
+    type Break = EngineError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
+        balance_set(&mut query.body);
+        let set_depth = set_depth(&query.body);
+        // A level of EXCEPT or INTERSECT is a join in the plan: it counts twice.
+        self.enter(1 + 2 * set_depth)?;
+        self.set_depths.push(set_depth);
+        self.expressions.push(0);
+        // The last one is this query's own.
+        let inside = self.expressions.iter().rev().skip(1).filter(|open| **open > 0).count();
+        if inside > self.limits.subqueries_max {
+            return too_much(format!(
+                "the statement is too deep: more than {} subqueries in the expressions of one another; use joins or WITH",
+                self.limits.subqueries_max
+            ));
+        }
+        self.ctes.enter(query);
+        self.sizes.push(Size::default());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> Flow {
+        self.depth -= 1 + 2 * self.set_depths.pop().unwrap_or(0);
+        self.expressions.pop();
+        let mut size = self.sizes.pop().unwrap_or_default();
+        size.levels += 1;
+        match self.ctes.leave(size) {
+            Some(size) => self.add(size),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        balance_expr(expr);
+        self.expressions.iter_mut().last().into_iter().for_each(|open| *open += 1);
+        self.enter(1)
+    }
+
+    fn post_visit_expr(&mut self, _: &mut Expr) -> Flow {
+        self.depth -= 1;
+        self.expressions.iter_mut().last().into_iter().for_each(|open| *open -= 1);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        let joins = select.from.iter().map(|table| 1 + table.joins.len()).sum::<usize>();
+        if joins > self.limits.joins_max {
+            return too_much(format!(
+                "the statement is too big: more than {} tables in one FROM; join some of them in a subquery",
+                self.limits.joins_max
+            ));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
+        let one = Size { relations: 1, levels: 0 };
+        let part = match factor {
+            TableFactor::Table { name, .. } => match self.ctes.find(name) {
+                Some(Cte::Known(size)) => Size { relations: size.relations.max(1), ..*size },
+                Some(Cte::Recursive) | None => one,
+            },
+            // What is in it is counted by itself.
+            TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } => Size::default(),
+            _ => one,
+        };
+        self.add(part)
+    }
+}
+
+/// Levels of set operations, parenthesized ones not included. Without recursion: this is what bounds it.
+fn set_depth(body: &SetExpr) -> usize {
+    let mut deepest = 0;
+    let mut open = vec![(body, 0)];
+    while let Some((body, depth)) = open.pop() {
+        deepest = deepest.max(depth);
+        if let SetExpr::SetOperation { left, right, .. } = body {
+            open.push((left, depth + 1));
+            open.push((right, depth + 1));
+        }
+    }
+    deepest
 }

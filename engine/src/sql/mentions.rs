@@ -22,7 +22,8 @@ pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
             InsertSource::Defaults => false,
         },
         Statement::Update(update) => {
-            update.assignments.iter().any(|(_, value)| find(&|f| value.visit(f))) || find(&|f| update.selection.visit(f))
+            update.assignments.iter().any(|(_, value)| find(&|f| value.visit(f)))
+                || find(&|f| update.selection.visit(f))
         }
         Statement::Delete(delete) => find(&|f| delete.selection.visit(f)),
         _ => false,

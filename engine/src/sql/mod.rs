@@ -1,7 +1,7 @@
 //! SQL text to statements, and statements to what DataFusion plans.
 //!
-//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`ddl`], [`settings`]: an allow-list by
-//! construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards settled ([`dml`],
+//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`settings`]: an allow-list
+//! by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards settled ([`dml`],
 //! [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`infer`], [`planner`]) → values cast to their
 //! columns ([`coerce`]).
 //!
@@ -9,6 +9,7 @@
 
 mod balance;
 pub(crate) mod coerce;
+mod ctes;
 mod ddl;
 mod dialect;
 pub(crate) mod dml;
@@ -30,6 +31,7 @@ mod tokens;
 pub(crate) mod types;
 mod validate;
 pub(crate) mod wildcards;
+mod writes;
 
 pub(crate) use limits::Limits;
 pub(crate) use names::TableName;

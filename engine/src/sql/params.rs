@@ -10,7 +10,9 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, SelectItem, SetExpr, Value, ValueWithSpan, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, LimitClause, Query, SelectItem, SetExpr, Value, ValueWithSpan, Visit, Visitor,
+};
 
 use super::coerce::bind_value;
 use super::infer::infer;
@@ -112,11 +114,7 @@ pub(crate) fn bind(typed: &Typed, values: Vec<ScalarValue>) -> Result<LogicalPla
         .enumerate()
         .map(|(i, (value, declared))| bind_value(value, declared, &format!("parameter ${}", i + 1)))
         .collect::<Result<Vec<_>>>()?;
-    typed
-        .plan
-        .clone()
-        .with_param_values(ParamValues::from(values))
-        .map_err(|e| super::errors::from_datafusion(e, &[]))
+    typed.plan.clone().with_param_values(ParamValues::from(values)).map_err(|e| super::errors::from_datafusion(e, &[]))
 }
 
 /// The number of an expression that is a parameter, in parentheses or not.

@@ -166,7 +166,9 @@ fn apply(options: &mut ExplainOptions, option: &UtilityOption) -> Result<()> {
         ("verbose", Some(on), _) => options.verbose = on,
         ("format", _, Some(text)) => options.format = Some(format_name(&text)?),
         _ => {
-            return Err(EngineError::invalid(format!("EXPLAIN ({option}): the options are ANALYZE, VERBOSE and FORMAT name")));
+            return Err(EngineError::invalid(format!(
+                "EXPLAIN ({option}): the options are ANALYZE, VERBOSE and FORMAT name"
+            )));
         }
     }
     Ok(())
@@ -179,8 +181,8 @@ fn format_name(name: &str) -> Result<String> {
         "tree" => Ok("tree".into()),
         "pgjson" | "json" => Ok("pgjson".into()),
         "graphviz" => Ok("graphviz".into()),
-        other => Err(EngineError::invalid(format!(
-            "unknown EXPLAIN format '{other}': use indent, tree, pgjson or graphviz"
-        ))),
+        other => {
+            Err(EngineError::invalid(format!("unknown EXPLAIN format '{other}': use indent, tree, pgjson or graphviz")))
+        }
     }
 }

@@ -85,6 +85,12 @@ fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<()> {
     Ok(())
 }
 
+/// A level of a set operation takes about three times the stack of an operator.
+const SET_WEIGHT: usize = 3;
+
+/// Hundreds of subscripts in a row are enough.
+const BRACKET_WEIGHT: usize = 20;
+
 /// What opened a level and closes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -118,6 +124,10 @@ fn check_depth(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
     let mut last = Keyword::NoKeyword;
     for token in tokens {
         depth.take(&token.token, last);
+        if last == Keyword::INTERVAL && keyword(&token.token) == Keyword::INTERVAL {
+            // The parser would go down one by one without a bound.
+            return Err(syntax_error(token.span.start, "INTERVAL after INTERVAL: write INTERVAL '1 day'"));
+        }
         last = keyword(&token.token);
         let too_deep = |what: String| {
             let place = token.span.start;
@@ -144,8 +154,8 @@ impl Depth {
     fn take(&mut self, token: &Token, last: Keyword) {
         match token {
             Token::LParen | Token::LBracket | Token::LBrace => {
-                // Subscripts and calls chain too: a[1][2].
-                self.operator();
+                // Subscripts and array types chain too: a[1][2], INT[][]. The parser's types recurse without bounds.
+                self.operators(if *token == Token::LBracket { BRACKET_WEIGHT } else { 1 });
                 self.open(Kind::Parenthesis);
             }
             Token::RParen | Token::RBracket | Token::RBrace => self.close(Kind::Parenthesis),
@@ -164,8 +174,8 @@ impl Depth {
                 Keyword::END if self.is_in(Kind::Case) => self.close(Kind::Case),
                 Keyword::WHEN | Keyword::THEN | Keyword::ELSE if self.is_in(Kind::Case) => self.end_chain(),
                 Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::MINUS => {
-                    self.operators += 1;
-                    self.levels.iter_mut().last().into_iter().for_each(|top| top.set_operators += 1);
+                    self.operators += SET_WEIGHT;
+                    self.levels.iter_mut().last().into_iter().for_each(|top| top.set_operators += SET_WEIGHT);
                 }
                 keyword if is_operator_word(keyword) => self.operator(),
                 _ => {}
@@ -194,8 +204,12 @@ impl Depth {
     }
 
     fn operator(&mut self) {
-        self.operators += 1;
-        self.levels.iter_mut().last().into_iter().for_each(|top| top.operators += 1);
+        self.operators(1);
+    }
+
+    fn operators(&mut self, weight: usize) {
+        self.operators += weight;
+        self.levels.iter_mut().last().into_iter().for_each(|top| top.operators += weight);
     }
 
     fn end_chain(&mut self) {
@@ -296,6 +310,7 @@ mod tests {
             ("SELECT $99999999999999999999999", "go from $1"),
             ("SELECT $name", "$name is not a parameter"),
             ("SELECT ?1", "?1 is not a parameter"),
+            ("SELECT INTERVAL INTERVAL '1 day'", "INTERVAL after INTERVAL"),
         ] {
             let error = placeholders(sql).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidArgument);
@@ -324,10 +339,10 @@ mod tests {
         for sql in [
             format!("SELECT 1{}", many(" + 1", 101)),
             format!("SELECT 1{}", many(" IS NULL", 101)),
-            format!("SELECT a{}", many("[1]", 101)),
+            format!("SELECT a{}", many("[1]", 6)),
             format!("SELECT a{}", many("::int", 101)),
             format!("SELECT {}1", many("- ", 101)),
-            format!("SELECT 1, 2{}", many(" UNION SELECT 1, 2", 101)),
+            format!("SELECT 1, 2{}", many(" UNION SELECT 1, 2", 34)),
             format!("SELECT 1{} + 1", many(" + CASE WHEN a THEN b END", 101)),
             format!("SELECT {}1", many("f(1, 2 + ", 60)),
             format!("SELECT {}1", many("CASE WHEN a THEN ", 101)),
@@ -341,7 +356,8 @@ mod tests {
     fn nesting_is_bounded() {
         let limits = Limits { nesting_max: 10, ..Limits::default() };
         let nested = |open: &str, n: usize, close: &str| format!("SELECT {}1{}", open.repeat(n), close.repeat(n));
-        for (open, close) in [("(", ")"), ("f(", ")"), ("[", "]"), ("CASE WHEN a THEN ", " END"), ("a::STRUCT<x ", ">")] {
+        for (open, close) in [("(", ")"), ("f(", ")"), ("[", "]"), ("CASE WHEN a THEN ", " END"), ("a::STRUCT<x ", ">")]
+        {
             tokenize(&nested(open, 10, close), &limits).unwrap_or_else(|e| panic!("{open}: {}", e.message));
             tokenize(&nested(open, 11, close), &limits).unwrap_err();
         }

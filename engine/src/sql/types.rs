@@ -18,7 +18,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, TimeUnit};
-use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, StructField, TimezoneInfo};
+use datafusion::sql::sqlparser::ast::{
+    ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, StructField, TimezoneInfo,
+};
 use seracdb_storage::system_columns;
 
 use super::names::fold;
@@ -30,10 +32,13 @@ const DEPTH_MAX: usize = 64;
 
 /// The Arrow type of a SQL type, one that can be stored.
 pub(crate) fn column_type(sql: &SqlType) -> Result<DataType> {
-    storable(&arrow_type(sql)?)
+    storable(&arrow_type(sql, 0)?)
 }
 
-fn arrow_type(sql: &SqlType) -> Result<DataType> {
+fn arrow_type(sql: &SqlType, depth: usize) -> Result<DataType> {
+    if depth > DEPTH_MAX {
+        return Err(too_deep());
+    }
     Ok(match sql {
         SqlType::Boolean | SqlType::Bool => DataType::Boolean,
         SqlType::TinyInt(_) => DataType::Int8,
@@ -41,7 +46,9 @@ fn arrow_type(sql: &SqlType) -> Result<DataType> {
         SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) | SqlType::Int32 => DataType::Int32,
         SqlType::BigInt(_) | SqlType::Int8(_) | SqlType::Int64 => DataType::Int64,
         SqlType::TinyIntUnsigned(_) | SqlType::UTinyInt | SqlType::UInt8 => DataType::UInt8,
-        SqlType::SmallIntUnsigned(_) | SqlType::Int2Unsigned(_) | SqlType::USmallInt | SqlType::UInt16 => DataType::UInt16,
+        SqlType::SmallIntUnsigned(_) | SqlType::Int2Unsigned(_) | SqlType::USmallInt | SqlType::UInt16 => {
+            DataType::UInt16
+        }
         SqlType::IntUnsigned(_) | SqlType::IntegerUnsigned(_) | SqlType::Int4Unsigned(_) | SqlType::UInt32 => {
             DataType::UInt32
         }
@@ -55,7 +62,9 @@ fn arrow_type(sql: &SqlType) -> Result<DataType> {
         | SqlType::Float64 => DataType::Float64,
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => decimal(info)?,
         SqlType::Text | SqlType::Uuid | SqlType::String(_) => DataType::Utf8,
-        SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::CharVarying(_) | SqlType::Nvarchar(_) => DataType::Utf8,
+        SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::CharVarying(_) | SqlType::Nvarchar(_) => {
+            DataType::Utf8
+        }
         SqlType::Char(_) | SqlType::Character(_) => DataType::Utf8,
         SqlType::Bytea | SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) | SqlType::Bytes(_) => {
             DataType::Binary
@@ -70,14 +79,16 @@ fn arrow_type(sql: &SqlType) -> Result<DataType> {
             let zone = matches!(zone, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone).then(|| "UTC".into());
             DataType::Timestamp(time_unit(*digits, sql)?, zone)
         }
-        SqlType::TimestampNtz(digits) | SqlType::Datetime(digits) => DataType::Timestamp(time_unit(*digits, sql)?, None),
+        SqlType::TimestampNtz(digits) | SqlType::Datetime(digits) => {
+            DataType::Timestamp(time_unit(*digits, sql)?, None)
+        }
         SqlType::Interval { .. } => DataType::Interval(IntervalUnit::MonthDayNano),
         SqlType::Array(ArrayElemTypeDef::AngleBracket(element))
         | SqlType::Array(ArrayElemTypeDef::SquareBracket(element, _))
         | SqlType::Array(ArrayElemTypeDef::Parenthesis(element)) => {
-            DataType::List(Arc::new(Field::new_list_field(arrow_type(element)?, true)))
+            DataType::List(Arc::new(Field::new_list_field(arrow_type(element, depth + 1)?, true)))
         }
-        SqlType::Struct(fields, _) => struct_type(fields)?,
+        SqlType::Struct(fields, _) => struct_type(fields, depth + 1)?,
         SqlType::Custom(name, _) if is_serial(&name.to_string()) => {
             return Err(super::parse::comes_later(&format!(
                 "type {name} ({} numbers every row anyway)",
@@ -90,7 +101,10 @@ fn arrow_type(sql: &SqlType) -> Result<DataType> {
 }
 
 fn is_serial(name: &str) -> bool {
-    matches!(name.to_ascii_lowercase().as_str(), "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2")
+    matches!(
+        name.to_ascii_lowercase().as_str(),
+        "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2"
+    )
 }
 
 fn decimal(info: &ExactNumberInfo) -> Result<DataType> {
@@ -118,17 +132,21 @@ fn time_unit(digits: Option<u64>, sql: &SqlType) -> Result<TimeUnit> {
     })
 }
 
+fn too_deep() -> EngineError {
+    EngineError::invalid(format!("a type nested more than {DEPTH_MAX} levels deep cannot be stored"))
+}
+
 fn too_fine(sql: &SqlType) -> EngineError {
     EngineError::invalid(format!("{sql}: the precision goes from 0 to 9"))
 }
 
-fn struct_type(fields: &[StructField]) -> Result<DataType> {
+fn struct_type(fields: &[StructField], depth: usize) -> Result<DataType> {
     let fields = fields
         .iter()
         .enumerate()
         .map(|(i, field)| {
             let name = field.field_name.as_ref().map_or_else(|| format!("c{i}"), fold);
-            Ok(Field::new(name, arrow_type(&field.field_type)?, true))
+            Ok(Field::new(name, arrow_type(&field.field_type, depth)?, true))
         })
         .collect::<Result<Fields>>()?;
     Ok(DataType::Struct(fields))
@@ -143,7 +161,7 @@ pub(crate) fn storable(data_type: &DataType) -> Result<DataType> {
 
 fn storable_at(data_type: &DataType, depth: usize) -> Result<DataType> {
     if depth > DEPTH_MAX {
-        return Err(EngineError::invalid(format!("a type nested more than {DEPTH_MAX} levels deep cannot be stored")));
+        return Err(too_deep());
     }
     let element = |field: &FieldRef| -> Result<FieldRef> {
         let inner = storable_at(field.data_type(), depth + 1)?;
@@ -191,7 +209,9 @@ fn storable_fields(fields: &Fields, depth: usize) -> Result<Fields> {
 
 fn not_storable(data_type: &DataType) -> EngineError {
     let what = match data_type {
-        DataType::Interval(_) => "a column of type INTERVAL (Parquet has none: store a number of seconds or days)".into(),
+        DataType::Interval(_) => {
+            "a column of type INTERVAL (Parquet has none: store a number of seconds or days)".into()
+        }
         DataType::Union(..) => "a column of a union type".into(),
         other => format!("a column of type {other}"),
     };

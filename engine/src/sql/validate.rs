@@ -6,14 +6,12 @@ use datafusion::sql::sqlparser::ast::{
     Fetch, GroupByExpr, LimitClause, Query, Select, SetExpr, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
-use super::balance::balance;
 use super::limits::{self, Limits};
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// Makes a parsed piece of a statement fit to be planned: balanced, within the limits, checked.
-pub(crate) fn admit<V: VisitMut + datafusion::sql::sqlparser::ast::Visit>(piece: &mut V, limits: &Limits) -> Result<()> {
-    balance(piece);
-    limits::check(piece, limits)?;
+pub(crate) fn admit<V: VisitMut>(piece: &mut V, limits: &Limits) -> Result<()> {
+    limits::fit(piece, limits)?;
     match piece.visit(&mut Admit) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
@@ -37,7 +35,10 @@ impl VisitorMut for Admit {
     type Break = EngineError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
-        refuse_if(!query.locks.is_empty(), "SELECT … FOR UPDATE or FOR SHARE (a commit is checked against others anyway)")?;
+        refuse_if(
+            !query.locks.is_empty(),
+            "SELECT … FOR UPDATE or FOR SHARE (a commit is checked against others anyway)",
+        )?;
         refuse_if(query.for_clause.is_some(), "FOR XML, JSON or BROWSE")?;
         refuse_if(query.settings.is_some(), "SETTINGS in a query")?;
         refuse_if(query.format_clause.is_some(), "FORMAT in a query")?;
@@ -73,13 +74,23 @@ impl VisitorMut for Admit {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
         match factor {
             TableFactor::Table {
-                with_hints, version, with_ordinality, partitions, json_path, sample, index_hints, ..
+                with_hints,
+                version,
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+                ..
             } => {
                 refuse_if(sample.is_some(), "TABLESAMPLE")?;
                 refuse_if(version.is_some(), "a table AS OF a time")?;
                 refuse_if(*with_ordinality, "WITH ORDINALITY")?;
                 let hinted = !with_hints.is_empty() || !index_hints.is_empty();
-                refuse_if(hinted || !partitions.is_empty() || json_path.is_some(), "a hint, partition or path on a table")
+                refuse_if(
+                    hinted || !partitions.is_empty() || json_path.is_some(),
+                    "a hint, partition or path on a table",
+                )
             }
             TableFactor::Derived { sample, .. } => refuse_if(sample.is_some(), "TABLESAMPLE"),
             TableFactor::Function { with_ordinality, .. } | TableFactor::UNNEST { with_ordinality, .. } => {
@@ -120,7 +131,9 @@ fn check_set(body: &SetExpr) -> Flow {
 fn fetch_to_limit(query: &mut Query, fetch: Fetch) -> Flow {
     refuse_if(fetch.with_ties, "FETCH … WITH TIES")?;
     refuse_if(fetch.percent, "FETCH … PERCENT")?;
-    let rows = fetch.quantity.unwrap_or_else(|| datafusion::sql::sqlparser::ast::Expr::value(Value::Number("1".into(), false)));
+    let rows = fetch
+        .quantity
+        .unwrap_or_else(|| datafusion::sql::sqlparser::ast::Expr::value(Value::Number("1".into(), false)));
     query.limit_clause = Some(match query.limit_clause.take() {
         None => LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by: vec![] },
         Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {

@@ -10,18 +10,19 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
     WildcardAdditionalOptions,
 };
 use seracdb_storage::system_columns;
 
+use super::ctes::Ctes;
 use super::names::{TableName, fold, quoted};
 use crate::error::{EngineError, Result};
 
 /// Makes every wildcard leave `_deleted` out. `has_deleted`: whether this table is there and has the column in its schema.
 pub(crate) fn leave_out_deleted(query: &mut Query, has_deleted: &dyn Fn(&TableName) -> bool) -> Result<()> {
-    match query.visit(&mut Rewrite { has_deleted, scopes: vec![] }) {
+    match query.visit(&mut Rewrite { has_deleted, ctes: Ctes::new() }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -29,41 +30,19 @@ pub(crate) fn leave_out_deleted(query: &mut Query, has_deleted: &dyn Fn(&TableNa
 
 struct Rewrite<'a> {
     has_deleted: &'a dyn Fn(&TableName) -> bool,
-    scopes: Vec<Scope>,
-}
-
-/// A query that is being visited, with the names its WITH gives.
-struct Scope {
-    ctes: Vec<String>,
-    /// How many of them are visible: a WITH query sees those before it, and with RECURSIVE itself.
-    visible: usize,
-    /// WITH queries visited so far. They come before everything else of the query.
-    visited: usize,
-    /// Whether this query is one of the WITH queries of the scope above.
-    is_cte: bool,
+    ctes: Ctes<()>,
 }
 
 impl VisitorMut for Rewrite<'_> {
     type Break = EngineError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
-        let is_cte = self.scopes.last().is_some_and(|above| above.visited < above.ctes.len());
-        let with = query.with.as_ref();
-        let ctes: Vec<String> =
-            with.iter().flat_map(|with| &with.cte_tables).map(|cte: &Cte| fold(&cte.alias.name)).collect();
-        let visible = if with.is_some_and(|with| with.recursive) { ctes.len() } else { 0 };
-        self.scopes.push(Scope { ctes, visible, visited: 0, is_cte });
+        self.ctes.enter(query);
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<EngineError> {
-        let was_cte = self.scopes.pop().is_some_and(|scope| scope.is_cte);
-        if let Some(above) = self.scopes.last_mut()
-            && was_cte
-        {
-            above.visited += 1;
-            above.visible = above.visible.max(above.visited);
-        }
+        self.ctes.leave(());
         ControlFlow::Continue(())
     }
 
@@ -115,7 +94,10 @@ impl Rewrite<'_> {
                     if sources.iter().any(|source| source.has_deleted && source.is_called(&name)) {
                         exclude(&mut options, vec![quoted(system_columns::DELETED)]);
                     }
-                    projection.push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options));
+                    projection.push(SelectItem::QualifiedWildcard(
+                        SelectItemQualifiedWildcardKind::ObjectName(name),
+                        options,
+                    ));
                 }
                 other => projection.push(other),
             }
@@ -129,7 +111,10 @@ impl Rewrite<'_> {
         for join in &table.joins {
             let left = sources.len();
             match &join.join_operator {
-                JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) => {}
+                JoinOperator::Semi(_)
+                | JoinOperator::LeftSemi(_)
+                | JoinOperator::Anti(_)
+                | JoinOperator::LeftAnti(_) => {}
                 JoinOperator::RightSemi(_) | JoinOperator::RightAnti(_) => *obstacle = Some("RIGHT SEMI or ANTI JOIN"),
                 JoinOperator::Join(constraint)
                 | JoinOperator::Inner(constraint)
@@ -147,7 +132,9 @@ impl Rewrite<'_> {
                         JoinConstraint::On(_) | JoinConstraint::None => {}
                     }
                 }
-                JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) | JoinOperator::FullOuter(constraint) => {
+                JoinOperator::Right(constraint)
+                | JoinOperator::RightOuter(constraint)
+                | JoinOperator::FullOuter(constraint) => {
                     self.collect_factor(&join.relation, sources, obstacle);
                     if matches!(constraint, JoinConstraint::Natural | JoinConstraint::Using(_)) {
                         *obstacle = Some("RIGHT or FULL JOIN … USING");
@@ -165,10 +152,12 @@ impl Rewrite<'_> {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let renamed = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
-                let has_deleted = !renamed && !self.is_cte(name) && self.table_has_deleted(name);
+                let has_deleted = !renamed && self.ctes.find(name).is_none() && self.table_has_deleted(name);
                 push(Some(alias_name(alias).unwrap_or_else(|| name.clone())), has_deleted);
             }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => self.collect(table_with_joins, sources, obstacle),
+            TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                self.collect(table_with_joins, sources, obstacle)
+            }
             TableFactor::NestedJoin { table_with_joins, alias } => {
                 let mut inside = vec![];
                 self.collect(table_with_joins, &mut inside, obstacle);
@@ -183,12 +172,6 @@ impl Rewrite<'_> {
         }
     }
 
-    fn is_cte(&self, name: &ObjectName) -> bool {
-        let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return false };
-        let name = fold(name);
-        self.scopes.iter().any(|scope| scope.ctes[..scope.visible].contains(&name))
-    }
-
     /// A name that is none is the planner's to report.
     fn table_has_deleted(&self, name: &ObjectName) -> bool {
         TableName::parse(name).is_ok_and(|name| (self.has_deleted)(&name))
@@ -198,9 +181,8 @@ impl Rewrite<'_> {
 impl Source {
     /// Whether `name.*` means this source: `t.*` also means `ns.t`.
     fn is_called(&self, name: &ObjectName) -> bool {
-        let parts = |name: &ObjectName| -> Vec<String> {
-            name.0.iter().filter_map(|part| part.as_ident().map(fold)).collect()
-        };
+        let parts =
+            |name: &ObjectName| -> Vec<String> { name.0.iter().filter_map(|part| part.as_ident().map(fold)).collect() };
         self.name.as_ref().is_some_and(|own| parts(own).ends_with(&parts(name)))
     }
 }
@@ -232,7 +214,8 @@ fn spread(
             excluded.push(quoted(system_columns::DELETED));
         }
         exclude(&mut options, excluded);
-        projection.push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name.clone()), options));
+        projection
+            .push(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name.clone()), options));
     }
     Ok(())
 }

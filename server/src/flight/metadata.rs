@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::{CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables};
-use seracdb_engine::TableInfo;
+use seracdb_engine::{TableInfo, system_columns};
 use tonic::Status;
 
 use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, SCHEMA_NAME, TABLE_NAME, describe};
@@ -77,13 +77,13 @@ fn table_schema(table: &TableInfo) -> Schema {
         .fields()
         .iter()
         .map(|field| {
-            let system = matches!(field.name().as_str(), "_id" | "_updated" | "_deleted");
+            let system = system_columns::is_system_column(field.name());
             let flag = |is: bool| if is { "1" } else { "0" };
             let more = [
                 (CATALOG_NAME, CATALOG),
                 (SCHEMA_NAME, table.namespace.as_str()),
                 (TABLE_NAME, table.name.as_str()),
-                (IS_AUTO_INCREMENT, flag(field.name() == "_id")),
+                (IS_AUTO_INCREMENT, flag(field.name() == system_columns::ID)),
                 (IS_READ_ONLY, flag(system)),
             ];
             describe(field, &more)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use seracdb_client::{Client, TableEntry};
@@ -129,10 +130,7 @@ impl Shell<'_> {
 
     fn columns(&mut self, table: &TableEntry) -> Result<(), String> {
         let fields = table.schema.fields();
-        let types: Vec<String> = fields
-            .iter()
-            .map(|field| field.metadata().get(TYPE_NAME).cloned().unwrap_or_else(|| field.data_type().to_string()))
-            .collect();
+        let types: Vec<String> = fields.iter().map(|field| sql_type(field)).collect();
         let nullable: BooleanArray = fields.iter().map(|field| Some(field.is_nullable())).collect();
         self.print([
             ("column", strings(fields.iter().map(|field| field.name().as_str()))),
@@ -144,6 +142,17 @@ impl Shell<'_> {
     fn print(&mut self, columns: impl IntoIterator<Item = (&'static str, ArrayRef)>) -> Result<(), String> {
         let batch = RecordBatch::try_from_iter(columns).map_err(|error| error.to_string())?;
         self.printer.batches(&[batch])
+    }
+}
+
+/// A column's type as SQL writes it.
+fn sql_type(field: &Field) -> String {
+    match (field.data_type(), field.metadata().get(TYPE_NAME)) {
+        (DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale), _) => {
+            format!("DECIMAL({precision},{scale})")
+        }
+        (_, Some(name)) => name.clone(),
+        (other, None) => other.to_string(),
     }
 }
 

@@ -42,6 +42,9 @@ class Connection(dbapi.Connection):
         This is the fastest way in. Columns are matched by name. Loads either wholly or not at all.
         """
         namespace, _, name = table.rpartition(".")
+        if isinstance(data, pyarrow.Table) and data.num_rows == 0:
+            # The driver names the table with the first batch: without one the server would learn nothing.
+            data = pyarrow.record_batch([pyarrow.array([], field.type) for field in data.schema], schema=data.schema)
         with self.cursor() as cursor:
             return cursor.adbc_ingest(name, data, mode=mode, db_schema_name=namespace or None)
 

@@ -1,75 +1,104 @@
-//! Deep and long statements: an answer or a clear error, never the end of the process.
+//! Deep and long statements: an answer or a clear error, never the end of the process. Each near its limit and beyond it, on
+//! a thread with the stack the limits are for.
 
+use crate::error::ErrorKind;
+use crate::sql::limits::{Limits, STACK_BYTES};
 use crate::sql::tests::fixture::Fixture;
 
+/// A statement of a given size.
+type Statement = fn(usize) -> String;
+
+fn numbered(n: usize, part: impl Fn(usize) -> String) -> String {
+    (0..n).map(part).collect()
+}
+
+fn nested(n: usize, open: &str, inner: &str, close: &str) -> String {
+    format!("SELECT {}{inner}{} AS x", open.repeat(n), close.repeat(n))
+}
+
+const STATEMENTS: &[(&str, usize, usize, Statement)] = &[
+    // What it is, a size that gives an answer, one that gives an error, the statement.
+    ("sum", 498, 2_000, |n| format!("SELECT 1{} AS x", " + 1".repeat(n))),
+    ("sum of columns", 498, 100_000, |n| format!("SELECT a{} AS x FROM t", " + a".repeat(n))),
+    ("concatenation", 498, 5_000, |n| format!("SELECT 'a'{} AS x", " || 'b'".repeat(n))),
+    ("postfix", 498, 9_000, |n| format!("SELECT 1{} AS x", " IS NULL".repeat(n))),
+    ("casts", 498, 50_000, |n| format!("SELECT 1{} AS x", "::int".repeat(n))),
+    ("ORs", 4_000, 50_000, |n| format!("SELECT a FROM t WHERE a = 0{}", numbered(n, |i| format!(" OR a = {i}")))),
+    ("ORs of sums", 2_000, 50_000, |n| {
+        format!("SELECT a FROM t WHERE a = 0{}", numbered(n, |i| format!(" OR a + s = {i}")))
+    }),
+    ("ANDs", 1_000, 50_000, |n| {
+        format!("SELECT a FROM t WHERE a <> 0{}", numbered(n, |i| format!(" AND a + s <> {i}")))
+    }),
+    ("IN", 20_000, 2_000_001, |n| format!("SELECT a FROM t WHERE a IN (0{})", numbered(n, |i| format!(", {i}")))),
+    ("VALUES", 20_000, 1_000_001, |n| format!("INSERT INTO t (a) VALUES (0){}", ", (1)".repeat(n))),
+    ("UNION ALL", 3_000, 10_000, |n| format!("SELECT 1 AS x{}", " UNION ALL SELECT 2".repeat(n))),
+    ("UNION of tables", 1_000, 3_400, |n| format!("SELECT a AS x FROM t{}", " UNION SELECT a FROM u".repeat(n))),
+    ("EXCEPT", 240, 3_000, |n| format!("SELECT 1 AS x{}", " EXCEPT SELECT 2".repeat(n))),
+    ("commas in FROM", 99, 100, |n| {
+        format!("SELECT count(*) FROM plain{}", numbered(n, |i| format!(", plain AS p{i}")))
+    }),
+    ("joins", 60, 5_000, |n| {
+        format!("SELECT count(*) FROM t{}", numbered(n, |i| format!(" JOIN u AS u{i} ON t.a = u{i}.a")))
+    }),
+    ("WITH upon WITH", 400, 501, |n| {
+        let ctes = numbered(n, |i| format!(", c{} AS (SELECT * FROM c{i})", i + 1));
+        format!("WITH c0 AS (SELECT 1 AS x){ctes} SELECT * FROM c{n}")
+    }),
+    ("WITH twice upon WITH", 8, 40, |n| {
+        let ctes = numbered(n, |i| format!(", c{} AS (SELECT a.x FROM c{i} AS a, c{i} AS b)", i + 1));
+        format!("WITH c0 AS (SELECT 1 AS x){ctes} SELECT count(*) FROM c{n}")
+    }),
+    ("parentheses", 64, 65, |n| nested(n, "(", "1", ")")),
+    ("brackets", 60, 100_000, |n| nested(n, "[", "1", "]")),
+    ("calls", 64, 10_000, |n| nested(n, "abs(", "1", ")")),
+    ("CASE in CASE", 60, 10_000, |n| nested(n, "CASE WHEN true THEN ", "1", " END")),
+    ("CASE with many WHENs", 2_000, 400_000, |n| {
+        format!("SELECT CASE{} END AS x FROM t", numbered(n, |i| format!(" WHEN a = {i} THEN {i}")))
+    }),
+    ("subqueries in FROM", 60, 10_000, |n| {
+        format!("SELECT * FROM {}t{}", "(SELECT * FROM ".repeat(n), ") AS q".repeat(n))
+    }),
+    ("subqueries in WHERE", 10, 13, |n| {
+        format!("SELECT a FROM t{}{}", " WHERE a IN (SELECT a FROM t".repeat(n), ")".repeat(n))
+    }),
+    ("scalar subqueries", 10, 13, |n| nested(n, "(SELECT ", "1", ")")),
+    ("NOT", 90, 100_000, |n| nested(n, "NOT ", "true", "")),
+    ("minus", 90, 100_000, |n| nested(n, "- ", "1", "")),
+    ("INTERVAL", 1, 100_000, |n| nested(n, "INTERVAL ", "'1 day'", "")),
+    ("types", 60, 100_000, |n| format!("SELECT CAST(NULL AS {}INT{}) AS x", "STRUCT<a ".repeat(n), ">".repeat(n))),
+    ("array types", 50, 100_000, |n| format!("SELECT CAST(NULL AS INT{}) AS x", "[]".repeat(n))),
+    ("subscripts", 1, 100_000, |n| format!("SELECT [1]{} AS x", "[1]".repeat(n))),
+    ("identifiers", 1, 100_000, |n| format!("SELECT t{} FROM t", ".a".repeat(n))),
+    ("EXPLAINs", 0, 100_000, |n| format!("{}SELECT 1", "EXPLAIN ".repeat(n))),
+];
+
+fn on_big_stack<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, run).unwrap().join().unwrap()
+    })
+}
+
 #[test]
-#[ignore]
-fn probe() {
-    let kind = std::env::var("KIND").unwrap();
-    let n: usize = std::env::var("N").unwrap().parse().unwrap();
-    let stack: usize = std::env::var("STACK").unwrap_or("16".into()).parse().unwrap();
-    let many = |p: &str| p.repeat(n);
-    let sql = match kind.as_str() {
-        "sum" => format!("SELECT 1{} AS x", many("+1")),
-        "sumcol" => format!("SELECT a{} AS x FROM t", many("+1")),
-        "or" => format!("SELECT a FROM t WHERE a = 0{}", many(" OR s = 1 + a")),
-        "orc" => format!("SELECT a FROM t WHERE a = 0{}", (0..n).map(|i| format!(" OR a = {i}")).collect::<String>()),
-        "and" => format!("SELECT a FROM t WHERE a <> 0{}", (0..n).map(|i| format!(" AND a <> {i}")).collect::<String>()),
-        "andx" => format!("SELECT a FROM t WHERE a <> 0{}", (0..n).map(|i| format!(" AND a + s <> {i}")).collect::<String>()),
-        "union" => format!("SELECT 1 AS x{}", many(" UNION ALL SELECT 2")),
-        "uniond" => format!("SELECT 1 AS x{}", many(" UNION SELECT 2")),
-        "uniont" => format!("SELECT a AS x FROM t{}", many(" UNION ALL SELECT a FROM u")),
-        "except" => format!("SELECT 1 AS x{}", many(" EXCEPT SELECT 2")),
-        "paren" => format!("SELECT {}1{} AS x", many("("), many(")")),
-        "parenfrom" => format!("SELECT * FROM {}t{}", many("("), many(")")),
-        "subq" => format!("SELECT * FROM {}t{}", many("(SELECT * FROM "), many(") AS q")),
-        "exists" => format!("SELECT a FROM t{}{}", many(" WHERE a IN (SELECT a FROM t"), many(")")),
-        "case" => format!("SELECT {}1{} AS x", many("CASE WHEN true THEN "), many(" END")),
-        "func" => format!("SELECT {}1{} AS x", many("abs("), many(")")),
-        "not" => format!("SELECT {}true AS x", many("NOT ")),
-        "minus" => format!("SELECT {}1 AS x", many("- ")),
-        "interval" => format!("SELECT {}'1 day' AS x", many("INTERVAL ")),
-        "isnull" => format!("SELECT 1{} AS x", many(" IS NULL")),
-        "cast" => format!("SELECT 1{} AS x", many("::int")),
-        "concat" => format!("SELECT 'a'{} AS x", many("||'b'")),
-        "arr" => format!("SELECT {}1{} AS x", many("["), many("]")),
-        "types" => format!("SELECT CAST(NULL AS {}INT{})", many("STRUCT<a "), many(">")),
-        "types2" => format!("CREATE TABLE x (a {}INT{})", many("ARRAY<"), many(">")),
-        "types3" => format!("CREATE TABLE x (a INT{})", many("[]")),
-        "join" => format!("SELECT count(*) FROM t{}", (0..n).map(|i| format!(" JOIN u AS u{i} ON t.a = u{i}.a")).collect::<String>()),
-        "cross" => format!("SELECT count(*) FROM plain{}", (0..n).map(|i| format!(", plain AS p{i}")).collect::<String>()),
-        "joinnest" => format!("SELECT count(*) FROM plain{}{}", (0..n).map(|i| format!(" JOIN plain AS p{i}")).collect::<String>(), many(" ON true")),
-        "cte" => format!("WITH c0 AS (SELECT 1 AS x){} SELECT * FROM c{n}", (0..n).map(|i| format!(", c{} AS (SELECT * FROM c{i})", i+1)).collect::<String>()),
-        "in" => format!("SELECT a FROM t WHERE a IN (0{})", (0..n).map(|i| format!(",{i}")).collect::<String>()),
-        "values" => format!("INSERT INTO t (a) VALUES (0){}", (0..n).map(|i| format!(",({i})")).collect::<String>()),
-        "cols" => format!("SELECT 1{}", many(", a + 1").replace("a + 1", "1")),
-        "between" => format!("SELECT 1{} AS x", many(" BETWEEN 1 AND 2")),
-        "at" => format!("SELECT now(){} AS x", many(" AT TIME ZONE 'UTC'")),
-        "collate" => format!("SELECT 'a'{} AS x", many(" COLLATE c")),
-        "lambda" => format!("SELECT {}1", many("x -> ")),
-        "exclam" => format!("SELECT 1{}", many("!")),
-        "tilde" => format!("SELECT {}1", many("~")),
-        "sqrt" => format!("SELECT {}1", many("|/ ")),
-        "explain" => format!("{}SELECT 1", many("EXPLAIN ")),
-        "date" => format!("SELECT {}'1'", many("DATE ")),
-        "exists2" => format!("SELECT {}1", many("EXISTS ")),
-        "prior" => format!("SELECT {}1", many("PRIOR ")),
-        "colon" => format!("SELECT a{}", many(":b")),
-        "dot" => format!("SELECT a{}", many(".b")),
-        "when" => format!("SELECT CASE{} END AS x FROM t", (0..n).map(|i| format!(" WHEN a = {i} THEN {i}")).collect::<String>()),
-        "with" => format!("{}SELECT 1{}", many("WITH x AS ("), many(") SELECT 1")),
-        "alias" => format!("SELECT {}1{}", many("(SELECT "), many(")")),
-        other => panic!("{other}"),
-    };
-    let started = std::time::Instant::now();
-    let run = move || {
-        let fixture = Fixture::new();
-        let cells = fixture.cells(&sql, vec![]);
-        match cells {
-            Ok(cells) => println!("OK {:.60}", cells),
-            Err(e) => println!("ERR {:?} {:.160}", e.kind, e.message),
-        }
-    };
-    std::thread::Builder::new().stack_size(stack << 20).spawn(run).unwrap().join().unwrap();
-    println!("{kind} {n}: {:?}", started.elapsed());
+fn near_the_limit_there_is_an_answer() {
+    for (what, size, _, statement) in STATEMENTS {
+        let sql = statement(*size);
+        on_big_stack(|| {
+            Fixture::new().cells(&sql, vec![]).unwrap_or_else(|e| panic!("{what} of {size}: {}", e.message));
+        });
+    }
+}
+
+#[test]
+fn beyond_it_there_is_an_error() {
+    for (what, _, size, statement) in STATEMENTS {
+        let sql = statement(*size);
+        let error = on_big_stack(|| match crate::sql::parse(&sql, &Limits::default()) {
+            Err(error) => error,
+            Ok(_) => panic!("{what} of {size} passes"),
+        });
+        let kinds = [ErrorKind::ResourceExhausted, ErrorKind::InvalidArgument];
+        assert!(kinds.contains(&error.kind), "{what} of {size}: {}", error.message);
+        assert!(error.message.len() < 300, "{what} of {size}: {}", error.message);
+    }
 }

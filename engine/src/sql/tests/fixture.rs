@@ -30,6 +30,7 @@ pub(super) struct Fixture {
     context: SessionContext,
     tables: HashMap<String, Arc<dyn TableProvider>>,
     with_deleted: bool,
+    pub(super) limits: Limits,
 }
 
 impl Fixture {
@@ -45,20 +46,32 @@ impl Fixture {
 
     fn with(with_deleted: bool) -> Self {
         let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
-        tables.insert("t".into(), table(with_deleted, vec![
-            ("a", Arc::new(Int32Array::from(vec![Some(1), Some(2), None]))),
-            ("b", Arc::new(StringArray::from(vec!["x", "y", "z"]))),
-            ("s", Arc::new(Int16Array::from(vec![10, 20, 30]))),
-        ]));
-        tables.insert("u".into(), table(with_deleted, vec![
-            ("a", Arc::new(Int32Array::from(vec![2, 3, 4]))),
-            ("c", Arc::new(StringArray::from(vec!["p", "q", "r"]))),
-        ]));
+        tables.insert(
+            "t".into(),
+            table(
+                with_deleted,
+                vec![
+                    ("a", Arc::new(Int32Array::from(vec![Some(1), Some(2), None]))),
+                    ("b", Arc::new(StringArray::from(vec!["x", "y", "z"]))),
+                    ("s", Arc::new(Int16Array::from(vec![10, 20, 30]))),
+                ],
+            ),
+        );
+        tables.insert(
+            "u".into(),
+            table(
+                with_deleted,
+                vec![
+                    ("a", Arc::new(Int32Array::from(vec![2, 3, 4]))),
+                    ("c", Arc::new(StringArray::from(vec!["p", "q", "r"]))),
+                ],
+            ),
+        );
         tables.insert("ns.t".into(), table(with_deleted, vec![("n", Arc::new(Int64Array::from(vec![7, 8, 9])))]));
         let amount = Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(38, 2).unwrap());
         tables.insert("money".into(), table(with_deleted, vec![("amount", amount)]));
         tables.insert("plain".into(), Arc::new(memory(vec![("k", Arc::new(Int32Array::from(vec![1])))])));
-        Self { context: SessionContext::new(), tables, with_deleted }
+        Self { context: SessionContext::new(), tables, with_deleted, limits: Limits::default() }
     }
 
     /// The user columns of a table.
@@ -71,7 +84,7 @@ impl Fixture {
 
     /// The statement's query, planned and typed.
     pub(super) fn typed(&self, sql: &str) -> Result<Typed> {
-        self.typed_statement(&parse(sql, &Limits::default())?)
+        self.typed_statement(&parse(sql, &self.limits)?)
     }
 
     fn typed_statement(&self, statement: &Statement) -> Result<Typed> {
@@ -102,13 +115,15 @@ impl Fixture {
         let state = self.context.state();
         let find = |name: &TableReference| {
             let known = || self.tables.keys().map(String::as_str);
-            let table = self.tables.get(&name.to_string()).ok_or_else(|| {
-                refuse(EngineError::not_found(suggest::unknown("table", &name.to_string(), known())))
-            })?;
+            let table = self
+                .tables
+                .get(&name.to_string())
+                .ok_or_else(|| refuse(EngineError::not_found(suggest::unknown("table", &name.to_string(), known()))))?;
             Ok(provider_as_source(Arc::clone(table)))
         };
         let planner = Planner::new(&state, &find);
-        let mut typed = plan_typed(&planner, &query, hints, values_schema).map_err(|e| from_datafusion(e, &LOCATION))?;
+        let mut typed =
+            plan_typed(&planner, &query, hints, values_schema).map_err(|e| from_datafusion(e, &LOCATION))?;
         typed.plan = match statement {
             Statement::Insert(insert) => coerce::insert_projection(typed.plan, &targets, insert, &columns)?,
             Statement::Update(_) => {
@@ -131,7 +146,10 @@ impl Fixture {
     /// The rows, as a table of text.
     pub(super) fn rows(&self, sql: &str, values: Vec<ScalarValue>) -> Result<String> {
         let typed = self.typed(sql)?;
-        let batches = self.run(bind(&typed, values)?)?;
+        let mut batches = self.run(bind(&typed, values)?)?;
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(Arc::new(typed.plan.schema().as_arrow().clone())));
+        }
         Ok(pretty_format_batches(&batches).unwrap().to_string())
     }
 
@@ -170,8 +188,10 @@ fn table(with_deleted: bool, user: Vec<(&'static str, ArrayRef)>) -> Arc<dyn Tab
 }
 
 fn memory(columns: Vec<(&str, ArrayRef)>) -> MemTable {
-    let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, array)| array).collect()).unwrap();
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, array)| array).collect()).unwrap();
     MemTable::try_new(schema, vec![vec![batch]]).unwrap()
 }

@@ -123,8 +123,16 @@ fn what_cannot_be_bound() {
         ("SELECT a FROM t WHERE a = ?", vec![text("two")], "parameter $1 is of type Int32: "),
         ("SELECT a FROM t WHERE a = ?", vec![int(1 << 40)], "parameter $1 is of type Int32: "),
         ("SELECT a FROM t WHERE a = ?", vec![ScalarValue::Float64(Some(1.5))], "1.5 is not an integer"),
-        ("SELECT a FROM t WHERE b = ? AND a = ?", vec![text("a"), ScalarValue::Float64(Some(f64::NAN))], "parameter $2"),
-        ("SELECT a FROM t WHERE a = ?", vec![ScalarValue::new_list_nullable(&[], &DataType::Utf8).into_scalar()], "parameter $1 is of type Int32, but"),
+        (
+            "SELECT a FROM t WHERE b = ? AND a = ?",
+            vec![text("a"), ScalarValue::Float64(Some(f64::NAN))],
+            "parameter $2",
+        ),
+        (
+            "SELECT a FROM t WHERE a = ?",
+            vec![ScalarValue::new_list_nullable(&[], &DataType::Utf8).into_scalar()],
+            "parameter $1 is of type Int32, but",
+        ),
     ] {
         let error = fixture.rows(sql, values).unwrap_err();
         assert!(error.message.contains(part), "{sql}: {}", error.message);

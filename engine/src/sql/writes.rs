@@ -1,0 +1,210 @@
+//! INSERT, UPDATE and DELETE as the parser reads them → ours, which know fewer clauses.
+
+use std::collections::HashSet;
+
+use datafusion::sql::sqlparser::ast::{
+    AssignmentTarget, Delete as SqlDelete, Expr, FromTable, Ident, Insert as SqlInsert, ObjectName, Query, SetExpr,
+    Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins, Update as SqlUpdate, Value,
+};
+
+use super::limits::Limits;
+use super::names::{self, TableName};
+use super::parse::{Reader, comes_later};
+use super::statement::{Delete, Insert, InsertSource, Statement, Update};
+use super::types::refuse_system_column;
+use super::validate::{admit, unsupported};
+use crate::error::{EngineError, Result};
+
+impl Reader<'_> {
+    pub(crate) fn insert(&mut self) -> Result<Statement> {
+        let token = self.parser.next_token();
+        let parsed = self.parser.parse_insert(token);
+        let SqlStatement::Insert(insert) = self.at(parsed)? else {
+            return Err(unsupported("this form of INSERT"));
+        };
+        refuse_insert_clauses(&insert)?;
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(unsupported("INSERT INTO a function or query"));
+        };
+        let table = TableName::parse(name)?;
+        let columns =
+            insert.columns.iter().map(|column| names::column_name(column, &table, None)).collect::<Result<Vec<_>>>()?;
+        check_targets(&columns, &table)?;
+        let source = self.insert_source(insert.source)?;
+        Ok(Statement::Insert(Insert { table, columns, source }))
+    }
+
+    fn insert_source(&self, source: Option<Box<Query>>) -> Result<InsertSource> {
+        let Some(mut query) = source else { return Ok(InsertSource::Defaults) };
+        let is_plain = query.with.is_none()
+            && query.order_by.is_none()
+            && query.limit_clause.is_none()
+            && query.fetch.is_none()
+            && query.locks.is_empty();
+        if let SetExpr::Values(values) = query.body.as_mut()
+            && is_plain
+        {
+            let mut rows: Vec<Vec<Expr>> =
+                std::mem::take(&mut values.rows).into_iter().map(|row| row.content).collect();
+            rows.iter_mut().flatten().for_each(default_to_null);
+            admit(&mut rows, self.limits)?;
+            return Ok(InsertSource::Values(rows));
+        }
+        admit(query.as_mut(), self.limits)?;
+        Ok(InsertSource::Query(query))
+    }
+
+    pub(crate) fn update(&mut self) -> Result<Statement> {
+        let token = self.parser.next_token();
+        let parsed = self.parser.parse_update(token);
+        let SqlStatement::Update(update) = self.at(parsed)? else {
+            return Err(unsupported("this form of UPDATE"));
+        };
+        refuse_update_clauses(&update)?;
+        let (table, alias) = target(update.table, "UPDATE")?;
+        let mut assignments = Vec::with_capacity(update.assignments.len());
+        for assignment in update.assignments {
+            match assignment.target {
+                AssignmentTarget::ColumnName(name) => {
+                    assignments.push((names::column_name(&name, &table, alias.as_ref())?, assignment.value));
+                }
+                AssignmentTarget::Tuple(columns) => {
+                    assign_tuple(&columns, assignment.value, &table, &alias, &mut assignments)?
+                }
+            }
+        }
+        check_targets(assignments.iter().map(|(column, _)| column), &table)?;
+        for (_, value) in &mut assignments {
+            default_to_null(value);
+            admit(value, self.limits)?;
+        }
+        let mut selection = update.selection;
+        admit(&mut selection, self.limits)?;
+        Ok(Statement::Update(Update { table, alias, assignments, selection }))
+    }
+
+    pub(crate) fn delete(&mut self) -> Result<Statement> {
+        let token = self.parser.next_token();
+        let parsed = self.parser.parse_delete(token);
+        let SqlStatement::Delete(delete) = self.at(parsed)? else {
+            return Err(unsupported("this form of DELETE"));
+        };
+        refuse_delete_clauses(&delete)?;
+        let (FromTable::WithFromKeyword(mut from) | FromTable::WithoutKeyword(mut from)) = delete.from;
+        let (Some(only), true) = (from.pop(), from.is_empty()) else {
+            return Err(unsupported("DELETE FROM several tables"));
+        };
+        let (table, alias) = target(only, "DELETE")?;
+        let mut selection = delete.selection;
+        admit(&mut selection, self.limits)?;
+        Ok(Statement::Delete(Delete { table, alias, selection }))
+    }
+}
+
+fn refuse(refused: bool, error: impl FnOnce() -> EngineError) -> Result<()> {
+    if refused { Err(error()) } else { Ok(()) }
+}
+
+fn refuse_insert_clauses(insert: &SqlInsert) -> Result<()> {
+    refuse(insert.on.is_some(), || comes_later("INSERT … ON CONFLICT"))?;
+    refuse(insert.returning.is_some(), || comes_later("INSERT … RETURNING"))?;
+    refuse(insert.table_alias.is_some(), || unsupported("an alias in INSERT"))?;
+    refuse(insert.overwrite || insert.replace_into || insert.or.is_some(), || {
+        unsupported("INSERT OVERWRITE or REPLACE")
+    })?;
+    let others = insert.ignore
+        || !insert.assignments.is_empty()
+        || insert.partitioned.is_some()
+        || !insert.after_columns.is_empty()
+        || insert.has_table_keyword
+        || insert.output.is_some()
+        || insert.priority.is_some()
+        || insert.insert_alias.is_some()
+        || insert.settings.is_some()
+        || insert.format_clause.is_some()
+        || insert.multi_table_insert_type.is_some()
+        || !insert.multi_table_into_clauses.is_empty()
+        || !insert.multi_table_when_clauses.is_empty()
+        || insert.multi_table_else_clause.is_some();
+    refuse(others, || unsupported("this form of INSERT"))
+}
+
+fn refuse_update_clauses(update: &SqlUpdate) -> Result<()> {
+    refuse(update.returning.is_some(), || comes_later("UPDATE … RETURNING"))?;
+    refuse(update.from.is_some(), || comes_later("UPDATE … FROM (write a subquery in SET and WHERE)"))?;
+    refuse(update.limit.is_some() || !update.order_by.is_empty(), || unsupported("UPDATE … ORDER BY or LIMIT"))?;
+    refuse(update.or.is_some() || update.output.is_some(), || unsupported("this form of UPDATE"))
+}
+
+fn refuse_delete_clauses(delete: &SqlDelete) -> Result<()> {
+    refuse(delete.returning.is_some(), || comes_later("DELETE … RETURNING"))?;
+    refuse(delete.using.is_some(), || comes_later("DELETE … USING (write a subquery in WHERE)"))?;
+    refuse(delete.limit.is_some() || !delete.order_by.is_empty(), || unsupported("DELETE … ORDER BY or LIMIT"))?;
+    refuse(!delete.tables.is_empty(), || unsupported("DELETE from several tables"))?;
+    refuse(delete.output.is_some(), || unsupported("this form of DELETE"))
+}
+
+/// The one plain table an UPDATE or DELETE is about.
+fn target(table: TableWithJoins, verb: &str) -> Result<(TableName, Option<Ident>)> {
+    refuse(!table.joins.is_empty(), || comes_later(&format!("{verb} with a JOIN (write a subquery in WHERE)")))?;
+    let mut relation = table.relation;
+    // `UPDATE t SET …` is followed by SET, never by one of these; a table function or sample is.
+    let TableFactor::Table { name, alias, args: None, .. } = &mut relation else {
+        return Err(unsupported(&format!("{verb} of anything but a table")));
+    };
+    let name = TableName::parse(name)?;
+    let alias = alias.take();
+    admit(&mut relation, &Limits::default())?;
+    match alias {
+        None => Ok((name, None)),
+        Some(TableAlias { name: alias, columns, .. }) if columns.is_empty() => Ok((name, Some(alias))),
+        Some(_) => Err(unsupported(&format!("{verb} with an alias for columns"))),
+    }
+}
+
+fn assign_tuple(
+    columns: &[ObjectName],
+    value: Expr,
+    table: &TableName,
+    alias: &Option<Ident>,
+    assignments: &mut Vec<(String, Expr)>,
+) -> Result<()> {
+    let values = match value {
+        Expr::Tuple(values) => values,
+        // (b) = (1) reads as one parenthesized expression.
+        Expr::Nested(value) if columns.len() == 1 => vec![*value],
+        Expr::Subquery(_) => return Err(comes_later("SET (a, b) = (SELECT …) (write one subquery per column)")),
+        _ => return Err(EngineError::invalid("SET (a, b) = … needs as many values in parentheses")),
+    };
+    if values.len() != columns.len() {
+        return Err(EngineError::invalid(format!(
+            "SET assigns {} columns but has {} values",
+            columns.len(),
+            values.len()
+        )));
+    }
+    for (column, value) in columns.iter().zip(values) {
+        assignments.push((names::column_name(column, table, alias.as_ref())?, value));
+    }
+    Ok(())
+}
+
+/// Columns that are written: each once, and no system column.
+fn check_targets<'a>(columns: impl IntoIterator<Item = &'a String>, table: &TableName) -> Result<()> {
+    let mut seen = HashSet::new();
+    for column in columns {
+        refuse_system_column(column)?;
+        if !seen.insert(column) {
+            return Err(EngineError::invalid(format!("column '{column}' of {table} is given twice")));
+        }
+    }
+    Ok(())
+}
+
+/// Columns have no defaults yet, so DEFAULT is NULL.
+fn default_to_null(value: &mut Expr) {
+    if matches!(value, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+    {
+        *value = Expr::value(Value::Null);
+    }
+}

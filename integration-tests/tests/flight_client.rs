@@ -1,0 +1,140 @@
+//! arrow-flight's own Flight SQL client, which binds and executes in ways of its own.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{CommandGetTables, CommandStatementIngest, SqlInfo};
+use arrow_flight::sql::{TableDefinitionOptions, TableExistsOption, TableNotExistOption};
+use arrow_flight::{FlightInfo, sql::CommandGetDbSchemas};
+use futures::{StreamExt, TryStreamExt};
+use seracdb_integration_tests::{PASSWORD, TestServer};
+use tonic::transport::Channel;
+
+type Client = FlightSqlServiceClient<Channel>;
+
+async fn connect(server: &TestServer) -> Client {
+    let uri = server.uri().replace("grpc://", "http://");
+    let channel = Channel::from_shared(uri).unwrap().connect().await.unwrap();
+    let mut client = FlightSqlServiceClient::new(channel);
+    client.handshake("root", PASSWORD).await.unwrap();
+    client
+}
+
+async fn fetch(client: &mut Client, info: FlightInfo) -> Vec<RecordBatch> {
+    let mut batches = Vec::new();
+    for endpoint in info.endpoint {
+        let stream = client.do_get(endpoint.ticket.unwrap()).await.unwrap();
+        batches.extend(stream.try_collect::<Vec<_>>().await.unwrap());
+    }
+    batches
+}
+
+async fn numbers(client: &mut Client, sql: &str) -> Vec<i64> {
+    let info = client.execute(sql.to_owned(), None).await.unwrap();
+    let batches = fetch(client, info).await;
+    batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+}
+
+fn rows(numbers: Vec<i64>) -> RecordBatch {
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(numbers.iter().map(|n| format!("name {n}"))));
+    let numbers: ArrayRef = Arc::new(Int64Array::from(numbers));
+    RecordBatch::try_from_iter([("n", numbers), ("name", names)]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_prepared_statements_and_ingest() {
+    let server = TestServer::start();
+    let mut client = connect(&server).await;
+    assert_eq!(client.execute_update("CREATE TABLE t (n BIGINT, name TEXT)".into(), None).await.unwrap(), 0);
+
+    let mut insert = client.prepare("INSERT INTO t VALUES (?, ?)".into(), None).await.unwrap();
+    insert.set_parameters(rows(vec![1, 2, 3])).unwrap();
+    assert_eq!(insert.execute_update().await.unwrap(), 3);
+    insert.set_parameters(rows(vec![4])).unwrap();
+    assert_eq!(insert.execute_update().await.unwrap(), 1);
+    insert.close().await.unwrap();
+
+    let mut update = client.prepare("UPDATE t SET name = ? WHERE n = ?".into(), None).await.unwrap();
+    let values: [(&str, ArrayRef); 2] =
+        [("name", Arc::new(StringArray::from(vec!["new"]))), ("n", Arc::new(Int64Array::from(vec![2])))];
+    update.set_parameters(RecordBatch::try_from_iter(values).unwrap()).unwrap();
+    assert_eq!(update.execute_update().await.unwrap(), 1);
+    update.close().await.unwrap();
+
+    let mut select = client.prepare("SELECT n FROM t WHERE name = $1".into(), None).await.unwrap();
+    for (name, expected) in [("new", vec![2]), ("name 4", vec![4]), ("none", vec![])] {
+        let value: ArrayRef = Arc::new(StringArray::from(vec![name]));
+        select.set_parameters(RecordBatch::try_from_iter([("$1", value)]).unwrap()).unwrap();
+        let info = select.execute().await.unwrap();
+        let batches = fetch(&mut client, info).await;
+        let found: Vec<i64> =
+            batches.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert_eq!(found, expected, "{name}");
+    }
+    select.close().await.unwrap();
+
+    let command = CommandStatementIngest {
+        table_definition_options: Some(TableDefinitionOptions {
+            if_not_exist: TableNotExistOption::Fail.into(),
+            if_exists: TableExistsOption::Append.into(),
+        }),
+        table: "t".into(),
+        ..Default::default()
+    };
+    let batches = futures::stream::iter([Ok::<_, FlightError>(rows(vec![5, 6]))]).boxed();
+    assert_eq!(client.execute_ingest(command, batches).await.unwrap(), 2);
+    assert_eq!(numbers(&mut client, "SELECT n FROM t ORDER BY n").await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(client.execute_update("DELETE FROM t WHERE n > 4".into(), None).await.unwrap(), 2);
+    assert_eq!(numbers(&mut client, "SELECT count(*) FROM t").await, [4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata() {
+    let server = TestServer::start();
+    let mut client = connect(&server).await;
+    client.execute_update("CREATE NAMESPACE app".into(), None).await.unwrap();
+    client.execute_update("CREATE TABLE app.t (n BIGINT)".into(), None).await.unwrap();
+
+    let info = client.get_catalogs().await.unwrap();
+    let catalogs = fetch(&mut client, info).await;
+    assert_eq!(catalogs[0].column(0).as_string::<i32>().value(0), "seracdb");
+
+    let schemas = CommandGetDbSchemas { db_schema_filter_pattern: Some("ap%".into()), ..Default::default() };
+    let info = client.get_db_schemas(schemas).await.unwrap();
+    let schemas = fetch(&mut client, info).await;
+    assert_eq!(schemas[0].column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["app"]);
+
+    let tables = CommandGetTables { include_schema: true, table_types: vec!["TABLE".into()], ..Default::default() };
+    let info = client.get_tables(tables).await.unwrap();
+    let tables = fetch(&mut client, info).await;
+    assert_eq!(tables[0].num_columns(), 5);
+    assert_eq!(tables[0].column(2).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["t"]);
+
+    let info =
+        client.get_sql_info(vec![SqlInfo::FlightSqlServerName, SqlInfo::FlightSqlServerTransaction]).await.unwrap();
+    assert_eq!(fetch(&mut client, info).await[0].num_rows(), 2);
+    let error = client.begin_transaction().await.unwrap_err().to_string();
+    assert!(error.contains("autocommit"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_is_the_same_wherever_it_is_asked_for() {
+    let server = TestServer::start();
+    let mut client = connect(&server).await;
+    client.execute_update("CREATE TABLE t (n BIGINT NOT NULL, l INT[])".into(), None).await.unwrap();
+    for sql in ["SELECT * FROM t", "SELECT n + 1 AS m, l FROM t", "SELECT count(*), max(n) FROM t", "SELECT 'x' AS x"] {
+        let mut prepared = client.prepare(sql.into(), None).await.unwrap();
+        let from_prepare = prepared.dataset_schema().unwrap().clone();
+        let info = prepared.execute().await.unwrap();
+        let from_info = info.clone().try_decode_schema().unwrap();
+        let stream = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+        let mut stream = std::pin::pin!(stream);
+        while stream.try_next().await.unwrap().is_some() {}
+        let from_data = stream.schema().unwrap().as_ref().clone();
+        assert_eq!(from_prepare, from_info, "{sql}");
+        assert_eq!(from_info, from_data, "{sql}");
+    }
+}
