@@ -92,7 +92,8 @@ async fn drop_table(
         Ok(record) => record,
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
-    let change = CatalogChange::DropTable { namespace: record.namespace.clone(), name: record.name.clone() };
+    let (namespace, name) = (record.namespace.clone(), record.name.clone());
+    let change = CatalogChange::DropTable { id: record.id, namespace, name };
     drop_named(engine, change, if_exists).await
 }
 

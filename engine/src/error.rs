@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::CatalogError;
+use seracdb_storage::row_codec::CodecError;
 
 /// The kinds of failure a client can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,9 +95,23 @@ impl From<StorageError> for EngineError {
             StorageError::Catalog(CatalogError::NotEmpty(_) | CatalogError::Fixed(_))
             | StorageError::ObjectStoreUrl { .. }
             | StorageError::FormatVersion { .. } => ErrorKind::InvalidArgument,
-            StorageError::TooLarge { .. } => ErrorKind::ResourceExhausted,
+            StorageError::TooLarge { .. } | StorageError::Codec(CodecError::TooLarge { .. }) => {
+                ErrorKind::ResourceExhausted
+            }
+            StorageError::Codec(CodecError::UnsupportedType { .. }) => ErrorKind::InvalidArgument,
+            StorageError::ObjectStore(_) => ErrorKind::Unavailable,
             _ => ErrorKind::Internal,
         };
-        Self::caused(kind, error.to_string(), error)
+        let message = match &error {
+            // These name files of the server: they are for its log.
+            StorageError::Io { .. }
+            | StorageError::Damaged(_)
+            | StorageError::Taken(_)
+            | StorageError::Rocks(_)
+            | StorageError::ObjectStore(_)
+            | StorageError::Parquet(_) => "the storage failed; the server's log says why".to_owned(),
+            other => other.to_string(),
+        };
+        Self::caused(kind, message, error)
     }
 }

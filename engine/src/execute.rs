@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -13,7 +13,7 @@ use crate::ddl;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::listing;
-use crate::output::ClientStream;
+use crate::output::{ClientStream, client_schema};
 use crate::prepared::{Prepared, plan_query};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
@@ -103,7 +103,7 @@ impl Engine {
         let state = self.statement_state();
         let Statement::Query(query) = &statement else { return Err(EngineError::internal("not a query")) };
         let typed = plan_query(&state, &tables, &statement, query)?;
-        let schema = crate::output::client_schema(typed.plan.schema().as_arrow());
+        let schema = client_schema(typed.plan.schema().as_arrow());
         run(&state, &tables, typed.plan, &schema).await
     }
 }
@@ -117,7 +117,9 @@ async fn run(
 ) -> Result<SendableRecordBatchStream> {
     let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
     let plan = state.create_physical_plan(&plan).await.map_err(translate)?;
-    if plan.schema().fields().len() != schema.fields().len() {
+    let planned = client_schema(&plan.schema());
+    let same = |(a, b): (&FieldRef, &FieldRef)| a.name() == b.name() && a.data_type() == b.data_type();
+    if planned.fields().len() != schema.fields().len() || !planned.fields().iter().zip(schema.fields()).all(same) {
         return Err(EngineError::invalid("the tables of this statement have changed: prepare it again"));
     }
     let rows = execute_stream(plan, state.task_ctx()).map_err(translate)?;

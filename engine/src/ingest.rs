@@ -24,7 +24,7 @@ use crate::sql::coerce::bind_column;
 use crate::sql::dml::require_column;
 use crate::sql::types::{refuse_system_column, storable};
 use crate::tables::Tables;
-use crate::write::{RowEncoder, user_columns};
+use crate::write::{RowEncoder, Writes, user_columns};
 
 /// Where an ingest stream goes and what to do when the table is (not) there.
 #[derive(Debug, Clone)]
@@ -88,18 +88,20 @@ impl Engine {
         let table = &destination.table;
         let scope = tables.scope(table);
         let encoder = RowEncoder::new(table, scope)?;
-        let mut writes = Vec::new();
+        // Nothing is read any more: a slow client must not hold the snapshot.
+        drop(tables);
+        let mut writes = Writes::default();
         while let Some(batch) = batches.try_next().await? {
             let columns = destination.columns(&batch)?;
-            writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?);
+            writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?)?;
         }
-        let rows: usize = writes.iter().map(|write| write.ids.len()).sum();
+        let rows: usize = writes.0.iter().map(|write| write.ids.len()).sum();
         let replaces = destination.changes.len() > 1;
         let commit = Commit {
-            snapshot: Arc::clone(&tables.snapshot),
+            snapshot: self.store.snapshot(),
             expects: vec![(table.id, table.schema().version)],
             catalog: destination.changes,
-            writes,
+            writes: writes.0,
         };
         match self.store.commit(commit).await {
             Ok(_) if replaces => self.remove_dropped_later(),
@@ -143,6 +145,7 @@ impl Engine {
                     ));
                 }
                 let drop = found.map(|table| CatalogChange::DropTable {
+                    id: table.id,
                     namespace: table.namespace.clone(),
                     name: table.name.clone(),
                 });

@@ -13,15 +13,16 @@ use arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType, UInt64Type}
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
-use datafusion::physical_plan::{collect, execute_stream};
+use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::TableRecord;
-use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values};
+use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values, check_size};
 use seracdb_storage::keys::{BatchNumber, Generation, Scope};
 use seracdb_storage::row_codec::{RowLayout, encode_rows};
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::{CommitTs, RowId};
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -77,10 +78,13 @@ impl Engine {
         loop {
             let tables = self.tables_for(session, statement);
             let (_, scope) = target(&tables, statement)?;
-            let lock = self.scope_lock(scope);
-            let beside_others = tries < TRIES_BESIDE_OTHERS;
-            let _shared = if beside_others { Some(lock.read().await) } else { None };
-            let _alone = if beside_others { None } else { Some(lock.write().await) };
+            // New rows are in nobody's way.
+            let lock = (!matches!(statement, Statement::Insert(_))).then(|| self.scope_lock(scope));
+            let _held = match &lock {
+                None => None,
+                Some(lock) if tries < TRIES_BESIDE_OTHERS => Some(Held::BesideOthers(lock.read().await)),
+                Some(lock) => Some(Held::Alone(lock.write().await)),
+            };
             // What was waited for may have changed what is there.
             let tables = Tables { snapshot: self.store.snapshot(), ..tables };
             match self.write_at(&tables, statement, values).await? {
@@ -97,24 +101,18 @@ impl Engine {
         let bound = bind(&plan.typed, values.to_vec())?;
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
         let physical = state.create_physical_plan(&bound).await.map_err(translate)?;
-        let writes = match statement {
-            Statement::Insert(_) => {
-                let encoder = RowEncoder::new(&plan.table, plan.scope)?;
-                let mut rows = execute_stream(physical, state.task_ctx()).map_err(translate)?;
-                let mut writes = Vec::new();
-                while let Some(batch) = rows.try_next().await.map_err(translate)? {
-                    writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), batch.columns())?);
-                }
-                writes
-            }
-            _ => {
-                let encoder = RowEncoder::new(&plan.table, plan.scope)?;
-                let found = collect(physical, state.task_ctx()).await.map_err(translate)?;
-                let deletes = matches!(statement, Statement::Delete(_));
-                found.iter().map(|batch| encoder.supersede(batch, deletes)).collect::<Result<_>>()?
-            }
-        };
-        self.commit_rows(tables, &plan.table, writes).await
+        let encoder = RowEncoder::new(&plan.table, plan.scope)?;
+        let mut rows = execute_stream(physical, state.task_ctx()).map_err(translate)?;
+        let mut writes = Writes::default();
+        while let Some(batch) = rows.try_next().await.map_err(translate)? {
+            writes.push(match statement {
+                Statement::Insert(_) => encoder.insert(self.store.new_ids(batch.num_rows()), batch.columns())?,
+                Statement::Delete(_) => encoder.supersede(&batch, true)?,
+                _ => encoder.supersede(&batch, false)?,
+            })?;
+        }
+        drop(rows);
+        self.commit_rows(tables, &plan.table, writes.0).await
     }
 
     /// Inserts bound rows as they are. `order`: the parameter of each target column.
@@ -168,6 +166,26 @@ impl Engine {
             Err(StorageError::Conflict) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A scope's lock while a statement writes.
+#[expect(dead_code, reason = "held, not read")]
+enum Held<'a> {
+    BesideOthers(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
+}
+
+/// The rows of a commit, refused as soon as they are too many for one.
+#[derive(Default)]
+pub(crate) struct Writes(pub Vec<ScopeWrite>, usize);
+
+impl Writes {
+    pub(crate) fn push(&mut self, write: ScopeWrite) -> Result<()> {
+        self.1 += write.size_bytes();
+        check_size(self.1)?;
+        self.0.push(write);
+        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ fn sources() -> Vec<(String, String)> {
 
 /// Only the code that a release runs: without comments and without what follows the first test module.
 fn code(source: &str) -> String {
-    let until_tests = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let until_tests = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = until_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -52,7 +52,6 @@ pub struct TableRecord {
     /// Whose rows.
     pub kind: TableKind,
     /// Where its files lie. Fixed when the table is created, by [`Catalog::apply`].
-    #[serde(default)]
     pub prefix: String,
     /// What `WITH (…)` said.
     #[serde(default)]
@@ -124,6 +123,8 @@ pub enum CatalogChange {
     CreateTable(TableRecord),
     /// Drops a table.
     DropTable {
+        /// The table that is meant: another one of its name stays.
+        id: TableId,
         /// Namespace.
         namespace: String,
         /// Name.
@@ -277,7 +278,7 @@ impl Catalog {
             CatalogChange::CreateNamespace(record) => self.create_namespace(record),
             CatalogChange::DropNamespace { name, cascade } => self.drop_namespace(name, *cascade),
             CatalogChange::CreateTable(record) => self.create_table(record),
-            CatalogChange::DropTable { namespace, name } => self.drop_table(namespace, name),
+            CatalogChange::DropTable { id, namespace, name } => self.drop_table(*id, namespace, name),
             CatalogChange::CreateUser(record) => self.create_user(record),
             CatalogChange::ForgetDropped(id) => {
                 self.dropped.remove(id);
@@ -300,13 +301,13 @@ impl Catalog {
         if name == DEFAULT_NAMESPACE {
             return Err(CatalogError::Fixed(name.to_owned()));
         }
-        let tables: Vec<String> = self.tables_of(name).map(|table| table.name.clone()).collect();
+        let tables: Vec<(TableId, String)> = self.tables_of(name).map(|table| (table.id, table.name.clone())).collect();
         if !cascade && !tables.is_empty() {
             return Err(CatalogError::NotEmpty(name.to_owned()));
         }
         let mut writes = Vec::new();
-        for table in tables {
-            writes.extend(self.drop_table(name, &table)?);
+        for (id, table) in tables {
+            writes.extend(self.drop_table(id, name, &table)?);
         }
         self.namespaces.remove(name);
         writes.push(CatalogWrite::RemoveNamespace(name.to_owned()));
@@ -330,10 +331,12 @@ impl Catalog {
         Ok(vec![self.put(CatalogRecord::Prefix(prefix)), self.put(CatalogRecord::Table(record))])
     }
 
-    fn drop_table(&mut self, namespace: &str, name: &str) -> Result<Vec<CatalogWrite>, CatalogError> {
-        let Some(table) = self.tables.remove(&(namespace.to_owned(), name.to_owned())) else {
+    fn drop_table(&mut self, id: TableId, namespace: &str, name: &str) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let Some(table) = self.tables.get(&key).filter(|table| table.id == id).cloned() else {
             return Err(CatalogError::NoTable(namespace.to_owned(), name.to_owned()));
         };
+        self.tables.remove(&key);
         self.by_id.remove(&table.id);
         let dropped = DroppedTable { id: table.id, prefix: table.prefix.clone() };
         Ok(vec![CatalogWrite::RemoveTable(table.id), self.put(CatalogRecord::Dropped(dropped))])
@@ -397,7 +400,7 @@ mod tests {
     }
 
     fn drop(name: &str) -> CatalogChange {
-        CatalogChange::DropTable { namespace: "app".into(), name: name.into() }
+        CatalogChange::DropTable { id: TableId(1), namespace: "app".into(), name: name.into() }
     }
 
     fn app() -> Catalog {

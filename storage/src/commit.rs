@@ -32,7 +32,7 @@ use crate::snapshot::Snapshot;
 use crate::system_columns::{CommitClock, CommitTs, IdSequence, RowId};
 
 /// The most bytes of rows that one commit may have.
-pub const COMMIT_BYTES_MAX: usize = 2 << 30;
+pub const COMMIT_BYTES_MAX: usize = 1 << 30;
 
 /// The changes of one statement or transaction: all of them, or none.
 #[derive(Debug)]
@@ -58,6 +58,27 @@ pub struct ScopeWrite {
     pub values: Values,
     /// The versions that they supersede, in the order of `ids`; empty for new rows.
     pub supersedes: Vec<Superseded>,
+}
+
+impl ScopeWrite {
+    /// Bytes it takes in a commit, keys included.
+    pub fn size_bytes(&self) -> usize {
+        // A key, and what RocksDB's batch adds to it.
+        const KEY_BYTES: usize = 48;
+        let values = match &self.values {
+            Values::Rows(rows) => rows.size_bytes(),
+            Values::Tombstones(_) => self.ids.len() * row_codec::HEAD_LEN,
+        };
+        values + self.ids.len() * KEY_BYTES
+    }
+}
+
+/// Refuses more bytes than a commit may have: before they are gathered in memory.
+pub fn check_size(bytes: usize) -> Result<()> {
+    match bytes > COMMIT_BYTES_MAX {
+        true => Err(StorageError::TooLarge { bytes, max: COMMIT_BYTES_MAX }),
+        false => Ok(()),
+    }
 }
 
 /// The values of new versions.
@@ -185,8 +206,8 @@ impl CommitState {
 
     /// Checks a commit, gives it its timestamp and appends it to the batch. After an error nothing has changed.
     pub(crate) fn commit(&mut self, commit: &Commit, now_ns: i64, batch: &mut WriteBatch) -> Result<CommitTs> {
-        let since = commit.snapshot.ts();
-        if self.conflicts(since, &commit.writes) {
+        let superseded = superseded_ids(&commit.writes);
+        if self.conflicts(commit.snapshot.ts(), &superseded) {
             return Err(StorageError::Conflict);
         }
         let mut catalog = Arc::clone(&self.catalog);
@@ -202,7 +223,8 @@ impl CommitState {
         for write in &commit.writes {
             self.load_header(write.scope)?;
         }
-        let masked = self.places_in_files(&commit.writes)?;
+        let superseding = self.clock.peek(now_ns);
+        let masked = self.places_in_files(&commit.writes, superseding)?;
         let ts = self.clock.next(now_ns);
         self.append_catalog(&catalog_writes, batch);
         self.max_table_id = self.max_table_id.max(catalog.max_table_id());
@@ -214,7 +236,9 @@ impl CommitState {
             let key = delete_log_key(scope, ts, file);
             batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(rows));
         }
-        self.remember(ts, &commit.writes);
+        if !superseded.is_empty() {
+            self.recent.push_back(RecentCommit { ts, superseded });
+        }
         Ok(ts)
     }
 
@@ -251,6 +275,7 @@ impl CommitState {
         let ts = self.clock.next(now_ns);
         let mut masked = publication.masked.clone();
         masked.extend(self.superseded_since(publication));
+        // A row superseded twice is masked by the first.
         masked.sort_unstable();
         masked.dedup_by_key(|row| row.position);
         if !masked.is_empty() {
@@ -309,26 +334,12 @@ impl CommitState {
         Ok(())
     }
 
-    fn conflicts(&self, since: CommitTs, writes: &[ScopeWrite]) -> bool {
+    fn conflicts(&self, since: CommitTs, superseded: &[(Scope, RoaringTreemap)]) -> bool {
         let mut newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
         newer.any(|commit| {
-            commit.superseded.iter().any(|(scope, ids)| {
-                writes
-                    .iter()
-                    .filter(|write| write.scope == *scope && !write.supersedes.is_empty())
-                    .any(|write| write.ids.iter().any(|id| ids.contains(id.get() as u64)))
-            })
+            let pairs = commit.superseded.iter().flat_map(|theirs| superseded.iter().map(move |ours| (theirs, ours)));
+            pairs.into_iter().any(|(theirs, ours)| theirs.0 == ours.0 && !theirs.1.is_disjoint(&ours.1))
         })
-    }
-
-    fn remember(&mut self, ts: CommitTs, writes: &[ScopeWrite]) {
-        let superseding = writes.iter().filter(|write| !write.supersedes.is_empty());
-        let superseded: Vec<_> = superseding
-            .map(|write| (write.scope, write.ids.iter().map(|id| id.get() as u64).collect::<RoaringTreemap>()))
-            .collect();
-        if !superseded.is_empty() {
-            self.recent.push_back(RecentCommit { ts, superseded });
-        }
     }
 
     /// Rows of the publication's file that commits after its snapshot superseded.
@@ -336,15 +347,16 @@ impl CommitState {
         let since = publication.snapshot.ts();
         let newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
         newer
-            .flat_map(|commit| &commit.superseded)
-            .filter(|(scope, _)| *scope == publication.scope)
-            .flat_map(|(_, ids)| ids.iter())
-            .filter_map(|id| {
+            .flat_map(|commit| commit.superseded.iter().map(|(scope, ids)| (commit.ts, scope, ids)))
+            .filter(|(_, scope, _)| **scope == publication.scope)
+            .flat_map(|(ts, _, ids)| ids.iter().map(move |id| (ts, id)))
+            .filter_map(|(ts, id)| {
                 let position = publication.ids.binary_search(&(id as i64)).ok()?;
                 Some(MaskedRow {
                     position: position as u32,
                     id: RowId::stored(id as i64),
                     updated: CommitTs::stored(publication.updated[position]),
+                    superseded_by: ts,
                 })
             })
             .collect()
@@ -366,12 +378,16 @@ impl CommitState {
     }
 
     /// The superseded rows that lie in files, by file: a file gets one entry a commit, however many writes hit it.
-    fn places_in_files(&self, writes: &[ScopeWrite]) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
+    fn places_in_files(
+        &self,
+        writes: &[ScopeWrite],
+        superseded_by: CommitTs,
+    ) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
         let mut by_file: HashMap<_, Vec<MaskedRow>> = HashMap::new();
         for write in writes {
             for (&id, old) in write.ids.iter().zip(&write.supersedes) {
                 if let Some((file, position)) = self.place_in_file(write.scope, id, old.location)? {
-                    let row = MaskedRow { position, id, updated: old.updated };
+                    let row = MaskedRow { position, id, updated: old.updated, superseded_by };
                     by_file.entry((write.scope, file)).or_default().push(row);
                 }
             }
@@ -437,6 +453,19 @@ impl CommitState {
             }
         }
     }
+}
+
+/// The rows that writes supersede, by scope. New rows are in nobody's way.
+fn superseded_ids(writes: &[ScopeWrite]) -> Vec<(Scope, RoaringTreemap)> {
+    let mut by_scope: Vec<(Scope, RoaringTreemap)> = Vec::new();
+    for write in writes.iter().filter(|write| !write.supersedes.is_empty()) {
+        let ids = write.ids.iter().map(|id| id.get() as u64);
+        match by_scope.iter_mut().find(|(scope, _)| *scope == write.scope) {
+            Some((_, known)) => known.extend(ids),
+            None => by_scope.push((write.scope, ids.collect())),
+        }
+    }
+    by_scope
 }
 
 fn append_record(rocks: &Rocks, scope: Scope, record: &BatchRecord, batch: &mut WriteBatch) {

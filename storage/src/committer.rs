@@ -4,9 +4,10 @@
 //! synced batch, publishes the snapshot, and only then acknowledges.
 //!
 //! Invariants:
-//! 1. Nothing is acknowledged before it is durable and visible.
-//! 2. After a failed write nothing is acknowledged any more: what RocksDB holds is then unknown.
-//! 3. Nothing here waits for a client or a lock.
+//! 1. Nothing is answered before what the answer rests on is durable and visible: a refusal too may rest on a commit of
+//!    the same group.
+//! 2. After a failed write nothing is answered any more: what RocksDB holds is then unknown.
+//! 3. Nothing here waits for a client, or for a lock that is held while something waits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +18,7 @@ use rocksdb::WriteBatch;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::commit::{COMMIT_BYTES_MAX, Commit, CommitState, Publication, SequenceRecord, Values};
+use crate::commit::{Commit, CommitState, Publication, ScopeWrite, SequenceRecord, check_size};
 use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, TableId};
 use crate::rocks::{Rocks, RocksSnapshot};
@@ -78,10 +79,7 @@ impl Committer {
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed<CommitTs>> {
-        let bytes = commit.size_bytes();
-        if bytes > COMMIT_BYTES_MAX {
-            return Err(StorageError::TooLarge { bytes, max: COMMIT_BYTES_MAX });
-        }
+        check_size(commit.writes.iter().map(ScopeWrite::size_bytes).sum())?;
         self.ask(|reply| Request::Commit(commit, reply)).await
     }
 
@@ -89,8 +87,8 @@ impl Committer {
         self.ask(|reply| Request::Seal(scope, reply)).await
     }
 
-    pub(crate) async fn reserve_batch(&self, scope: Scope) -> Result<BatchNumber> {
-        Ok(self.ask(|reply| Request::ReserveBatch(scope, reply)).await?.0)
+    pub(crate) async fn reserve_batch(&self, scope: Scope) -> Result<Committed<BatchNumber>> {
+        self.ask(|reply| Request::ReserveBatch(scope, reply)).await
     }
 
     pub(crate) async fn publish(&self, publication: Publication) -> Result<Arc<Snapshot>> {
@@ -119,8 +117,10 @@ impl Committer {
     pub(crate) async fn stop(&self) {
         let _ = self.queue.send(Request::Stop).await;
         let Some(thread) = self.thread.lock().take() else { return };
-        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
-            tracing::error!("the committer thread could not be joined");
+        match tokio::task::spawn_blocking(move || thread.join()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("the committer thread ended with a panic"),
+            Err(error) => tracing::error!(%error, "the committer thread could not be joined"),
         }
     }
 
@@ -131,19 +131,8 @@ impl Committer {
     }
 }
 
-impl Commit {
-    /// Bytes of its rows.
-    fn size_bytes(&self) -> usize {
-        let values = self.writes.iter().map(|write| match &write.values {
-            Values::Rows(rows) => rows.size_bytes(),
-            Values::Tombstones(_) => write.ids.len() * 5,
-        });
-        values.sum()
-    }
-}
-
-/// Gives an answer, once the snapshot that shows it is there.
-type Acknowledge = Box<dyn FnOnce(&Arc<Snapshot>)>;
+/// Gives an answer, once the snapshot that shows what it rests on is there.
+type Answer = Box<dyn FnOnce(&Arc<Snapshot>)>;
 
 struct Run {
     rocks: Arc<Rocks>,
@@ -175,7 +164,7 @@ impl Run {
             self.state.forget_before(oldest);
         }
         let mut batch = WriteBatch::default();
-        let mut acknowledge: Vec<Acknowledge> = Vec::new();
+        let mut answers: Vec<Answer> = Vec::new();
         let mut next = Some(first);
         let mut go_on = true;
         while let Some(request) = next {
@@ -183,21 +172,21 @@ impl Run {
                 go_on = false;
                 break;
             }
-            acknowledge.extend(self.stage(request, &mut batch));
+            answers.push(self.stage(request, &mut batch));
             next = if batch.size_in_bytes() < GROUP_BYTES { requests.try_recv().ok() } else { None };
         }
-        if !acknowledge.is_empty() {
+        if !batch.is_empty() {
             batch.put(SequenceRecord::KEY, self.state.sequence().encode());
             self.rocks.write(batch)?;
-            let snapshot = take_snapshot(&self.rocks, &self.state, &self.cache, &self.open);
-            self.published.store(Arc::clone(&snapshot));
-            acknowledge.into_iter().for_each(|answer| answer(&snapshot));
+            self.published.store(take_snapshot(&self.rocks, &self.state, &self.cache, &self.open));
         }
+        let snapshot = self.published.load_full();
+        answers.into_iter().for_each(|answer| answer(&snapshot));
         Ok(go_on)
     }
 
-    /// Appends a request to the batch. A refused one is answered at once.
-    fn stage(&mut self, request: Request, batch: &mut WriteBatch) -> Option<Acknowledge> {
+    /// Appends a request to the batch, unless it is refused.
+    fn stage(&mut self, request: Request, batch: &mut WriteBatch) -> Answer {
         let now = self.clock.now_ns();
         match request {
             Request::Commit(commit, reply) => settle(self.state.commit(&commit, now, batch), reply),
@@ -206,22 +195,16 @@ impl Run {
             Request::Publish(publication, reply) => settle(self.state.publish(&publication, now, batch), reply),
             Request::Exported(scope, version, reply) => settle(self.state.exported(scope, version, batch), reply),
             Request::ForgetTable(table, reply) => settle(self.state.forget_table(table, batch), reply),
-            Request::Stop => None,
+            Request::Stop => Box::new(|_| {}),
         }
     }
 }
 
-fn settle<T: 'static>(staged: Result<T>, reply: oneshot::Sender<Result<Committed<T>>>) -> Option<Acknowledge> {
-    match staged {
-        Ok(value) => Some(Box::new(move |snapshot| {
-            // Whoever asked may be gone; the commit stands all the same.
-            let _ = reply.send(Ok((value, Arc::clone(snapshot))));
-        })),
-        Err(error) => {
-            let _ = reply.send(Err(error));
-            None
-        }
-    }
+fn settle<T: 'static>(staged: Result<T>, reply: oneshot::Sender<Result<Committed<T>>>) -> Answer {
+    Box::new(move |snapshot| {
+        // Whoever asked may be gone; what was committed stands all the same.
+        let _ = reply.send(staged.map(|value| (value, Arc::clone(snapshot))));
+    })
 }
 
 fn take_snapshot(

@@ -1,7 +1,9 @@
 //! The delete log: which rows of a batch file a commit superseded or deleted.
 //!
 //! One entry per (commit, file). The position is where the row was found; `_id` and `_updated` name the superseded
-//! version itself, so that an entry stays true when the file is replaced by another.
+//! version itself, so that an entry stays true when the file is replaced by another. `superseded_by` is the version that
+//! came after it, or the row's own when it is a tombstone: the entry that a flush writes for its new file holds rows
+//! superseded by several commits.
 //!
 //! ```text
 //! u8   format (1)
@@ -9,6 +11,7 @@
 //! n ×  position u32 LE, rising
 //! n ×  _id i64 LE
 //! n ×  _updated i64 LE
+//! n ×  superseded_by i64 LE
 //! u32  CRC32 (IEEE) of all bytes before it, LE
 //! ```
 
@@ -18,7 +21,7 @@ use crate::system_columns::{CommitTs, RowId};
 
 const FORMAT: u8 = 1;
 const HEAD: usize = 5;
-const ROW: usize = 4 + 8 + 8;
+const ROW: usize = 4 + 8 + 8 + 8;
 const CHECKSUM: usize = 4;
 
 /// A row of a batch file that is no longer to be read.
@@ -30,6 +33,8 @@ pub struct MaskedRow {
     pub id: RowId,
     /// The version of it that the file holds.
     pub updated: CommitTs,
+    /// The next version; the same one when it is a tombstone.
+    pub superseded_by: CommitTs,
 }
 
 /// Encodes the entry of these rows. They are put in order of position; none may be given twice.
@@ -41,6 +46,7 @@ pub fn encode(mut rows: Vec<MaskedRow>) -> Vec<u8> {
     rows.iter().for_each(|row| out.extend(row.position.to_le_bytes()));
     rows.iter().for_each(|row| out.extend(row.id.get().to_le_bytes()));
     rows.iter().for_each(|row| out.extend(row.updated.get().to_le_bytes()));
+    rows.iter().for_each(|row| out.extend(row.superseded_by.get().to_le_bytes()));
     out.extend(crc32fast::hash(&out).to_le_bytes());
     out
 }
@@ -57,13 +63,15 @@ pub fn decode(entry: &[u8]) -> Result<Vec<MaskedRow>, DamagedEntry> {
     let rows = check(entry)?;
     let (positions, rest) = entry[HEAD..].split_at(4 * rows);
     let (ids, rest) = rest.split_at(8 * rows);
-    let updated = &rest[..8 * rows];
-    let columns = words(positions).zip(words(ids)).zip(words(updated));
+    let (updated, rest) = rest.split_at(8 * rows);
+    let superseded_by = &rest[..8 * rows];
+    let columns = words(positions).zip(words(ids)).zip(words(updated)).zip(words(superseded_by));
     Ok(columns
-        .map(|((position, id), updated)| MaskedRow {
+        .map(|(((position, id), updated), superseded_by)| MaskedRow {
             position: u32::from_le_bytes(position),
             id: RowId::stored(i64::from_le_bytes(id)),
             updated: CommitTs::stored(i64::from_le_bytes(updated)),
+            superseded_by: CommitTs::stored(i64::from_le_bytes(superseded_by)),
         })
         .collect())
 }
@@ -100,13 +108,14 @@ mod tests {
     use super::*;
 
     fn row(position: u32, id: i64, updated: i64) -> MaskedRow {
-        MaskedRow { position, id: RowId::stored(id), updated: CommitTs::stored(updated) }
+        let superseded_by = CommitTs::stored(updated.wrapping_add(1));
+        MaskedRow { position, id: RowId::stored(id), updated: CommitTs::stored(updated), superseded_by }
     }
 
     #[test]
     fn golden_entry() {
         let hex: String = encode(vec![row(7, 3, 5)]).iter().map(|b| format!("{b:02x}")).collect();
-        assert!(hex.starts_with("01010000000700000003000000000000000500000000000000"), "{hex}");
+        assert!(hex.starts_with("010100000007000000030000000000000005000000000000000600000000000000"), "{hex}");
         assert_eq!(hex.len(), 2 * (HEAD + ROW + CHECKSUM));
     }
 

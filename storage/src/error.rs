@@ -45,6 +45,9 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that is to be written is there already.
+    #[error("the object store already has {0}: another data directory uses it, or did; give each its own prefix")]
+    Taken(String),
     /// Something stored is not what was written.
     #[error("damaged data: {0}")]
     Damaged(String),

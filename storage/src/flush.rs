@@ -57,18 +57,40 @@ struct FlushJob {
 
 impl Store {
     /// Writes the hot rows of a scope to a batch file. Commits go on meanwhile.
-    pub async fn flush(&self, scope: Scope) -> Result<Flushed> {
+    ///
+    /// It is a task of its own: who waits for it may go away, and it is finished all the same.
+    pub async fn flush(self: &Arc<Self>, scope: Scope) -> Result<Flushed> {
+        let store = Arc::clone(self);
+        match tokio::spawn(async move { store.flush_now(scope).await }).await {
+            Ok(flushed) => flushed,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StorageError::Stopped),
+        }
+    }
+
+    async fn flush_now(&self, scope: Scope) -> Result<Flushed> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
-        if !has_hot_rows(&self.snapshot(), scope)? {
+        let snapshot = self.snapshot();
+        let header = snapshot.header(scope)?.unwrap_or_default();
+        let active = has_rows(&snapshot, scope, vec![header.active])?;
+        if !active && header.sealed.is_empty() {
+            if header.is_unfinished() {
+                self.export(&snapshot, scope).await?;
+            }
             return Ok(Flushed::default());
         }
-        let (number, snapshot) = self.committer().seal(scope).await?;
+        drop(snapshot);
+        // What an earlier flush has sealed and not finished is flushed with the rest.
+        let (number, snapshot) = match active {
+            true => self.committer().seal(scope).await?,
+            false => self.committer().reserve_batch(scope).await?,
+        };
         let job = Arc::new(FlushJob::new(snapshot, scope)?);
         let (latest, older) = self.write_files(&job, number).await?;
         let mut records = vec![job.place(self.objects(), number, BatchKind::Flush, &latest).await?];
         if let Some(older) = older {
-            let number = self.committer().reserve_batch(scope).await?;
+            let (number, _) = self.committer().reserve_batch(scope).await?;
             records.push(job.place(self.objects(), number, BatchKind::Archive, &older).await?);
         }
         let flushed = Flushed { rows: latest.segment.row_count, files: records.len() };
@@ -95,9 +117,20 @@ impl Store {
     }
 }
 
+/// A file that is being built. It is removed with this, placed or not.
+struct ScratchFile(PathBuf);
+
+impl Drop for ScratchFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, file = %self.0.display(), "a scratch file stays until the next start");
+        }
+    }
+}
+
 /// A finished file that is not placed yet.
 struct Scratch {
-    path: PathBuf,
+    file: ScratchFile,
     segment: Segment,
 }
 
@@ -131,14 +164,16 @@ impl FlushJob {
     /// Writes the newest versions to one file and, when there are any, the older ones to another.
     fn write_files(&self, objects: &Objects, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
         let with_nan = self.columns_with_nan()?;
-        let create = |kind: BatchKind| -> Result<(PathBuf, SegmentWriter)> {
+        let create = |kind: BatchKind| -> Result<(ScratchFile, SegmentWriter)> {
             let name = format!("{}-{}-{number}-{kind:?}", self.scope.table.0, self.scope.owner.0);
             let (path, file) = objects.scratch_file(&name)?;
+            let scratch = ScratchFile(path);
             let footer = self.footer(number, kind);
-            Ok((path, SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), &footer, &with_nan)?))
+            let writer = SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), footer, &with_nan)?;
+            Ok((scratch, writer))
         };
-        let (latest_path, mut latest) = create(BatchKind::Flush)?;
-        let mut older: Option<(PathBuf, SegmentWriter)> = None;
+        let (latest_file, mut latest) = create(BatchKind::Flush)?;
+        let mut older: Option<(ScratchFile, SegmentWriter)> = None;
         let mut cursor = self.cursor();
         let mut last_id = None;
         while let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? {
@@ -153,8 +188,8 @@ impl FlushJob {
             }
         }
         let finish =
-            |(path, writer): (PathBuf, SegmentWriter)| writer.finish().map(|segment| Scratch { path, segment });
-        Ok((finish((latest_path, latest))?, older.map(finish).transpose()?))
+            |(file, writer): (ScratchFile, SegmentWriter)| writer.finish().map(|segment| Scratch { file, segment });
+        Ok((finish((latest_file, latest))?, older.map(finish).transpose()?))
     }
 
     /// Names of the float columns that hold NaN in any version.
@@ -185,6 +220,9 @@ impl FlushJob {
             kind,
             replaces: Vec::new(),
             schema_version: self.schema.version,
+            // Known when the rows are written.
+            min_updated: CommitTs::default(),
+            max_updated: CommitTs::default(),
             as_of: self.snapshot.ts(),
             epoch: 0,
         }
@@ -199,7 +237,7 @@ impl FlushJob {
         file: &Scratch,
     ) -> Result<BatchRecord> {
         let path = format!("{}/{}", self.prefix, paths::batch_file(number));
-        objects.put_file(&file.path, &path).await?;
+        objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
         Ok(BatchRecord {
             batch_number: number,
@@ -218,7 +256,9 @@ impl FlushJob {
     }
 
     fn publication(&self, records: Vec<BatchRecord>, latest: Segment) -> Result<Publication> {
-        let mut masked: Vec<MaskedRow> = latest.tombstones.iter().map(|&at| masked_at(&latest, at)).collect();
+        let tombstones = latest.tombstones.iter();
+        let mut masked: Vec<MaskedRow> =
+            tombstones.map(|&at| masked_at(&latest, at, latest.updated[at as usize])).collect();
         masked.extend(self.superseded_after_seal(&latest)?);
         Ok(Publication {
             snapshot: Arc::clone(&self.snapshot),
@@ -236,23 +276,26 @@ impl FlushJob {
         let mut masked = Vec::new();
         let mut cursor = HotCursor::new(self.scope, vec![self.header.active], Versions::All);
         while let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? {
-            let positions = chunk.ids.iter().filter_map(|id| latest.ids.binary_search(id).ok());
-            masked.extend(positions.map(|at| masked_at(latest, at as u32)));
+            for (id, updated) in chunk.ids.iter().zip(&chunk.updated) {
+                if let Ok(at) = latest.ids.binary_search(id) {
+                    masked.push(masked_at(latest, at as u32, *updated));
+                }
+            }
         }
         Ok(masked)
     }
 }
 
-fn masked_at(segment: &Segment, position: u32) -> MaskedRow {
+fn masked_at(segment: &Segment, position: u32, superseded_by: i64) -> MaskedRow {
     MaskedRow {
         position,
         id: RowId::stored(segment.ids[position as usize]),
         updated: CommitTs::stored(segment.updated[position as usize]),
+        superseded_by: CommitTs::stored(superseded_by),
     }
 }
 
-fn has_hot_rows(snapshot: &Arc<Snapshot>, scope: Scope) -> Result<bool> {
-    let generations: Vec<Generation> = snapshot.header(scope)?.unwrap_or_default().visible_generations();
+fn has_rows(snapshot: &Arc<Snapshot>, scope: Scope, generations: Vec<Generation>) -> Result<bool> {
     let mut cursor = HotCursor::new(scope, generations, Versions::All);
     Ok(snapshot.hot_chunk(&mut cursor, 1)?.is_some())
 }

@@ -67,7 +67,7 @@ impl HotCursor {
             if key.id.get() > self.last_id {
                 break;
             }
-            if chunk.len() == rows_max {
+            if chunk.len() == rows_max || chunk.bytes.len() >= CHUNK_BYTES_MAX {
                 self.next = Some(key.encode()[KEY_TAIL..].to_vec());
                 break;
             }
@@ -87,6 +87,9 @@ impl HotCursor {
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 }
+
+/// Bytes after which a chunk is full, however few its rows: large values must not add up to more than an array holds.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
 
 /// Where `_id` and version start in a row key.
 const KEY_TAIL: usize = 16;

@@ -3,7 +3,7 @@
 //! ```text
 //! scope         table u32 BE │ owner u64 BE                                   12 bytes
 //! rows          scope │ generation u32 BE │ _id i64 BE, sign flipped │ _updated i64 BE, sign flipped, inverted   32 bytes
-//! delete_log    scope │ _updated of the superseding commit i64 BE, sign flipped │ batch number u64 BE            28 bytes
+//! delete_log    scope │ timestamp of the commit that wrote it i64 BE, sign flipped │ batch number u64 BE            28 bytes
 //! batches       scope │ 0x00                                header of the scope
 //!               scope │ 0x01 │ batch number u64 BE          one batch record
 //! ```

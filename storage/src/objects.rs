@@ -4,11 +4,12 @@
 //! 1. A file that [`Objects::put_file`] or [`Objects::put`] has returned from survives power failure: on local disk
 //!    temporary file, fsync, rename, fsync of the folder; on a bucket the store's acknowledgement.
 //! 2. A file is seen whole or not at all.
+//! 3. [`Objects::put_file`] never replaces a file: one that is there belongs to another data directory.
 //!
 //! Reads go through [`Objects::reader`]. The local writer is our own because `object_store`'s has no fsync.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
@@ -80,31 +81,39 @@ impl Objects {
         Ok((path, file))
     }
 
-    /// Makes the object `path` of a scratch file, durably, and removes the scratch file.
+    /// Makes the object `path` of a scratch file, durably. It must not be there.
     pub async fn put_file(&self, scratch: &FsPath, path: &str) -> Result<()> {
-        match &self.local {
-            Some(root) => {
-                let (scratch, target) = (scratch.to_owned(), root.join(path));
-                blocking(move || place_local(&scratch, &target)).await
+        let Some(root) = self.local.clone() else { return self.upload(scratch, path).await };
+        let (scratch, target) = (scratch.to_owned(), root.join(path));
+        let taken = StorageError::Taken(path.to_owned());
+        blocking(move || {
+            make_folder_below(&root, folder_of(&target)?)?;
+            sync_file(&scratch)?;
+            match fs::hard_link(&scratch, &target) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_beside(&scratch, &target)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken),
+                linked => linked.map_err(StorageError::io(format!("making {}", target.display())))?,
             }
-            None => self.upload(scratch, path).await,
-        }
+            sync_folder(folder_of(&target)?)
+        })
+        .await
     }
 
     /// Writes a small object, durably, over what may be there.
     pub async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
         match &self.local {
             Some(root) => {
-                let target = root.join(path);
+                let (root, target) = (root.clone(), root.join(path));
                 blocking(move || {
                     let folder = folder_of(&target)?;
-                    make_folder(folder)?;
-                    let temporary = target.with_extension("tmp");
-                    let mut file = File::create(&temporary)
-                        .map_err(StorageError::io(format!("creating {}", temporary.display())))?;
-                    file.write_all(&bytes).map_err(StorageError::io(format!("writing {}", temporary.display())))?;
-                    drop(file);
-                    place_local(&temporary, &target)
+                    make_folder_below(&root, folder)?;
+                    let temporary = target.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
+                    fs::write(&temporary, &bytes)
+                        .map_err(StorageError::io(format!("writing {}", temporary.display())))?;
+                    sync_file(&temporary)?;
+                    fs::rename(&temporary, &target)
+                        .map_err(StorageError::io(format!("making {}", target.display())))?;
+                    sync_folder(folder)
                 })
                 .await
             }
@@ -117,6 +126,9 @@ impl Objects {
 
     /// Removes every object below `prefix`.
     pub async fn remove_below(&self, prefix: &str) -> Result<()> {
+        if prefix.trim_matches('/').is_empty() {
+            return Err(StorageError::Damaged("an empty prefix would remove everything".into()));
+        }
         if let Some(root) = &self.local {
             let folder = root.join(prefix);
             return blocking(move || match fs::remove_dir_all(&folder) {
@@ -133,12 +145,14 @@ impl Objects {
     }
 
     async fn upload(&self, scratch: &FsPath, path: &str) -> Result<()> {
+        if self.reader.head(&object_path(path)?).await.is_ok() {
+            return Err(StorageError::Taken(path.to_owned()));
+        }
         let what = format!("reading {}", scratch.display());
         let mut file = tokio::fs::File::open(scratch).await.map_err(StorageError::io(what.clone()))?;
         let mut writer = BufWriter::new(Arc::clone(&self.reader), object_path(path)?);
         tokio::io::copy(&mut file, &mut writer).await.map_err(StorageError::io(format!("uploading {path}")))?;
-        writer.shutdown().await.map_err(StorageError::io(format!("uploading {path}")))?;
-        tokio::fs::remove_file(scratch).await.map_err(StorageError::io(format!("removing {}", scratch.display())))
+        writer.shutdown().await.map_err(StorageError::io(format!("uploading {path}")))
     }
 }
 
@@ -172,31 +186,35 @@ pub(crate) fn make_folder(folder: &FsPath) -> Result<()> {
     }
 }
 
+/// Makes a folder below `root`, durably also when a process that has died made part of it.
+fn make_folder_below(root: &FsPath, folder: &FsPath) -> Result<()> {
+    make_folder(folder)?;
+    for made in folder.ancestors().skip(1).take_while(|made| made.starts_with(root)) {
+        sync_folder(made)?;
+    }
+    Ok(())
+}
+
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_folder(folder: &FsPath) -> Result<()> {
     let opened = File::open(folder).and_then(|f| f.sync_all());
     opened.map_err(StorageError::io(format!("syncing the folder {}", folder.display())))
 }
 
-/// fsync, rename, fsync of the folder.
-fn place_local(source: &FsPath, target: &FsPath) -> Result<()> {
-    let folder = folder_of(target)?;
-    make_folder(folder)?;
-    let synced = File::open(source).and_then(|f| f.sync_all());
-    synced.map_err(StorageError::io(format!("syncing {}", source.display())))?;
-    match fs::rename(source, target) {
-        Ok(()) => sync_folder(folder),
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => copy_local(source, target),
-        Err(error) => Err(StorageError::io(format!("renaming {} to {}", source.display(), target.display()))(error)),
-    }
+fn sync_file(path: &FsPath) -> Result<()> {
+    let opened = File::open(path).and_then(|file| file.sync_all());
+    opened.map_err(StorageError::io(format!("syncing {}", path.display())))
 }
 
-/// The object folder lies on another file system than the scratch folder: copy beside the target first.
-fn copy_local(source: &FsPath, target: &FsPath) -> Result<()> {
-    let beside = target.with_extension("tmp");
-    fs::copy(source, &beside).map_err(StorageError::io(format!("copying to {}", beside.display())))?;
-    place_local(&beside, target)?;
-    fs::remove_file(source).map_err(StorageError::io(format!("removing {}", source.display())))
+/// The object folder lies on another file system than the scratch folder: copies beside the target first.
+fn copy_beside(source: &FsPath, target: &FsPath) -> Result<()> {
+    let beside = target.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
+    let placed = fs::copy(source, &beside).and_then(|_| {
+        File::open(&beside)?.sync_all()?;
+        fs::hard_link(&beside, target)?;
+        fs::remove_file(&beside)
+    });
+    placed.map_err(StorageError::io(format!("copying to {}", target.display())))
 }
 
 fn folder_of(target: &FsPath) -> Result<&FsPath> {
@@ -213,6 +231,8 @@ fn reset_folder(folder: &FsPath) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[tokio::test]
@@ -230,7 +250,9 @@ mod tests {
         };
         assert_eq!(read("app/t~2/shared/batch-0001.parquet").await.unwrap(), "rows");
         assert_eq!(read("app/t~2/shared/manifest.json").await.unwrap(), "{ }");
-        assert!(!scratch.exists());
+        let again = objects.put_file(&scratch, "app/t~2/shared/batch-0001.parquet").await;
+        assert!(matches!(again, Err(StorageError::Taken(_))), "{again:?}");
+        assert!(objects.remove_below("/").await.is_err());
         objects.remove_below("app/t~2").await.unwrap();
         objects.remove_below("app/t~2").await.unwrap();
         assert!(read("app/t~2/shared/manifest.json").await.is_err());

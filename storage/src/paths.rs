@@ -10,8 +10,24 @@
 
 use crate::keys::{BatchNumber, TableId};
 
-/// A name as one path segment: `a`–`z`, digits, `-` and `_` stay, every other byte of its UTF-8 becomes `=XX`.
+/// The longest segment that is not shortened. With `user_` in front or `~` and a number behind it stays below the 255
+/// bytes that file systems allow.
+const SEGMENT_MAX: usize = 120;
+/// How much of a longer one stays.
+const SHORTENED: usize = 80;
+
+/// A name as one path segment: `a`–`z`, digits, `-` and `_` stay, every other byte of its UTF-8 becomes `=XX`. A long one
+/// ends in `==` and 128 bits of the BLAKE3 hash of the name.
 pub fn segment(name: &str) -> String {
+    let encoded = encode(name);
+    if encoded.len() <= SEGMENT_MAX {
+        return encoded;
+    }
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    format!("{}=={}", &encoded[..SHORTENED], &hash[..32])
+}
+
+fn encode(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {
@@ -63,6 +79,9 @@ mod tests {
         assert_eq!(batch_file(BatchNumber(7)), "batch-0007.parquet");
         assert_eq!(batch_file(BatchNumber(12345)), "batch-12345.parquet");
         assert_eq!(segment("../x"), "=2E=2E=2Fx");
+        let long = segment(&"Ä".repeat(60));
+        assert_eq!((long.len(), &long[..12]), (114, "=C3=84=C3=84"));
+        assert_ne!(long, segment(&"Ä".repeat(61)));
     }
 
     proptest! {

@@ -50,6 +50,11 @@ impl Default for ScopeHeader {
 }
 
 impl ScopeHeader {
+    /// Whether the manifest does not show all records, or rows that it covers are still there.
+    pub fn is_unfinished(&self) -> bool {
+        self.exported != self.version || !self.draining.is_empty()
+    }
+
     /// The generations that readers see, oldest first.
     pub fn visible_generations(&self) -> Vec<Generation> {
         self.sealed.iter().copied().chain([self.active]).collect()

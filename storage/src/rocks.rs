@@ -107,7 +107,7 @@ impl Rocks {
         visit_all(iterator, visit)
     }
 
-    /// Ends background work and makes the memtables durable.
+    /// Syncs the log and ends background work.
     pub(crate) fn close(&self) {
         if let Err(error) = self.db.flush_wal(true) {
             tracing::error!(%error, "syncing the WAL at the end failed");

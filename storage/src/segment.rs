@@ -13,11 +13,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, SchemaRef};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds::column_bounds;
@@ -51,6 +50,10 @@ pub struct Footer {
     pub replaces: Vec<BatchNumber>,
     /// Version of the table's schema.
     pub schema_version: u32,
+    /// Oldest version in it.
+    pub min_updated: CommitTs,
+    /// Newest version in it.
+    pub max_updated: CommitTs,
     /// The last commit that was visible when it was written.
     pub as_of: CommitTs,
     /// Of the owner of the object store's prefix; 0 for a local folder.
@@ -85,6 +88,7 @@ pub struct SegmentWriter {
     schema: SchemaRef,
     layout: Arc<RowLayout>,
     writer: ArrowWriter<Checksummed<BufWriter<File>>>,
+    footer: Footer,
     ids: Vec<i64>,
     updated: Vec<i64>,
     tombstones: Vec<u32>,
@@ -96,14 +100,14 @@ impl SegmentWriter {
         file: File,
         schema: &TableSchema,
         layout: Arc<RowLayout>,
-        footer: &Footer,
+        footer: Footer,
         with_nan: &HashSet<String>,
     ) -> Result<Self> {
         let arrow_schema = schema.file();
-        let properties = properties(footer, schema, with_nan)?;
+        let properties = properties(&arrow_schema, with_nan)?;
         let sink = Checksummed::new(BufWriter::with_capacity(1 << 20, file));
         let writer = ArrowWriter::try_new(sink, Arc::clone(&arrow_schema), Some(properties))?;
-        Ok(Self { schema: arrow_schema, layout, writer, ids: vec![], updated: vec![], tombstones: vec![] })
+        Ok(Self { schema: arrow_schema, layout, writer, footer, ids: vec![], updated: vec![], tombstones: vec![] })
     }
 
     /// Adds rows.
@@ -135,6 +139,12 @@ impl SegmentWriter {
         if u32::try_from(self.ids.len()).is_err() {
             return Err(StorageError::Damaged("a batch file would have more than 2^32 rows".into()));
         }
+        let updated = |extreme: Option<i64>| CommitTs::stored(extreme.unwrap_or_default());
+        let min_updated = updated(self.updated.iter().copied().min());
+        let max_updated = updated(self.updated.iter().copied().max());
+        let footer = Footer { min_updated, max_updated, ..self.footer };
+        let entry = serde_json::to_string(&footer).expect("a footer has only strings as keys");
+        self.writer.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), entry));
         let metadata: ParquetMetaData = self.writer.finish()?;
         let bounds = column_bounds(&metadata, &self.schema);
         let (size_bytes, checksum) =
@@ -143,8 +153,8 @@ impl SegmentWriter {
             row_count: self.ids.len() as u64,
             size_bytes,
             checksum,
-            min_updated: CommitTs::stored(self.updated.iter().copied().min().unwrap_or_default()),
-            max_updated: CommitTs::stored(self.updated.iter().copied().max().unwrap_or_default()),
+            min_updated,
+            max_updated,
             bounds,
             ids: self.ids,
             updated: self.updated,
@@ -169,19 +179,18 @@ pub fn holds_nan(column: &ArrayRef) -> bool {
     }
 }
 
-fn properties(footer: &Footer, schema: &TableSchema, with_nan: &HashSet<String>) -> Result<WriterProperties> {
-    let entry = serde_json::to_string(footer).expect("a footer has only strings as keys");
+fn properties(schema: &SchemaRef, with_nan: &HashSet<String>) -> Result<WriterProperties> {
     // The first leaf is `_id`.
     let sorting = SortingColumn { column_idx: 0, descending: false, nulls_first: false };
     let mut builder = WriterProperties::builder()
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_key_value_metadata(Some(vec![KeyValue::new(FOOTER_KEY.to_owned(), entry)]))
         .set_sorting_columns(Some(vec![sorting]));
-    for column in &schema.columns {
-        if column.data_type.is_nested() || with_nan.contains(&column.name) {
-            let path = ColumnPath::from(vec![column.name.clone()]);
-            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+    let leaves = ArrowSchemaConverter::new().convert(schema)?;
+    for leaf in leaves.columns() {
+        let path = leaf.path();
+        if path.parts().len() > 1 || with_nan.contains(&path.parts()[0]) {
+            builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
         }
     }
     Ok(builder.build())

@@ -198,21 +198,33 @@ impl<V> Bounded<V> {
 
 /// The snapshots that someone still holds.
 #[derive(Debug, Default)]
-pub(crate) struct OpenSnapshots(Mutex<VecDeque<(CommitTs, Weak<Snapshot>)>>);
+pub(crate) struct OpenSnapshots(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    snapshots: VecDeque<(CommitTs, Weak<Snapshot>)>,
+    /// Length at which those that are gone are taken out, also behind one that is held for long.
+    purge_at: usize,
+}
 
 impl OpenSnapshots {
     pub(crate) fn push(&self, snapshot: &Arc<Snapshot>) {
-        self.0.lock().push_back((snapshot.ts(), Arc::downgrade(snapshot)));
+        let mut open = self.0.lock();
+        if open.snapshots.len() >= open.purge_at {
+            open.snapshots.retain(|(_, snapshot)| snapshot.strong_count() > 0);
+            open.purge_at = 64.max(2 * open.snapshots.len());
+        }
+        open.snapshots.push_back((snapshot.ts(), Arc::downgrade(snapshot)));
     }
 
     /// The commit of the oldest one.
     pub(crate) fn oldest(&self) -> Option<CommitTs> {
         let mut open = self.0.lock();
-        while let Some((ts, snapshot)) = open.front() {
+        while let Some((ts, snapshot)) = open.snapshots.front() {
             if snapshot.strong_count() > 0 {
                 return Some(*ts);
             }
-            open.pop_front();
+            open.snapshots.pop_front();
         }
         None
     }

@@ -98,8 +98,11 @@ impl Store {
         let dir = &config.data_dir;
         make_folder(dir)?;
         let lock = lock(dir)?;
-        check_format(dir)?;
-        let rocks = Arc::new(Rocks::open(&dir.join("rocksdb"), config.durability == Durability::Fsync)?);
+        let rocksdb = dir.join("rocksdb");
+        check_format(dir, rocksdb.join("CURRENT").exists())?;
+        make_folder(&rocksdb)?;
+        let rocks = Arc::new(Rocks::open(&rocksdb, config.durability == Durability::Fsync)?);
+        write_format(dir)?;
         let objects = Objects::open(config.object_store.as_deref(), dir)?;
 
         let sequence = match rocks.get_root(SequenceRecord::KEY)? {
@@ -128,7 +131,10 @@ impl Store {
             removing: tokio::sync::Mutex::default(),
             _lock: lock,
         });
-        store.finish_interrupted().await?;
+        if let Err(error) = store.finish_interrupted().await {
+            // Everything can be read and written; the next flush or start tries again.
+            tracing::error!(%error, cause = ?error, "what the last stop has interrupted could not be finished");
+        }
         Ok(store)
     }
 
@@ -234,7 +240,7 @@ impl Store {
             };
             let header: ScopeHeader =
                 serde_json::from_slice(json).map_err(StorageError::damaged_json("a scope header"))?;
-            if header.exported != header.version || !header.draining.is_empty() {
+            if header.is_unfinished() {
                 scopes.push(scope);
             }
             Ok(())
@@ -255,8 +261,8 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// Reads the format file, or writes it into a new data directory.
-fn check_format(dir: &Path) -> Result<()> {
+/// Refuses a data directory of a newer format, and one of which a part is missing: it would look empty.
+fn check_format(dir: &Path, has_rocksdb: bool) -> Result<()> {
     let path = dir.join("FORMAT");
     match std::fs::read(&path) {
         Ok(json) => {
@@ -265,22 +271,32 @@ fn check_format(dir: &Path) -> Result<()> {
                 let (found, known) = (format.format_version, FORMAT_VERSION);
                 return Err(StorageError::FormatVersion { path: dir.to_owned(), found, known });
             }
+            if !has_rocksdb {
+                return Err(StorageError::Damaged(format!("{} has lost its folder rocksdb", dir.display())));
+            }
             Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let format = Format { format_version: FORMAT_VERSION, data_dir_id: uuid::Uuid::new_v4().to_string() };
-            let json = serde_json::to_vec(&format).expect("a format has only strings as keys");
-            let temporary = dir.join("FORMAT.tmp");
-            let written = File::create(&temporary).and_then(|mut file| {
-                file.write_all(&json)?;
-                file.sync_all()?;
-                std::fs::rename(&temporary, &path)
-            });
-            written.map_err(StorageError::io(format!("writing {}", path.display())))?;
-            sync_folder(dir)
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StorageError::io(format!("reading {}", path.display()))(error)),
     }
+}
+
+/// Marks a new data directory, once its RocksDB is there.
+fn write_format(dir: &Path) -> Result<()> {
+    let path = dir.join("FORMAT");
+    if path.exists() {
+        return Ok(());
+    }
+    let format = Format { format_version: FORMAT_VERSION, data_dir_id: uuid::Uuid::new_v4().to_string() };
+    let json = serde_json::to_vec(&format).expect("a format has only strings as keys");
+    let temporary = dir.join("FORMAT.tmp");
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(&json)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    });
+    written.map_err(StorageError::io(format!("writing {}", path.display())))?;
+    sync_folder(dir)
 }
 
 fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {

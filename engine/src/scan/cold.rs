@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use chrono::DateTime;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ScalarValue, Statistics};
@@ -15,9 +16,8 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_plan::ExecutionPlan;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
-use chrono::DateTime;
 use object_store::ObjectMeta;
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use roaring::RoaringBitmap;
 use seracdb_storage::objects::object_path;
 use seracdb_storage::records::BatchRecord;
@@ -90,9 +90,7 @@ fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool)
     Ok(match mask {
         None => Some(file),
         Some(mask) if mask.len() >= record.row_count => None,
-        Some(mask) => {
-            Some(file.with_extension(ParquetRowSelection::new(unmasked(mask, record.row_count as usize))))
-        }
+        Some(mask) => Some(file.with_extension(ParquetRowSelection::new(unmasked(mask, record.row_count as usize)))),
     })
 }
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use seracdb_storage::StorageError;
 use seracdb_storage::hot::{HotChunk, HotCursor, Versions};
@@ -147,23 +148,23 @@ impl ExecutionPlan for HotRowsExec {
         let rows = Arc::clone(&self.rows);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let chunk_rows = context.session_config().batch_size();
-        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&rows.schema), 2);
-        let output = builder.tx();
-        builder.spawn_blocking(move || {
-            let mut cursor = rows.cursor.clone();
-            while let Some(chunk) = rows.snapshot.hot_chunk(&mut cursor, chunk_rows).map_err(external)? {
-                let timer = metrics.elapsed_compute().timer();
-                let batch = rows.batch(chunk);
-                timer.done();
-                metrics.record_output(batch.as_ref().map_or(0, RecordBatch::num_rows));
-                // A reader that is gone wants no more.
-                if output.blocking_send(batch).is_err() {
-                    break;
-                }
+        let schema = Arc::clone(&rows.schema);
+        let chunks = futures::stream::try_unfold(rows.cursor.clone(), move |mut cursor| {
+            let (rows, metrics) = (Arc::clone(&rows), metrics.clone());
+            async move {
+                // A thread is taken for each chunk alone: a reader that stops reading holds none.
+                let read = SpawnedTask::spawn_blocking(move || {
+                    let timer = metrics.elapsed_compute().timer();
+                    let chunk = rows.snapshot.hot_chunk(&mut cursor, chunk_rows).map_err(external)?;
+                    let batch = chunk.map(|chunk| rows.batch(chunk)).transpose()?;
+                    timer.done();
+                    metrics.record_output(batch.as_ref().map_or(0, RecordBatch::num_rows));
+                    Ok(batch.map(|batch| (batch, cursor)))
+                });
+                read.join_unwind().await.map_err(|_| external(StorageError::Stopped))?
             }
-            Ok(())
         });
-        Ok(builder.build())
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, chunks)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

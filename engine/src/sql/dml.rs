@@ -64,7 +64,7 @@ pub(crate) fn select_all(table: &TableName) -> Query {
 pub(crate) fn require_column(column: &str, user_columns: &[(String, DataType)], table: &TableName) -> Result<usize> {
     user_columns.iter().position(|(name, _)| name == column).ok_or_else(|| {
         let known = user_columns.iter().map(|(name, _)| name.as_str());
-        EngineError::invalid(format!("{} (in table {table})", suggest::unknown("column", column, known)))
+        EngineError::not_found(format!("{} (in table {table})", suggest::unknown("column", column, known)))
     })
 }
 

@@ -72,6 +72,9 @@ fn copied(error: Option<&EngineError>) -> EngineError {
     }
 }
 
+/// What a client reads when a file fails; which one is for the log.
+const STORED_FILE: &str = "a stored file could not be read or written: the server's log has the cause; try again";
+
 fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
     let new = |kind, text: &str| EngineError::new(kind, tidy(text));
     match error {
@@ -99,10 +102,9 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
             new(ErrorKind::Cancelled, "the query was cancelled")
         }
         // The text may hold file names and hosts: the log has it, the client only what to do.
-        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => new(
-            ErrorKind::Unavailable,
-            "a stored file could not be read or written: the server's log has the cause; try again",
-        ),
+        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
+            new(ErrorKind::Unavailable, STORED_FILE)
+        }
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text),
         other => new(ErrorKind::Internal, &other.to_string()),
     }
@@ -124,6 +126,9 @@ fn plain_arrow(error: &ArrowError) -> EngineError {
         ArrowError::OffsetOverflowError(_) => {
             (ErrorKind::ResourceExhausted, "a text or list column of one batch exceeds 2 GiB".to_owned())
         }
+        ArrowError::ParquetError(_) | ArrowError::IoError(..) | ArrowError::ExternalError(_) => {
+            (ErrorKind::Unavailable, STORED_FILE.to_owned())
+        }
         other => (ErrorKind::Internal, other.to_string()),
     };
     EngineError::new(kind, tidy(&text))
@@ -132,7 +137,7 @@ fn plain_arrow(error: &ArrowError) -> EngineError {
 fn from_schema_error(error: &SchemaError, hidden: &[&str]) -> EngineError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            EngineError::invalid(unknown_column(field, valid_fields, hidden))
+            EngineError::not_found(unknown_column(field, valid_fields, hidden))
         }
         SchemaError::AmbiguousReference { field } => EngineError::invalid(format!(
             "column '{}' is in more than one table: write table.{}",

@@ -1,9 +1,9 @@
 //! SQL text to statements, and statements to what DataFusion plans.
 //!
-//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`settings`]: an allow-list
-//! by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards settled ([`dml`],
-//! [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`infer`], [`planner`]) → values cast to their
-//! columns ([`coerce`]).
+//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`settings`]: an
+//! allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
+//! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`infer`], [`planner`]) →
+//! values cast to their columns ([`coerce`]).
 //!
 //! What it does not know: the catalog, the storage, who is asking. Names and types of columns come in as arguments.
 

@@ -8,16 +8,15 @@ use datafusion::common::{DFSchemaRef, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
-use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::error::Result as DfResult;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
-use crate::error::EngineError;
 
-/// Where the planner finds a table. An error of ours comes out as it is: [`refuse`] wraps it.
+/// Where the planner finds a table. An error of ours comes out as it is: [`crate::scan::external`] wraps it.
 pub(crate) type Tables<'a> = dyn Fn(&TableReference) -> DfResult<Arc<dyn TableSource>> + 'a;
 
 /// Plans queries. Knows what the session has; the tables are the caller's.
@@ -49,11 +48,6 @@ impl<'a> Planner<'a> {
         SqlToRel::new_with_options(self, options)
             .sql_statement_to_plan_with_context(Statement::Query(Box::new(query)), &mut context)
     }
-}
-
-/// An error of ours on its way through DataFusion.
-pub(crate) fn refuse(error: EngineError) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 impl ContextProvider for Planner<'_> {

@@ -133,7 +133,7 @@ pub(crate) fn explain_options(reader: &mut Reader<'_>) -> Result<ExplainOptions>
     options.analyze = reader.word("ANALYZE");
     options.verbose = reader.word("VERBOSE");
     if reader.word("FORMAT") {
-        reader.parser.consume_token(&Token::Eq);
+        let _ = reader.parser.consume_token(&Token::Eq);
         let token = reader.parser.next_token();
         options.format = Some(match &token.token {
             Token::Word(word) => format_name(&word.value)?,

@@ -2,7 +2,7 @@
 //!
 //! The table provider leaves the column out of its schema unless the statement mentions it, so that `*` needs no care in
 //! all other statements. In one that does, each wildcard over a table is told to leave it out:
-//! `SELECT *, _deleted FROM t` → `SELECT * EXCLUDE ("_deleted"), _deleted FROM t`.
+//! `SELECT *, _deleted FROM t` → `SELECT * EXCLUDE (_deleted), _deleted FROM t`.
 //!
 //! DataFusion's EXCLUDE fails on a column that is not there, and on one that is there twice. So over several tables `*`
 //! becomes `a.* EXCLUDE (…), b.*`, and only tables that have the column are told to exclude it.

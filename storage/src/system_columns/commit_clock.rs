@@ -16,8 +16,13 @@ impl CommitClock {
 
     /// The timestamp of the next commit: strictly above every earlier one, wherever the clock stands.
     pub fn next(&mut self, now_ns: i64) -> CommitTs {
-        self.last = CommitTs(now_ns.max(self.last.0.saturating_add(1)));
+        self.last = self.peek(now_ns);
         self.last
+    }
+
+    /// What [`CommitClock::next`] would give.
+    pub fn peek(&self, now_ns: i64) -> CommitTs {
+        CommitTs(now_ns.max(self.last.0.saturating_add(1)))
     }
 
     /// The highest timestamp given so far.
