@@ -27,10 +27,10 @@ demo:   ## a tour with a server of its own; leaves nothing behind
 
 bench:  ## the benchmarks at full size, release build
 	@scripts/setup-build.sh
-	@. scripts/env.sh; cargo run --release -p seracdb-bench -- $(ARGS)
+	@. scripts/env.sh; cargo build --release --workspace; $$target/release/seracdb-bench $(ARGS)
 
 bench-smoke:    ## the benchmarks at toy size, dev build: do they still run?
-	@. scripts/env.sh; cargo run -p seracdb-bench -- --smoke $(ARGS)
+	@. scripts/env.sh; cargo build --workspace; $$target/debug/seracdb-bench --smoke $(ARGS)
 
 fmt:    ## format the Rust sources
 	@. scripts/env.sh; cargo fmt --all

@@ -4,7 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/env.sh"
 if [ -z "${SERACDB:-}" ]; then
   scripts/setup-build.sh
-  cargo build --release --bin seracdb
+  cargo build --release --workspace
   SERACDB=$target/release/seracdb
 fi
 exec "$SERACDB" serve "$@"

@@ -116,12 +116,12 @@ async fn run(
     schema: &SchemaRef,
 ) -> Result<SendableRecordBatchStream> {
     let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
-    let plan = state.create_physical_plan(&plan).await.map_err(translate)?;
-    let planned = client_schema(&plan.schema());
+    let planned = client_schema(plan.schema().as_arrow());
     let same = |(a, b): (&FieldRef, &FieldRef)| a.name() == b.name() && a.data_type() == b.data_type();
     if planned.fields().len() != schema.fields().len() || !planned.fields().iter().zip(schema.fields()).all(same) {
         return Err(EngineError::invalid("the tables of this statement have changed: prepare it again"));
     }
+    let plan = state.create_physical_plan(&plan).await.map_err(translate)?;
     let rows = execute_stream(plan, state.task_ctx()).map_err(translate)?;
     Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::clone(&tables.snapshot))))
 }

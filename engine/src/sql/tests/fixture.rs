@@ -16,10 +16,11 @@ use datafusion::logical_expr::LogicalPlan;
 use seracdb_storage::system_columns;
 
 use crate::error::{EngineError, Result};
+use crate::scan::external;
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::insert_plan;
 use crate::sql::params::{Typed, bind, hints, plan_typed};
-use crate::sql::planner::{Planner, refuse};
+use crate::sql::planner::Planner;
 use crate::sql::statement::Statement;
 use crate::sql::{Limits, TableName, coerce, dml, parse, suggest, wildcards};
 
@@ -118,7 +119,7 @@ impl Fixture {
             let table = self
                 .tables
                 .get(&name.to_string())
-                .ok_or_else(|| refuse(EngineError::not_found(suggest::unknown("table", &name.to_string(), known()))))?;
+                .ok_or_else(|| external(EngineError::not_found(suggest::unknown("table", &name.to_string(), known()))))?;
             Ok(provider_as_source(Arc::clone(table)))
         };
         let planner = Planner::new(&state, &find);

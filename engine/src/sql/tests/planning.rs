@@ -92,15 +92,15 @@ fn errors_say_what_to_do() {
     for (sql, kind, part) in [
         ("SELECT * FROM tt.x", ErrorKind::NotFound, "unknown table 'tt.x'"),
         ("SELECT * FROM plan", ErrorKind::NotFound, "unknown table 'plan': did you mean 'plain'?"),
-        ("SELECT k1 FROM plain", ErrorKind::InvalidArgument, "unknown column 'k1': the columns are k"),
-        ("SELECT row_plase FROM t", ErrorKind::InvalidArgument, "unknown column 'row_plase'"),
+        ("SELECT k1 FROM plain", ErrorKind::NotFound, "unknown column 'k1': the columns are k"),
+        ("SELECT row_plase FROM t", ErrorKind::NotFound, "unknown column 'row_plase'"),
         ("SELECT a FROM t, u", ErrorKind::InvalidArgument, "column 'a' is in more than one table"),
         ("SELECT uper(b) FROM t", ErrorKind::InvalidArgument, "Did you mean 'upper'"),
         ("SELECT a + b FROM t WHERE b = 'x' AND a + true > 1", ErrorKind::InvalidArgument, ""),
         ("SELECT b::int FROM t", ErrorKind::InvalidArgument, "Cannot cast string 'x' to value of Int32 type"),
         ("SELECT 1 / (a - 1) FROM t", ErrorKind::InvalidArgument, "division by zero"),
-        ("INSERT INTO t (aa) VALUES (1)", ErrorKind::InvalidArgument, "unknown column 'aa'"),
-        ("INSERT INTO plain (kk) VALUES (1)", ErrorKind::InvalidArgument, "unknown column 'kk' (in table plain)"),
+        ("INSERT INTO t (aa) VALUES (1)", ErrorKind::NotFound, "unknown column 'aa'"),
+        ("INSERT INTO plain (kk) VALUES (1)", ErrorKind::NotFound, "unknown column 'kk' (in table plain)"),
         (
             "INSERT INTO t VALUES (1, 'a')",
             ErrorKind::InvalidArgument,
@@ -119,7 +119,7 @@ fn errors_say_what_to_do() {
         ("INSERT INTO t (a) SELECT ARRAY[1]", ErrorKind::InvalidArgument, "column 'a' is of type Int32"),
         ("INSERT INTO t (a) VALUES ('x')", ErrorKind::InvalidArgument, "Cannot cast"),
         ("INSERT INTO t (s) VALUES (70000)", ErrorKind::InvalidArgument, "70000"),
-        ("UPDATE t SET nothing = 1", ErrorKind::InvalidArgument, "unknown column 'nothing' (in table t)"),
+        ("UPDATE t SET nothing = 1", ErrorKind::NotFound, "unknown column 'nothing' (in table t)"),
         ("UPDATE t SET a = unnest(ARRAY[1, 2])", ErrorKind::Unimplemented, "UNNEST in SET"),
         ("UPDATE t SET a = count(*)", ErrorKind::InvalidArgument, "aggregate functions are not allowed in SET"),
     ] {
