@@ -114,9 +114,9 @@ fn tickets_of(info: &FlightInfo) -> Vec<TicketId> {
 
 impl Flight {
     /// DoAction; gives the body of its one result, `None` when the action has none.
-    pub(super) async fn action(&self, call: &Call, action: &Action) -> Result<Option<Bytes>, Status> {
+    pub(super) async fn action(&self, call: &Call, action: &Action, client: &str) -> Result<Option<Bytes>, Status> {
         Ok(match ActionCommand::decode(action)? {
-            ActionCommand::Prepare { sql } => Some(self.create_prepared(call, sql).await?),
+            ActionCommand::Prepare { sql } => Some(self.create_prepared(call, sql, client).await?),
             ActionCommand::Close(id) => {
                 self.close_prepared(call, id);
                 None

@@ -151,7 +151,8 @@ impl FlightService for FlightRpc {
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
         guarded(async {
             let call = self.0.auth.call(request.metadata()).await?;
-            let body = self.0.action(&call, request.get_ref()).await?;
+            let client = user_agent(request.metadata());
+            let body = self.0.action(&call, request.get_ref(), &client).await?;
             Ok(Response::new(iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
         })
         .await
@@ -180,6 +181,11 @@ impl FlightService for FlightRpc {
 
 fn user_agent(metadata: &MetadataMap) -> String {
     metadata.get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// Whether a user-agent is that of the JDBC driver.
+fn is_java(client: &str) -> bool {
+    client.contains("grpc-java")
 }
 
 fn once<T: Send + 'static>(message: T) -> ReplyStream<T> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow_flight::FlightData;
 use arrow_flight::sql::{Any, DoPutPreparedStatementResult};
 use bytes::Bytes;
@@ -18,10 +18,10 @@ use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatemen
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-use super::Flight;
 use super::columns::described;
 use super::command::StatementId;
 use super::stream::{Incoming, incoming, schema_bytes};
+use super::{Flight, is_java};
 use crate::auth::Call;
 use crate::config::FlightSection;
 use crate::expiring::Expiring;
@@ -74,12 +74,16 @@ impl Statements {
 }
 
 impl Flight {
-    /// The `CreatePreparedStatement` action; gives the body of its result.
-    pub(super) async fn create_prepared(&self, call: &Call, sql: String) -> Result<Bytes, Status> {
+    /// The `CreatePreparedStatement` action; gives the body of its result. `client`: its
+    /// user-agent.
+    pub(super) async fn create_prepared(&self, call: &Call, sql: String, client: &str) -> Result<Bytes, Status> {
         let prepared = self.prepare(call, sql).await?;
         let is_update = prepared.kind() == StatementKind::Update;
         let dataset_schema = schema_bytes(&described(prepared.schema()))?;
-        let parameter_schema = schema_bytes(prepared.parameters())?;
+        let parameter_schema = match is_java(client) {
+            true => schema_bytes(&java_parameters(prepared.parameters()))?,
+            false => schema_bytes(prepared.parameters())?,
+        };
         let id = self.statements.add(call.principal(), prepared, Instant::now())?;
         let result = CreatePreparedStatementResult {
             prepared_statement_handle: handle(id),
@@ -132,6 +136,44 @@ fn check_count(wanted: &SchemaRef, sent: &SchemaRef) -> Result<(), Status> {
     Err(Status::invalid_argument(format!("the statement has {wanted} parameters, but {sent} were bound")))
 }
 
+/// Parameters as the JDBC driver has to see them. It writes milliseconds (of a date: days) into whatever it was
+/// promised, without scaling (arrow-java#838), so it is promised just that; binding casts to the real type.
+fn java_parameters(parameters: &Schema) -> Schema {
+    let fields = parameters.fields().iter().map(|field| {
+        let data_type = match field.data_type() {
+            DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+            DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+            DataType::Date64 => DataType::Date32,
+            other => other.clone(),
+        };
+        Field::clone(field).with_data_type(data_type)
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
 fn handle(id: StatementId) -> Bytes {
     PreparedHandle { id: id.0.to_vec().into() }.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn java_is_promised_the_units_it_writes() {
+        let zone = || Some("UTC".into());
+        for (declared, advertised) in [
+            (DataType::Timestamp(TimeUnit::Second, None), DataType::Timestamp(TimeUnit::Millisecond, None)),
+            (DataType::Timestamp(TimeUnit::Microsecond, zone()), DataType::Timestamp(TimeUnit::Millisecond, zone())),
+            (DataType::Timestamp(TimeUnit::Nanosecond, None), DataType::Timestamp(TimeUnit::Millisecond, None)),
+            (DataType::Time32(TimeUnit::Second), DataType::Time32(TimeUnit::Millisecond)),
+            (DataType::Time64(TimeUnit::Nanosecond), DataType::Time32(TimeUnit::Millisecond)),
+            (DataType::Date64, DataType::Date32),
+            (DataType::Date32, DataType::Date32),
+            (DataType::Int64, DataType::Int64),
+        ] {
+            let parameters = Schema::new(vec![Field::new("$1", declared, true)]);
+            assert_eq!(java_parameters(&parameters), Schema::new(vec![Field::new("$1", advertised, true)]));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use arrow_flight::sql::{
 use seracdb_engine::{EngineError, ErrorKind};
 use tonic::Status;
 
-use super::status;
+use super::{is_java, status};
 
 const KEYWORDS: &[&str] =
     &["ANTI", "CHANGES", "EXPLAIN", "ILIKE", "LIMIT", "NAMESPACE", "OFFSET", "QUALIFY", "RETURNING", "SEMI", "STREAM"];
@@ -183,10 +183,6 @@ fn transactions(info: &mut SqlInfoDataBuilder, client: &str) {
     info.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     info.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
     info.append(SqlInfo::SqlSavepointsSupported, false);
-}
-
-fn is_java(client: &str) -> bool {
-    client.contains("grpc-java")
 }
 
 /// What CAST takes to what.
