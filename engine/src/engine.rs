@@ -1,6 +1,5 @@
-//! The engine: one store, one DataFusion session state, and the locks of contended scopes.
+//! The engine: one store, one DataFusion session state, and the turns of statements that write.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,16 +8,14 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use parking_lot::Mutex;
 use seracdb_storage::clock::{Clock, SystemClock};
-use seracdb_storage::keys::Scope;
 use seracdb_storage::store::{StorageConfig, Store};
-use tokio::sync::RwLock;
 
 use crate::error::{EngineError, Result};
 use crate::scan::OBJECTS_URL;
 use crate::sql::Limits;
 use crate::sql::names::CATALOG;
+use crate::turns::Turns;
 
 /// Settings of the engine and of the storage below it.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -50,7 +47,7 @@ pub struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) state: SessionState,
     pub(crate) limits: Limits,
-    scope_locks: Mutex<HashMap<Scope, Arc<RwLock<()>>>>,
+    pub(crate) turns: Turns,
 }
 
 impl std::fmt::Debug for Engine {
@@ -76,7 +73,7 @@ impl Engine {
             .with_runtime_env(runtime)
             .build();
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
-        Ok(Arc::new(Self { store, state, limits, scope_locks: Mutex::default() }))
+        Ok(Arc::new(Self { store, state, limits, turns: Turns::default() }))
     }
 
     /// Waits until the storage takes no more commits. Before [`Engine::close`] that means that a write has failed: what
@@ -94,16 +91,6 @@ impl Engine {
     pub async fn close(&self) -> Result<()> {
         self.store.close().await;
         Ok(())
-    }
-
-    /// A statement that writes to a scope holds this shared; one that lost to others too often holds it alone, and so
-    /// comes through. Nothing waits for a client while it is held.
-    pub(crate) fn scope_lock(&self, scope: Scope) -> Arc<RwLock<()>> {
-        let mut locks = self.scope_locks.lock();
-        if locks.len() > 1024 {
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-        }
-        Arc::clone(locks.entry(scope).or_default())
     }
 }
 

@@ -21,6 +21,7 @@ mod scan;
 mod session;
 mod sql;
 mod tables;
+mod turns;
 mod users;
 mod write;
 

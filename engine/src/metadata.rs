@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::listing;
 use crate::session::{INFORMATION_SCHEMA, Session};
 use crate::sql::Statement;
+use crate::tables::INFORMATION_TABLES;
 
 /// A table as metadata commands list it.
 #[derive(Debug, Clone)]
@@ -22,9 +23,6 @@ pub struct TableInfo {
     /// Columns of the primary key.
     pub primary_key: Vec<String>,
 }
-
-/// The tables of `information_schema`.
-const INFORMATION_TABLES: [&str; 6] = ["columns", "df_settings", "parameters", "routines", "schemata", "tables"];
 
 impl Engine {
     /// The namespaces, sorted, `information_schema` included.

@@ -96,12 +96,9 @@ impl Engine {
 
     /// What a statement's names mean now.
     pub(crate) fn tables_for(&self, session: &Session, statement: &Statement) -> Tables {
-        let writes = matches!(written(statement), Statement::Update(_) | Statement::Delete(_));
-        let names_deleted = mentions_identifier(statement, system_columns::DELETED);
-        let exposure = match (writes, names_deleted) {
-            (true, _) => Exposure::Located,
-            (false, true) => Exposure::All,
-            (false, false) => Exposure::Visible,
+        let exposure = match mentions_identifier(statement, system_columns::DELETED) {
+            true => Exposure::All,
+            false => Exposure::Visible,
         };
         Tables {
             snapshot: self.store.snapshot(),
@@ -134,22 +131,18 @@ pub(crate) fn plan_select(
     hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
 ) -> Result<Typed> {
-    if tables.exposure != Exposure::Visible {
+    if tables.exposure == Exposure::All {
         leave_out_deleted(&mut query, &|name| {
             name.namespace.as_deref() != Some(INFORMATION_SCHEMA) && tables.record(name).is_ok()
         })?;
     }
     let source = |name: &_| tables.source(name);
     let planner = Planner::new(state, &source);
-    plan_typed(&planner, &query, hints, values_schema).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
-}
-
-/// The statement that is run or explained.
-fn written(statement: &Statement) -> &Statement {
-    match statement {
-        Statement::Explain { inner, .. } => inner,
-        other => other,
-    }
+    let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
+    let typed = plan_typed(&planner, &query, hints, values_schema).map_err(translate)?;
+    // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
+    let plan = state.analyzer().execute_and_check(typed.plan, state.config_options(), |_, _| {}).map_err(translate)?;
+    Ok(Typed { plan, ..typed })
 }
 
 fn refuse_analyzed_write(analyze: bool, inner: &Statement) -> Result<()> {

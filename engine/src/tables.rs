@@ -19,8 +19,12 @@ use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::scan::{Exposure, ScopeTable, external};
 use crate::session::INFORMATION_SCHEMA;
+use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::suggest;
+
+/// The tables of `information_schema` that there are: not DataFusion's settings, which name files of the server.
+pub(crate) const INFORMATION_TABLES: [&str; 6] = ["columns", "parameters", "routines", "schemata", "tables", "views"];
 
 /// What a statement's names mean.
 #[derive(Debug, Clone)]
@@ -31,7 +35,7 @@ pub(crate) struct Tables {
     pub principal: Principal,
     /// What unqualified names mean.
     pub namespace: String,
-    /// Which columns tables show.
+    /// Which columns tables show, but for the one that an UPDATE or DELETE changes.
     pub exposure: Exposure,
     /// The statement's time: rows of stream tables expire by it.
     pub now_ns: i64,
@@ -69,7 +73,8 @@ impl Tables {
     }
 
     fn provider(&self, name: &TableReference) -> DfResult<Arc<dyn TableProvider>> {
-        if let Some(catalog) = name.catalog().filter(|catalog| *catalog != CATALOG) {
+        let is_target = name.catalog() == Some(TARGET_CATALOG);
+        if let Some(catalog) = name.catalog().filter(|catalog| !is_target && *catalog != CATALOG) {
             return Err(external(EngineError::not_found(format!(
                 "unknown catalog '{catalog}': the only catalog is '{CATALOG}'"
             ))));
@@ -79,22 +84,23 @@ impl Tables {
         }
         let name = TableName { namespace: name.schema().map(str::to_owned), table: name.table().to_owned() };
         let record = self.record(&name).map_err(external)?;
-        Ok(Arc::new(self.table(record)))
+        Ok(Arc::new(self.table(record, if is_target { Exposure::Located } else { self.exposure })))
     }
 
-    fn table(&self, record: &Arc<TableRecord>) -> ScopeTable {
+    fn table(&self, record: &Arc<TableRecord>, exposure: Exposure) -> ScopeTable {
         let not_before = record.ttl_ns.map(|ttl| CommitTs::stored(self.now_ns.saturating_sub(ttl)));
         let scope = self.scope(record);
-        ScopeTable::new(Arc::clone(&self.snapshot), scope, Arc::clone(record), not_before, self.exposure)
+        ScopeTable::new(Arc::clone(&self.snapshot), scope, Arc::clone(record), not_before, exposure)
     }
 
     fn information_schema(&self, table: &str) -> DfResult<Arc<dyn TableProvider>> {
-        let all = Self { exposure: Exposure::All, ..self.clone() };
-        let provider = InformationSchemaProvider::new(Arc::new(Listing(Arc::new(all))));
-        let found = provider.table(table).now_or_never().transpose()?.flatten();
+        let provider = InformationSchemaProvider::new(Arc::new(Listing(Arc::new(self.clone()))));
+        let found = match INFORMATION_TABLES.contains(&table) {
+            true => provider.table(table).now_or_never().transpose()?.flatten(),
+            false => None,
+        };
         found.ok_or_else(|| {
-            let known = provider.table_names();
-            let unknown = suggest::unknown("table", table, known.iter().map(String::as_str));
+            let unknown = suggest::unknown("table", table, INFORMATION_TABLES);
             external(EngineError::not_found(format!("{unknown} in {INFORMATION_SCHEMA}")))
         })
     }
@@ -151,7 +157,7 @@ impl SchemaProvider for NamespaceListing {
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
         let record = self.tables.snapshot.catalog().table(&self.namespace, name);
-        Ok(record.map(|record| Arc::new(self.tables.table(record)) as _))
+        Ok(record.map(|record| Arc::new(self.tables.table(record, Exposure::All)) as _))
     }
 
     fn table_exist(&self, name: &str) -> bool {

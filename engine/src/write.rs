@@ -2,8 +2,7 @@
 //!
 //! Invariants:
 //! 1. A statement writes what its SELECT gives at its snapshot, all in one commit or nothing.
-//! 2. It never fails because of another commit: it runs again on a fresh snapshot, and after a few lost tries alone on
-//!    its scope.
+//! 2. It never fails because of another commit: it runs again on a fresh snapshot, alone on its scope.
 //! 3. Nothing waits for a client while a scope is locked: the rows are in memory before.
 
 use std::sync::Arc;
@@ -22,7 +21,6 @@ use seracdb_storage::keys::{BatchNumber, Generation, Scope};
 use seracdb_storage::row_codec::{RowLayout, encode_rows};
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::{CommitTs, RowId};
-use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -34,12 +32,13 @@ use crate::sql::coerce::{bind_column, conform, insert_projection};
 use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
+use crate::sql::mentions::mentions_identifier;
 use crate::sql::params::{Typed, bind, hints};
+use crate::sql::statement::{Delete, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
+use crate::turns::Turn;
 
-/// Tries beside others before a statement gets its scope alone.
-const TRIES_BESIDE_OTHERS: usize = 3;
 /// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
 const FOUND_COLUMNS: usize = LOCATION_COLUMNS.len() + 2;
 
@@ -74,23 +73,21 @@ impl Engine {
 
     /// Runs the statement until its commit stands.
     async fn write_once(&self, session: &Session, statement: &Statement, values: &[ScalarValue]) -> Result<u64> {
-        let mut tries = 0;
+        let mut lost = false;
         loop {
             let tables = self.tables_for(session, statement);
-            let (_, scope) = target(&tables, statement)?;
             // New rows are in nobody's way.
-            let lock = (!matches!(statement, Statement::Insert(_))).then(|| self.scope_lock(scope));
-            let _held = match &lock {
-                None => None,
-                Some(lock) if tries < TRIES_BESIDE_OTHERS => Some(Held::BesideOthers(lock.read().await)),
-                Some(lock) => Some(Held::Alone(lock.write().await)),
+            let turn = match statement {
+                Statement::Insert(_) => None,
+                _ => Some(self.turns.take(target(&tables, statement)?.1, lost).await),
             };
             // What was waited for may have changed what is there.
             let tables = Tables { snapshot: self.store.snapshot(), ..tables };
-            match self.write_at(&tables, statement, values).await? {
-                Some(rows) => return Ok(rows),
-                None => tries += 1,
+            if let Some(rows) = self.write_at(&tables, statement, values).await? {
+                return Ok(rows);
             }
+            lost = true;
+            turn.into_iter().for_each(Turn::lost);
         }
     }
 
@@ -169,13 +166,6 @@ impl Engine {
     }
 }
 
-/// A scope's lock while a statement writes.
-#[expect(dead_code, reason = "held, not read")]
-enum Held<'a> {
-    BesideOthers(RwLockReadGuard<'a, ()>),
-    Alone(RwLockWriteGuard<'a, ()>),
-}
-
 /// The rows of a commit, refused as soon as they are too many for one.
 #[derive(Default)]
 pub(crate) struct Writes(pub Vec<ScopeWrite>, usize);
@@ -193,6 +183,11 @@ impl Writes {
 pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<WritePlan> {
     let (table, scope) = target(tables, statement)?;
     let columns = user_columns(table.schema());
+    for hidden in LOCATION_COLUMNS {
+        if mentions_identifier(statement, hidden) {
+            return Err(EngineError::not_found(format!("unknown column '{hidden}'")));
+        }
+    }
     let hints = hints(statement, &columns);
     let typed = match statement {
         Statement::Insert(insert) => {
@@ -202,13 +197,17 @@ pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement)
             Typed { plan, ..typed }
         }
         Statement::Update(update) => {
-            let query = update_query(update, &columns, &LOCATION_COLUMNS)?;
+            let update = Update { table: full_name(&table), ..update.clone() };
+            let query = update_query(&update, &columns, &LOCATION_COLUMNS)?;
             let typed = plan_select(state, tables, query, hints, None)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
             Typed { plan: conform(typed.plan, &types)?, ..typed }
         }
-        Statement::Delete(delete) => plan_select(state, tables, delete_query(delete, &LOCATION_COLUMNS)?, hints, None)?,
+        Statement::Delete(delete) => {
+            let delete = Delete { table: full_name(&table), ..delete.clone() };
+            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS)?, hints, None)?
+        }
         _ => return Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
     };
     Ok(WritePlan { typed, table, scope })
@@ -228,6 +227,10 @@ fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, S
     let table = Arc::clone(tables.record(name)?);
     let scope = tables.scope(&table);
     Ok((table, scope))
+}
+
+fn full_name(table: &TableRecord) -> TableName {
+    TableName { namespace: Some(table.namespace.clone()), table: table.name.clone() }
 }
 
 /// Names and types of the user's columns.

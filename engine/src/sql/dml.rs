@@ -5,15 +5,16 @@
 //! SELECT x.<location>…, x._id, x._updated, a + 1 AS a, x.b AS b FROM t AS x WHERE b IN (SELECT …)
 //! ```
 //! DataFusion's own hooks for them (`TableProvider::update`, `delete_from`) lose WHERE clauses and know no row
-//! locations. Our own column references name the table, so that nothing in SET or WHERE can make them ambiguous.
+//! locations. Our own column references name the table, so that nothing in SET or WHERE can make them ambiguous. The table
+//! is asked for in [`TARGET_CATALOG`]: only there it has location columns, so that subqueries do not see them.
 
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor,
-    TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
+    Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
 };
 use seracdb_storage::system_columns;
 
@@ -23,6 +24,9 @@ use super::statement::{Delete, Update};
 use super::suggest;
 use super::validate::unsupported;
 use crate::error::{EngineError, Result};
+
+/// The catalog in which the planner asks for the table that an UPDATE or DELETE changes. No statement can name it.
+pub(crate) const TARGET_CATALOG: &str = "seracdb target";
 
 /// The rows an UPDATE changes, as they will be: location columns, `_id`, `_updated`, all user columns in order.
 /// [`super::coerce::conform`] casts them to the columns' types.
@@ -36,7 +40,7 @@ pub(crate) fn update_query(
         refuse_unnest(value, "SET")?;
     }
     refuse_unnest(&update.selection, "WHERE")?;
-    let source = Source { table: &update.table, alias: update.alias.as_ref() };
+    let source = Source { table: &update.table, alias: update.alias.as_ref(), is_target: true };
     let mut items = source.location(location_columns);
     for (column, data_type) in user_columns {
         let assigned = update.assignments.iter().find(|(name, _)| name == column);
@@ -50,13 +54,13 @@ pub(crate) fn update_query(
 /// The rows a DELETE removes: location columns, `_id`, `_updated`.
 pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str]) -> Result<Query> {
     refuse_unnest(&delete.selection, "WHERE")?;
-    let source = Source { table: &delete.table, alias: delete.alias.as_ref() };
+    let source = Source { table: &delete.table, alias: delete.alias.as_ref(), is_target: true };
     Ok(source.select(source.location(location_columns), delete.selection.clone()))
 }
 
 /// `SELECT * FROM table`.
 pub(crate) fn select_all(table: &TableName) -> Query {
-    let source = Source { table, alias: None };
+    let source = Source { table, alias: None, is_target: false };
     source.select(vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())], None)
 }
 
@@ -72,6 +76,8 @@ pub(crate) fn require_column(column: &str, user_columns: &[(String, DataType)], 
 struct Source<'a> {
     table: &'a TableName,
     alias: Option<&'a Ident>,
+    /// Whether its rows' locations are wanted.
+    is_target: bool,
 }
 
 impl Source<'_> {
@@ -90,10 +96,19 @@ impl Source<'_> {
         Expr::CompoundIdentifier(parts)
     }
 
+    /// With its namespace a target is asked for where tables have location columns.
+    fn object_name(&self) -> ObjectName {
+        let mut name = self.table.to_object_name();
+        if self.is_target && self.table.namespace.is_some() {
+            name.0.insert(0, ObjectNamePart::Identifier(quoted(TARGET_CATALOG)));
+        }
+        name
+    }
+
     fn select(&self, projection: Vec<SelectItem>, selection: Option<Expr>) -> Query {
         let alias = self.alias.map(|name| TableAlias { explicit: true, name: name.clone(), columns: vec![], at: None });
         let relation = TableFactor::Table {
-            name: self.table.to_object_name(),
+            name: self.object_name(),
             alias,
             args: None,
             with_hints: vec![],

@@ -15,7 +15,6 @@ use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, 
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
-
 /// Where the planner finds a table. An error of ours comes out as it is: [`crate::scan::external`] wraps it.
 pub(crate) type Tables<'a> = dyn Fn(&TableReference) -> DfResult<Arc<dyn TableSource>> + 'a;
 

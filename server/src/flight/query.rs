@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket as FlightTicket};
 use bytes::Bytes;
+use futures::StreamExt;
 use prost::Message;
 use seracdb_engine::{Outcome, Prepared, StatementKind};
 use seracdb_proto::StatementTicket;
@@ -128,7 +129,7 @@ impl Flight {
         let schema = Arc::new(described(prepared.schema()));
         match self.execute(&call, prepared, params).await? {
             // The session is in use, and does not end, as long as the client reads.
-            Outcome::Rows(rows) => Ok(from_rows(&self.queries, schema, rows, cancel, call.session)),
+            Outcome::Rows(rows) => Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, call.session)),
             Outcome::Changed(count) => count_stream(count_of(count)),
         }
     }

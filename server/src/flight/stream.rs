@@ -1,8 +1,7 @@
 //! Results as Flight messages, and Flight messages as batches.
 //!
 //! Invariants: the schema message comes first, also for empty results, and its bytes are those that GetFlightInfo
-//! advertised; at least one batch follows unless there is an error, for the JDBC driver without one reports every
-//! column twice; a message is at most 4 MiB unless a single row is larger; an error is the last item.
+//! advertised; a message is at most 4 MiB unless a single row is larger; an error is the last item.
 
 use std::sync::Arc;
 
@@ -63,7 +62,7 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
     let (sender, receiver) = mpsc::channel(MESSAGES_WAITING_MAX);
     let task = queries.spawn(async move {
         let _keep = keep;
-        if let Err(status) = send_rows(schema, rows, cancel, &sender).await {
+        if let Err(status) = send_rows(&schema, rows, cancel, &sender).await {
             // The receiver is gone when the client is: then nobody wants the error.
             let _ = sender.send(Err(status)).await;
         }
@@ -82,15 +81,14 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
 }
 
 async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
-    schema: SchemaRef,
+    schema: &Schema,
     rows: impl Stream<Item = Result<RecordBatch, E>>,
     cancel: CancellationToken,
     sender: &mpsc::Sender<Result<FlightData, Status>>,
 ) -> Result<(), Status> {
-    let mut rows = std::pin::pin!(rows.fuse());
+    let mut rows = std::pin::pin!(rows);
     let mut encoder = Encoder::default();
-    let mut messages = vec![encoder.schema(&schema)];
-    let mut batch_sent = false;
+    let mut messages = vec![encoder.schema(schema)];
     loop {
         for message in messages.drain(..) {
             if sender.send(Ok(message)).await.is_err() {
@@ -99,19 +97,11 @@ async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
         }
         match cancel.run_until_cancelled(rows.next()).await {
             None => return Err(Status::cancelled("the query was cancelled")),
-            Some(None) if batch_sent => return Ok(()),
-            Some(None) => {
-                batch_sent = true;
-                let empty = RecordBatch::new_empty(schema.clone());
-                encoder.batch(empty, &mut messages).map_err(status::unsendable)?;
-            }
+            Some(None) => return Ok(()),
             Some(Some(batch)) => {
                 let batch = batch.map_err(status::from_stream)?;
-                same_types(&schema, &batch)?;
-                if batch.num_rows() > 0 {
-                    batch_sent = true;
-                    encoder.batch(batch, &mut messages).map_err(status::unsendable)?;
-                }
+                same_types(schema, &batch)?;
+                encoder.batch(batch, &mut messages).map_err(status::unsendable)?;
             }
         }
     }
@@ -154,6 +144,9 @@ impl Encoder {
 
     /// Appends the batch's messages; splits what comes out too large and encodes the parts again.
     fn batch(&mut self, batch: RecordBatch, messages: &mut Vec<FlightData>) -> Result<(), ArrowError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
             let (dictionaries, data) =
@@ -161,7 +154,7 @@ impl Encoder {
             messages.extend(dictionaries.into_iter().map(FlightData::from));
             let message = FlightData::from(data);
             let bytes = message.encoded_len();
-            if bytes <= MESSAGE_BYTES_MAX || batch.num_rows() <= 1 {
+            if bytes <= MESSAGE_BYTES_MAX || batch.num_rows() == 1 {
                 messages.push(message);
             } else {
                 waiting.extend(split(&batch, bytes.div_ceil(MESSAGE_BYTES_AIM)).into_iter().rev());
@@ -253,23 +246,7 @@ mod tests {
         let stream = from_batch(&RecordBatch::new_empty(Arc::new(schema.clone()))).unwrap();
         let (decoded, batches) = decode(stream.try_collect().await.unwrap()).await;
         assert_eq!(*decoded, schema);
-        assert_eq!(batches, [RecordBatch::new_empty(decoded)]);
-    }
-
-    #[tokio::test]
-    async fn a_result_has_one_empty_batch_or_none() {
-        let queries = Queries::new(tokio::runtime::Handle::current());
-        let full = strings(vec!["a".into()]);
-        let empty = full.slice(0, 0);
-        for (computed, sent) in [
-            (vec![], vec![empty.clone()]),
-            (vec![empty.clone(), empty.clone()], vec![empty.clone()]),
-            (vec![empty.clone(), full.clone(), empty.clone()], vec![full.clone()]),
-        ] {
-            let rows = stream::iter(computed).map(Ok::<_, EngineError>);
-            let stream = from_rows(&queries, full.schema(), rows, CancellationToken::new(), ());
-            assert_eq!(decode(stream.try_collect().await.unwrap()).await.1, sent);
-        }
+        assert!(batches.is_empty());
     }
 
     #[tokio::test]

@@ -116,10 +116,13 @@ impl Fixture {
         let state = self.context.state();
         let find = |name: &TableReference| {
             let known = || self.tables.keys().map(String::as_str);
-            let table = self
-                .tables
-                .get(&name.to_string())
-                .ok_or_else(|| external(EngineError::not_found(suggest::unknown("table", &name.to_string(), known()))))?;
+            let name = match name.catalog() {
+                Some(dml::TARGET_CATALOG) => &TableReference::partial(name.schema().unwrap_or_default(), name.table()),
+                _ => name,
+            };
+            let table = self.tables.get(&name.to_string()).ok_or_else(|| {
+                external(EngineError::not_found(suggest::unknown("table", &name.to_string(), known())))
+            })?;
             Ok(provider_as_source(Arc::clone(table)))
         };
         let planner = Planner::new(&state, &find);

@@ -1,0 +1,75 @@
+//! Turns of statements that change rows of one scope.
+//!
+//! Statements run beside each other and are checked at commit; the one that lost runs again. Where many change the same
+//! row, most of that work is in vain: after a conflict the scope's next statements run one after the other.
+//!
+//! Invariants:
+//! 1. A statement that has its scope alone cannot lose to another: one that lost runs alone the next time.
+//! 2. Nothing waits for a client while it holds a turn.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use seracdb_storage::keys::Scope;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+/// Statements that run alone after a conflict.
+const ALONE_AFTER_CONFLICT: u32 = 32;
+/// Scopes above which those that nobody uses are forgotten.
+const SCOPES_MAX: usize = 1024;
+
+/// The scopes in use.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<Scope, Arc<ScopeTurns>>>);
+
+#[derive(Debug, Default)]
+struct ScopeTurns {
+    lock: Arc<RwLock<()>>,
+    /// How many of the next statements run alone.
+    alone: AtomicU32,
+}
+
+/// Held while a statement reads, writes and commits.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    scope: Arc<ScopeTurns>,
+    _held: Held,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+enum Held {
+    BesideOthers(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+impl Turns {
+    /// Waits for a turn. `lost`: whether the statement has lost to another before.
+    pub(crate) async fn take(&self, scope: Scope, lost: bool) -> Turn {
+        let scope = self.scope(scope);
+        let lock = Arc::clone(&scope.lock);
+        let contended = scope.alone.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+        let held = match lost || contended {
+            true => Held::Alone(lock.write_owned().await),
+            false => Held::BesideOthers(lock.read_owned().await),
+        };
+        Turn { scope, _held: held }
+    }
+
+    fn scope(&self, scope: Scope) -> Arc<ScopeTurns> {
+        let mut scopes = self.0.lock();
+        if scopes.len() > SCOPES_MAX {
+            scopes.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        Arc::clone(scopes.entry(scope).or_default())
+    }
+}
+
+impl Turn {
+    /// Says that another commit came first.
+    pub(crate) fn lost(self) {
+        self.scope.alone.store(ALONE_AFTER_CONFLICT, Ordering::Relaxed);
+    }
+}
