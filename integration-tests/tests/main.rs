@@ -1,5 +1,7 @@
 //! Tests by what they promise. One binary, because each would link all of DataFusion.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps in vain has failed")]
+
 mod concurrency;
 mod durability;
 mod flight_client;

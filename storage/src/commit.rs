@@ -1,6 +1,6 @@
 //! What a commit is, and the rules by which commits follow each other: check, assign, append.
 //!
-//! [`CommitState`] decides; [`crate::committer`] acts. No disk is read here for a commit whose scopes are known, and
+//! `CommitState` decides; `crate::committer` acts. No disk is read here for a commit whose scopes are known, and
 //! nothing waits.
 //!
 //! Invariants:

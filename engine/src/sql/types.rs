@@ -12,7 +12,7 @@
 //! | TIME(p) | Time64(µs), above 6 digits (ns) |
 //! | TIMESTAMP(p); without p: 6 | Timestamp(s, ms, µs or ns: the coarsest that holds p digits) |
 //! | TIMESTAMP WITH TIME ZONE, TIMESTAMPTZ | the same, in UTC |
-//! | type[] (a size is not enforced), ARRAY<type> | List |
+//! | type[] (a size is not enforced), `ARRAY<type>` | List |
 //! | STRUCT<name type, …> | Struct |
 
 use std::sync::Arc;
