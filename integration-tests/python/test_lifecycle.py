@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import time
 import urllib.request
@@ -154,3 +155,13 @@ def test_settings_that_cannot_work_are_named(tmp_path, args, names):
     assert process.wait(60) != 0
     process.stdout.close()
     assert names in server.log()
+
+
+def test_a_data_directory_that_has_lost_a_part_is_refused(tmp_path):
+    """It would look like an empty one."""
+    with Server(tmp_path / "data"):
+        pass
+    shutil.rmtree(tmp_path / "data" / "rocksdb")
+    server = Server(tmp_path / "data")
+    assert server.spawn().wait(timeout=60) != 0
+    assert "lost its folder rocksdb" in server.log()

@@ -104,7 +104,21 @@ fn serve(arguments: Serve) -> Result<(), String> {
     let root_password = std::env::var(ROOT_PASSWORD).ok().filter(|password| !password.is_empty());
     log_to_stderr(&config.log)?;
     lifecycle::log_panics();
-    lifecycle::serve(config, root_password.map(SecretString::from)).map_err(|e| e.to_string())
+    lifecycle::serve(config, root_password.map(SecretString::from)).map_err(|e| with_causes(&e))
+}
+
+/// An error and what caused it: who starts a server sees what its clients must not.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn log_to_stderr(config: &LogSection) -> Result<(), String> {
