@@ -30,7 +30,7 @@ bench:  ## the benchmarks at full size, release build
 	@. scripts/env.sh; cargo build --release --workspace; $$target/release/seracdb-bench $(ARGS)
 
 bench-smoke:    ## the benchmarks at toy size, dev build: do they still run?
-	@. scripts/env.sh; cargo build --workspace; $$target/debug/seracdb-bench --smoke $(ARGS)
+	@. scripts/env.sh; cargo build --workspace --all-targets; $$target/debug/seracdb-bench --smoke $(ARGS)
 
 fmt:    ## format the Rust sources
 	@. scripts/env.sh; cargo fmt --all

@@ -8,7 +8,8 @@ esac
 # Last, so that a Go of the machine's own wins over the venv's.
 PATH=$PATH:$PWD/.venv/bin
 export PATH
-# Always the whole workspace: with -p cargo picks other features of shared dependencies and builds DataFusion again.
+# Always the whole workspace, in the dev profile with --all-targets: otherwise cargo picks other features of shared
+# dependencies and builds DataFusion again.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 
 say() { printf 'seracdb: %s\n' "$*" >&2; }

@@ -57,7 +57,7 @@ go_tests() {
 }
 
 stage "lint" scripts/lint.sh || true
-stage "build" cargo build --workspace || { finish; exit 1; }
+stage "build" cargo build --workspace --all-targets || { finish; exit 1; }
 export SERACDB_BIN=$target/debug/seracdb
 stage "rust" cargo test --workspace --no-fail-fast || true
 stage "python" .venv/bin/python -m pytest integration-tests/python || true
