@@ -234,9 +234,11 @@ async fn flush_table(engine: &Engine, tables: &Tables, name: &TableName) -> Resu
     flush_scopes(engine, |scope| scope.table == table.id).await
 }
 
-/// Flushes the scopes with hot rows that `wanted` takes; those of stream and dropped tables are left out.
+/// Flushes the scopes with hot rows that `wanted` takes; those of stream and dropped tables are left out. One that fails
+/// does not keep the others from it; the first error is given at the end.
 async fn flush_scopes(engine: &Engine, wanted: impl Fn(Scope) -> bool) -> Result<()> {
     let scopes = engine.store.snapshot().hot_scopes()?;
+    let mut result = Ok(());
     for scope in scopes.into_iter().filter(|scope| wanted(*scope)) {
         let kind = engine.store.snapshot().catalog().table_by_id(scope.table).map(|table| table.kind);
         if !matches!(kind, Some(TableKind::Shared | TableKind::User)) {
@@ -245,10 +247,11 @@ async fn flush_scopes(engine: &Engine, wanted: impl Fn(Scope) -> bool) -> Result
         match engine.store.flush(scope).await {
             // Dropped in between: there is nothing left to flush.
             Ok(_) | Err(StorageError::Conflict) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if result.is_ok() => result = Err(error.into()),
+            Err(error) => tracing::error!(%error, table = scope.table.0, "a further flush failed"),
         }
     }
-    Ok(())
+    result
 }
 
 /// The settings of a session. UTC is not a choice.

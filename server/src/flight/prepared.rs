@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::columns::described;
 use super::command::StatementId;
-use super::stream::{Incoming, incoming, schema_bytes};
+use super::stream::{incoming, schema_bytes};
 use super::{Flight, is_java};
 use crate::auth::Call;
 use crate::config::FlightSection;
@@ -111,17 +111,21 @@ impl Flight {
         rest: Streaming<FlightData>,
     ) -> Result<Bytes, Status> {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
-        let params = match incoming(first, rest).await? {
-            Some(sent) => self.parameters(&statement.prepared, sent).await?,
-            None => None,
-        };
+        let params = self.sent_parameters(&statement.prepared, first, rest).await?;
         *statement.bound.lock() = params;
         let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle(id)) };
         Ok(result.encode_to_vec().into())
     }
 
-    /// The rows of a stream of parameters; `None` when it has no columns, as Go and Java send for "no parameters".
-    pub(super) async fn parameters(&self, prepared: &Prepared, sent: Incoming) -> Result<Option<RecordBatch>, Status> {
+    /// The parameters that a call sends along; `None` when it sends none, or no columns, as Go and Java do for "no
+    /// parameters".
+    pub(super) async fn sent_parameters(
+        &self,
+        prepared: &Prepared,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<Option<RecordBatch>, Status> {
+        let Some(sent) = incoming(first, rest).await? else { return Ok(None) };
         check_count(prepared.parameters(), &sent.schema)?;
         let rows = sent.collect(self.statements.bound_bytes_max).await?;
         Ok((rows.num_columns() > 0).then_some(rows))

@@ -62,10 +62,7 @@ impl Flight {
         rest: Streaming<FlightData>,
     ) -> Result<Bytes, Status> {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
-        let sent = match incoming(first, rest).await? {
-            Some(sent) => self.parameters(&statement.prepared, sent).await?,
-            None => None,
-        };
+        let sent = self.sent_parameters(&statement.prepared, first, rest).await?;
         let params = sent.or_else(|| statement.bound());
         Ok(update_result(self.changed(call, statement.prepared.clone(), params).await?))
     }
