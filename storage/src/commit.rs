@@ -9,8 +9,8 @@
 //! 2. A commit that supersedes a row is refused when another commit superseded that row after its snapshot: first
 //!    committer wins.
 //! 3. A superseded version that lies in a file gets its bit in the delete log with the commit that supersedes it. When
-//!    the generation it was read from became a file in between, the bit goes to that file.
-//! 4. What an open snapshot may still be compared with is kept: `recent` and `flushed` reach back to the oldest one.
+//!    the generation or file it was read from became another file in between, the bit goes to that file.
+//! 4. What an open snapshot may still be compared with is kept: `recent` and `moved` reach back to the oldest one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite};
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
 use crate::keys::{
-    BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, delete_log_key, generation_prefix,
-    header_key,
+    BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, decode_delete_log_key, delete_log_key,
+    generation_prefix, header_key,
 };
-use crate::records::{BatchRecord, ScopeHeader};
+use crate::records::{BatchRecord, BatchStatus, ScopeHeader};
 use crate::rocks::{Family, Rocks};
 use crate::row_codec::{self, EncodedRows};
 use crate::snapshot::Snapshot;
@@ -108,33 +108,69 @@ pub enum Location {
     Cold(BatchNumber, u32),
 }
 
-/// A flushed generation on its way to its record.
+/// New files on their way to their records: a flushed generation, or files in the place of others.
 #[derive(Debug)]
 pub struct Publication {
-    /// What was visible when the file was written. Kept open until the publication is decided.
+    /// What was visible when the files were written. Kept open until the publication is decided.
     pub snapshot: Arc<Snapshot>,
     /// The scope.
     pub scope: Scope,
     /// The generations that the files hold.
     pub generations: Vec<Generation>,
-    /// The new records; the first is the active file.
-    pub records: Vec<BatchRecord>,
-    /// Rows of the active file that must not be read, as of the snapshot.
+    /// The batches whose rows the active file holds. They become archived.
+    pub replaced: Vec<BatchRecord>,
+    /// The file that queries read; `None` when nothing is left of what it would replace.
+    pub active: Option<ActiveFile>,
+    /// The record of the file of older versions.
+    pub archive: Option<BatchRecord>,
+    /// Records that are there and get another content: new delete vectors.
+    pub changed: Vec<BatchRecord>,
+    /// Changes of the delete log beyond the entry of the active file.
+    pub log: LogChange,
+    /// Every commit to the scope up to this one is then in files.
+    pub flushed_to: CommitTs,
+}
+
+/// Entries of the delete log that go, and those in their place.
+#[derive(Debug, Default)]
+pub struct LogChange {
+    /// Keys of entries that are no longer needed.
+    pub needless: Vec<Vec<u8>>,
+    /// What they said of files that are still read.
+    pub merged: HashMap<BatchNumber, Vec<MaskedRow>>,
+}
+
+/// A new file that queries read.
+#[derive(Debug)]
+pub struct ActiveFile {
+    /// Its record.
+    pub record: BatchRecord,
+    /// Rows of it that must not be read, as of the publication's snapshot.
     pub masked: Vec<MaskedRow>,
-    /// `_id` of the active file by position, rising.
+    /// `_id` by position, rising.
     pub ids: Arc<Vec<i64>>,
-    /// `_updated` of the active file by position.
+    /// `_updated` by position.
     pub updated: Arc<Vec<i64>>,
 }
 
-/// A generation that became a file, for commits that read it while it was hot.
+/// Rows that became rows of another file, for commits that read them where they were.
 #[derive(Debug)]
-struct FlushedGenerations {
+struct Moved {
     at: CommitTs,
     scope: Scope,
     generations: Vec<Generation>,
-    file: BatchNumber,
+    files: Vec<BatchNumber>,
+    to: BatchNumber,
     ids: Arc<Vec<i64>>,
+}
+
+impl Moved {
+    fn takes(&self, location: Location) -> bool {
+        match location {
+            Location::Hot(generation) => self.generations.contains(&generation),
+            Location::Cold(file, _) => self.files.contains(&file),
+        }
+    }
 }
 
 /// Rows superseded by a commit.
@@ -154,7 +190,7 @@ pub(crate) struct CommitState {
     max_table_id: u32,
     headers: HashMap<Scope, ScopeHeader>,
     recent: VecDeque<RecentCommit>,
-    flushed: VecDeque<FlushedGenerations>,
+    moved: VecDeque<Moved>,
 }
 
 impl CommitState {
@@ -173,7 +209,7 @@ impl CommitState {
             max_table_id,
             headers: HashMap::new(),
             recent: VecDeque::new(),
-            flushed: VecDeque::new(),
+            moved: VecDeque::new(),
         }
     }
 
@@ -199,8 +235,8 @@ impl CommitState {
         while self.recent.front().is_some_and(|commit| commit.ts <= oldest) {
             self.recent.pop_front();
         }
-        while self.flushed.front().is_some_and(|flushed| flushed.at <= oldest) {
-            self.flushed.pop_front();
+        while self.moved.front().is_some_and(|moved| moved.at <= oldest) {
+            self.moved.pop_front();
         }
     }
 
@@ -261,42 +297,90 @@ impl CommitState {
         Ok(number)
     }
 
-    /// Makes flushed files count and their generations not. Commits since the publication's snapshot are translated to
-    /// positions of the new file.
+    /// Makes new files count, and the generations and files that they hold not. Commits since the publication's snapshot
+    /// are translated to positions of the new file.
     pub(crate) fn publish(&mut self, publication: &Publication, now_ns: i64, batch: &mut WriteBatch) -> Result<()> {
         let scope = publication.scope;
         if self.catalog.table_by_id(scope.table).is_none() {
             return Err(StorageError::Conflict);
         }
-        let Some(file) = publication.records.first().map(|record| record.batch_number) else {
-            return Ok(());
-        };
         self.load_header(scope)?;
         let ts = self.clock.next(now_ns);
-        let mut masked = publication.masked.clone();
-        masked.extend(self.superseded_since(publication));
-        // A row superseded twice is masked by the first.
-        masked.sort_unstable();
-        masked.dedup_by_key(|row| row.position);
-        if !masked.is_empty() {
-            let key = delete_log_key(scope, ts, file);
-            batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(masked));
+        self.append_log(publication, ts, batch);
+        for record in &publication.replaced {
+            let archived =
+                BatchRecord { status: BatchStatus::Archived, archived_at: Some(ts), deletes: None, ..record.clone() };
+            append_record(&self.rocks, scope, &archived, batch);
         }
-        for record in &publication.records {
+        let archive = publication.archive.iter().map(|record| BatchRecord { archived_at: Some(ts), ..record.clone() });
+        let archive = archive.collect::<Vec<_>>();
+        let added = publication.active.iter().map(|active| &active.record).chain(&archive);
+        for record in added.clone().chain(&publication.changed) {
             append_record(&self.rocks, scope, record, batch);
         }
         let header = self.load_header(scope)?;
         header.sealed.retain(|generation| !publication.generations.contains(generation));
         header.draining.extend(&publication.generations);
-        header.max_batch = publication.records.iter().map(|r| r.batch_number).fold(header.max_batch, Ord::max);
+        header.max_batch = added.map(|record| record.batch_number).fold(header.max_batch, Ord::max);
+        header.flushed_to = header.flushed_to.max(publication.flushed_to);
         header.version += 1;
-        self.flushed.push_back(FlushedGenerations {
-            at: ts,
-            scope,
-            generations: publication.generations.clone(),
-            file,
-            ids: Arc::clone(&publication.ids),
-        });
+        if let Some(active) = &publication.active {
+            self.moved.push_back(Moved {
+                at: ts,
+                scope,
+                generations: publication.generations.clone(),
+                files: publication.replaced.iter().map(|record| record.batch_number).collect(),
+                to: active.record.batch_number,
+                ids: Arc::clone(&active.ids),
+            });
+        }
+        self.append_header(scope, batch);
+        Ok(())
+    }
+
+    /// The delete log of a publication: the rows of its file that are not to be read, and what is merged or needless.
+    fn append_log(&self, publication: &Publication, ts: CommitTs, batch: &mut WriteBatch) {
+        let log = self.rocks.family(Family::DeleteLog);
+        let scope = publication.scope;
+        publication.log.needless.iter().for_each(|key| batch.delete_cf(log, key));
+        for (file, rows) in &publication.log.merged {
+            batch.put_cf(log, delete_log_key(scope, ts, *file), delete_log::encode(rows.clone()));
+        }
+        let mut masked = Vec::new();
+        if let Some(active) = &publication.active {
+            masked.extend_from_slice(&active.masked);
+            masked.extend(self.superseded_since(publication, active));
+        }
+        // A row superseded twice is masked by the first.
+        masked.sort_unstable();
+        masked.dedup_by_key(|row| row.position);
+        // Readers tell by the newest entry which log they have seen: one is written whenever others go.
+        let files = publication.active.iter().map(|active| &active.record).chain(&publication.replaced);
+        if let Some(file) = files.map(|record| record.batch_number).next()
+            && !(masked.is_empty() && publication.log.needless.is_empty() && publication.replaced.is_empty())
+        {
+            batch.put_cf(log, delete_log_key(scope, ts, file), delete_log::encode(masked));
+        }
+    }
+
+    /// Forgets archived batches, whose files may then be removed.
+    pub(crate) fn forget_batches(
+        &mut self,
+        scope: Scope,
+        numbers: &[BatchNumber],
+        batch: &mut WriteBatch,
+    ) -> Result<()> {
+        numbers
+            .iter()
+            .for_each(|number| batch.delete_cf(self.rocks.family(Family::Batches), batch_key(scope, *number)));
+        // Rows of these files that commits superseded between the writing of their successor and its publication.
+        self.rocks.scan_prefix(Family::DeleteLog, &scope.encode(), |key, _| {
+            if decode_delete_log_key(key).is_some_and(|(_, file)| numbers.contains(&file)) {
+                batch.delete_cf(self.rocks.family(Family::DeleteLog), key);
+            }
+            Ok(())
+        })?;
+        self.load_header(scope)?.version += 1;
         self.append_header(scope, batch);
         Ok(())
     }
@@ -343,7 +427,7 @@ impl CommitState {
     }
 
     /// Rows of the publication's file that commits after its snapshot superseded.
-    fn superseded_since(&self, publication: &Publication) -> Vec<MaskedRow> {
+    fn superseded_since(&self, publication: &Publication, file: &ActiveFile) -> Vec<MaskedRow> {
         let since = publication.snapshot.ts();
         let newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
         newer
@@ -351,11 +435,11 @@ impl CommitState {
             .filter(|(_, scope, _)| **scope == publication.scope)
             .flat_map(|(ts, _, ids)| ids.iter().map(move |id| (ts, id)))
             .filter_map(|(ts, id)| {
-                let position = publication.ids.binary_search(&(id as i64)).ok()?;
+                let position = file.ids.binary_search(&(id as i64)).ok()?;
                 Some(MaskedRow {
                     position: position as u32,
                     id: RowId::stored(id as i64),
-                    updated: CommitTs::stored(publication.updated[position]),
+                    updated: CommitTs::stored(file.updated[position]),
                     superseded_by: ts,
                 })
             })
@@ -395,20 +479,22 @@ impl CommitState {
         Ok(by_file)
     }
 
-    /// The file and position of a version that was read at `location`; `None` when it is hot still.
+    /// The file and position of a version that was read at `location`; `None` when it is hot still. Moves are in order:
+    /// one pass follows a row from generation to file to compacted file.
     fn place_in_file(&self, scope: Scope, id: RowId, location: Location) -> Result<Option<(BatchNumber, u32)>> {
-        let generation = match location {
-            Location::Cold(file, position) => return Ok(Some((file, position))),
-            Location::Hot(generation) => generation,
-        };
-        let mut of_scope = self.flushed.iter().filter(|flushed| flushed.scope == scope);
-        let Some(flushed) = of_scope.find(|flushed| flushed.generations.contains(&generation)) else {
-            return Ok(None);
-        };
-        match flushed.ids.binary_search(&id.get()) {
-            Ok(position) => Ok(Some((flushed.file, position as u32))),
-            Err(_) => Err(StorageError::Damaged(format!("row {id} is not in the file its generation became"))),
+        let mut location = location;
+        for moved in self.moved.iter().filter(|moved| moved.scope == scope) {
+            if moved.takes(location) {
+                let position = moved.ids.binary_search(&id.get()).map_err(|_| {
+                    StorageError::Damaged(format!("row {id} is not in the file its generation or file became"))
+                })?;
+                location = Location::Cold(moved.to, position as u32);
+            }
         }
+        Ok(match location {
+            Location::Cold(file, position) => Some((file, position)),
+            Location::Hot(_) => None,
+        })
     }
 
     fn append_catalog(&self, writes: &[CatalogWrite], batch: &mut WriteBatch) {

@@ -39,6 +39,7 @@ enum Request {
     ReserveBatch(Scope, oneshot::Sender<Result<Committed<BatchNumber>>>),
     Publish(Box<Publication>, oneshot::Sender<Result<Committed<()>>>),
     Exported(Scope, u64, oneshot::Sender<Result<Committed<()>>>),
+    ForgetBatches(Scope, Vec<BatchNumber>, oneshot::Sender<Result<Committed<()>>>),
     ForgetTable(TableId, oneshot::Sender<Result<Committed<()>>>),
     Stop,
 }
@@ -97,6 +98,10 @@ impl Committer {
 
     pub(crate) async fn exported(&self, scope: Scope, version: u64) -> Result<()> {
         self.ask(|reply| Request::Exported(scope, version, reply)).await.map(drop)
+    }
+
+    pub(crate) async fn forget_batches(&self, scope: Scope, numbers: Vec<BatchNumber>) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(|reply| Request::ForgetBatches(scope, numbers, reply)).await?.1)
     }
 
     pub(crate) async fn forget_table(&self, table: TableId) -> Result<()> {
@@ -194,6 +199,9 @@ impl Run {
             Request::ReserveBatch(scope, reply) => settle(self.state.reserve_batch(scope, batch), reply),
             Request::Publish(publication, reply) => settle(self.state.publish(&publication, now, batch), reply),
             Request::Exported(scope, version, reply) => settle(self.state.exported(scope, version, batch), reply),
+            Request::ForgetBatches(scope, numbers, reply) => {
+                settle(self.state.forget_batches(scope, &numbers, batch), reply)
+            }
             Request::ForgetTable(table, reply) => settle(self.state.forget_table(table, batch), reply),
             Request::Stop => Box::new(|_| {}),
         }

@@ -1,7 +1,7 @@
 //! Flush: the hot rows of a scope become a batch file.
 //!
 //! ```text
-//! seal (later commits go to the next generation) → file → record → manifest → hot rows removed
+//! seal (later commits go to the next generation) → files, delete vectors → records → manifest → hot rows removed
 //! ```
 //!
 //! Invariants:
@@ -11,27 +11,28 @@
 //! 3. Each step is durable before the next; a flush that died is taken up by the next one of its scope, and its file,
 //!    which no record names, stays unread under a number that is not used again.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crate::commit::Publication;
+use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
 use crate::hot::{HotChunk, HotCursor, Versions};
-use crate::keys::{BatchNumber, Generation, Scope};
+use crate::keys::{BatchNumber, Generation, Scope, decode_delete_log_key};
 use crate::manifest::Manifest;
 use crate::objects::{Objects, blocking};
 use crate::paths;
-use crate::records::{BatchKind, BatchRecord, BatchStatus, ScopeHeader};
-use crate::row_codec::RowLayout;
-use crate::schema::TableSchema;
-use crate::segment::{Footer, Segment, SegmentWriter, float_columns, holds_nan};
+use crate::records::{BatchKind, BatchRecord};
+use crate::scope_files::{ScopeFiles, Scratch, Unfinished};
+use crate::segment::{Segment, float_columns, holds_nan};
 use crate::snapshot::Snapshot;
+use crate::steps::Step;
 use crate::store::Store;
 use crate::system_columns::{CommitTs, RowId};
 
 const CHUNK_ROWS: usize = 8192;
+/// Entries of the delete log that one file may have before they are merged.
+const LOG_ENTRIES_MAX: usize = 64;
 
 /// What a flush has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,27 +43,19 @@ pub struct Flushed {
     pub files: usize,
 }
 
-/// What a flush knows of its scope.
-struct FlushJob {
-    snapshot: Arc<Snapshot>,
-    scope: Scope,
-    schema: TableSchema,
-    layout: Arc<RowLayout>,
-    /// Name of the owner; `None` = shared.
-    user: Option<String>,
-    /// Folder of the scope.
-    prefix: String,
-    header: ScopeHeader,
-}
-
 impl Store {
-    /// Writes the hot rows of a scope to a batch file. Commits go on meanwhile.
+    /// Writes the hot rows of a scope to a batch file. Commits go on meanwhile. Files that are worth merging then are
+    /// merged in the background.
     ///
     /// It is a task of its own: who waits for it may go away, and it is finished all the same.
     pub async fn flush(self: &Arc<Self>, scope: Scope) -> Result<Flushed> {
         let store = Arc::clone(self);
         match tokio::spawn(async move { store.flush_now(scope).await }).await {
-            Ok(flushed) => flushed,
+            Ok(Ok(flushed)) => {
+                self.compact_soon(scope);
+                Ok(flushed)
+            }
+            Ok(refused) => refused,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(StorageError::Stopped),
         }
@@ -86,117 +79,95 @@ impl Store {
             true => self.committer().seal(scope).await?,
             false => self.committer().reserve_batch(scope).await?,
         };
-        let job = Arc::new(FlushJob::new(snapshot, scope)?);
+        self.reached(Step::Sealed).await;
+        let job = Arc::new(ScopeFiles::new(snapshot, scope)?);
         let (latest, older) = self.write_files(&job, number).await?;
-        let mut records = vec![job.place(self.objects(), number, BatchKind::Flush, &latest).await?];
-        if let Some(older) = older {
-            let (number, _) = self.committer().reserve_batch(scope).await?;
-            records.push(job.place(self.objects(), number, BatchKind::Archive, &older).await?);
-        }
-        let flushed = Flushed { rows: latest.segment.row_count, files: records.len() };
-        let publication = job.publication(records, latest.segment)?;
-        let published = self.committer().publish(publication).await?;
-        self.export(&published, scope).await?;
+        self.reached(Step::FileWritten).await;
+        let archive = match older {
+            Some(older) => {
+                let (number, _) = self.committer().reserve_batch(scope).await?;
+                Some(job.place(self.objects(), number, &older).await?)
+            }
+            None => None,
+        };
+        let flushed = Flushed { rows: latest.segment.row_count, files: 1 + archive.iter().len() };
+        let publication = job.publication(self.objects(), number, latest, archive).await?;
+        self.reached(Step::FilePlaced).await;
+        self.publish(publication).await?;
         tracing::info!(table = scope.table.0, owner = scope.owner.0, rows = flushed.rows, batch = %number, "flushed");
         Ok(flushed)
     }
 
+    /// Commits a publication and carries it through to the manifest.
+    pub(crate) async fn publish(&self, publication: Publication) -> Result<()> {
+        let scope = publication.scope;
+        let outdated = outdated_vectors(&publication);
+        let published = self.committer().publish(publication).await?;
+        self.reached(Step::Published).await;
+        self.export(&published, scope).await?;
+        for path in outdated {
+            self.objects().remove(&path).await?;
+        }
+        Ok(())
+    }
+
     /// Writes a scope's manifest and removes the hot rows that it covers.
     pub(crate) async fn export(&self, snapshot: &Arc<Snapshot>, scope: Scope) -> Result<()> {
-        let job = FlushJob::new(Arc::clone(snapshot), scope)?;
+        let job = ScopeFiles::new(Arc::clone(snapshot), scope)?;
         let records = snapshot.records(scope)?;
         let now = self.clock().now_ns();
         let manifest = Manifest::of(scope.table, job.user.as_deref(), &job.header, records, now);
         self.objects().put(&format!("{}/{}", job.prefix, paths::MANIFEST_FILE), manifest.to_json()).await?;
+        self.reached(Step::ManifestWritten).await;
         self.committer().exported(scope, job.header.version).await
     }
 
-    async fn write_files(&self, job: &Arc<FlushJob>, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
+    async fn write_files(&self, job: &Arc<ScopeFiles>, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
         let (job, objects) = (Arc::clone(job), self.objects().clone());
-        blocking(move || job.write_files(&objects, number)).await
+        blocking(move || job.write_sealed(&objects, number)).await
     }
 }
 
-/// A file that is being built. It is removed with this, placed or not.
-struct ScratchFile(PathBuf);
-
-impl Drop for ScratchFile {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(%error, file = %self.0.display(), "a scratch file stays until the next start");
-        }
-    }
+/// The delete vectors that the manifest names until this publication is exported.
+fn outdated_vectors(publication: &Publication) -> Vec<String> {
+    let before = publication.snapshot.records(publication.scope).unwrap_or_default();
+    let changed = publication.changed.iter().chain(&publication.replaced).map(|record| record.batch_number);
+    let changed: HashSet<_> = changed.collect();
+    let named = before.into_iter().filter(|record| changed.contains(&record.batch_number));
+    named.filter_map(|record| record.deletes).map(|deletes| deletes.path).collect()
 }
 
-/// A finished file that is not placed yet.
-struct Scratch {
-    file: ScratchFile,
-    segment: Segment,
-}
-
-impl FlushJob {
-    fn new(snapshot: Arc<Snapshot>, scope: Scope) -> Result<Self> {
-        let catalog = Arc::clone(snapshot.catalog());
-        // A table that was dropped meanwhile has nothing to flush.
-        let table = catalog.table_by_id(scope.table).ok_or(StorageError::Conflict)?;
-        let user = match scope.owner.0 {
-            0 => None,
-            number => {
-                let user = catalog.user_by_number(number);
-                Some(
-                    user.ok_or_else(|| StorageError::Damaged(format!("rows of an unknown user {number}")))?
-                        .name
-                        .clone(),
-                )
-            }
-        };
-        let schema = table.schema().clone();
-        let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
-        let prefix = paths::scope_prefix(&table.prefix, user.as_deref());
-        let header = snapshot.header(scope)?.unwrap_or_default();
-        Ok(Self { snapshot, scope, schema, layout, user, prefix, header })
-    }
-
-    fn cursor(&self) -> HotCursor {
+impl ScopeFiles {
+    fn sealed_rows(&self) -> HotCursor {
         HotCursor::new(self.scope, self.header.sealed.clone(), Versions::All)
     }
 
     /// Writes the newest versions to one file and, when there are any, the older ones to another.
-    fn write_files(&self, objects: &Objects, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
+    fn write_sealed(&self, objects: &Objects, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
         let with_nan = self.columns_with_nan()?;
-        let create = |kind: BatchKind| -> Result<(ScratchFile, SegmentWriter)> {
-            let name = format!("{}-{}-{number}-{kind:?}", self.scope.table.0, self.scope.owner.0);
-            let (path, file) = objects.scratch_file(&name)?;
-            let scratch = ScratchFile(path);
-            let footer = self.footer(number, kind);
-            let writer = SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), footer, &with_nan)?;
-            Ok((scratch, writer))
-        };
-        let (latest_file, mut latest) = create(BatchKind::Flush)?;
-        let mut older: Option<(ScratchFile, SegmentWriter)> = None;
-        let mut cursor = self.cursor();
+        let mut latest = self.create(objects, number, BatchKind::Flush, Vec::new(), &with_nan)?;
+        let mut older: Option<Unfinished> = None;
+        let mut cursor = self.sealed_rows();
         let mut last_id = None;
         while let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? {
             let (newest, superseded) = chunk.split_newest(&mut last_id);
-            latest.write(&newest)?;
+            latest.rows.write(&newest)?;
             if !superseded.is_empty() {
-                let (_, writer) = match &mut older {
+                let older = match &mut older {
                     Some(started) => started,
-                    None => older.insert(create(BatchKind::Archive)?),
+                    None => older.insert(self.create(objects, number, BatchKind::Archive, Vec::new(), &with_nan)?),
                 };
-                writer.write(&superseded)?;
+                older.rows.write(&superseded)?;
             }
         }
-        let finish =
-            |(file, writer): (ScratchFile, SegmentWriter)| writer.finish().map(|segment| Scratch { file, segment });
-        Ok((finish((latest_file, latest))?, older.map(finish).transpose()?))
+        Ok((latest.finish()?, older.map(Unfinished::finish).transpose()?))
     }
 
     /// Names of the float columns that hold NaN in any version.
     fn columns_with_nan(&self) -> Result<HashSet<String>> {
         let mut unseen = float_columns(&self.schema);
         let mut found = HashSet::new();
-        let mut cursor = self.cursor();
+        let mut cursor = self.sealed_rows();
         while !unseen.is_empty() {
             let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? else { break };
             let columns = chunk.decode(&self.layout, &unseen)?;
@@ -211,63 +182,29 @@ impl FlushJob {
         Ok(found)
     }
 
-    fn footer(&self, number: BatchNumber, kind: BatchKind) -> Footer {
-        Footer {
-            format_version: 1,
-            table_id: self.scope.table,
-            scope: self.user.as_ref().map_or_else(|| "shared".to_owned(), |name| format!("user:{name}")),
-            batch_number: number,
-            kind,
-            replaces: Vec::new(),
-            schema_version: self.schema.version,
-            // Known when the rows are written.
-            min_updated: CommitTs::default(),
-            max_updated: CommitTs::default(),
-            as_of: self.snapshot.ts(),
-            epoch: 0,
-        }
-    }
-
-    /// Makes a finished file durable at its place, and gives its record.
-    async fn place(
+    async fn publication(
         &self,
         objects: &Objects,
         number: BatchNumber,
-        kind: BatchKind,
-        file: &Scratch,
-    ) -> Result<BatchRecord> {
-        let path = format!("{}/{}", self.prefix, paths::batch_file(number));
-        objects.put_file(&file.file.0, &path).await?;
-        let segment = &file.segment;
-        Ok(BatchRecord {
-            batch_number: number,
-            file_path: path,
-            kind,
-            status: if kind == BatchKind::Archive { BatchStatus::Archived } else { BatchStatus::Active },
-            min_updated: segment.min_updated,
-            max_updated: segment.max_updated,
-            column_min_max: segment.bounds.clone(),
-            row_count: segment.row_count,
-            size_bytes: segment.size_bytes,
-            checksum: segment.checksum,
-            schema_version: self.schema.version,
-            replaces: Vec::new(),
-        })
-    }
-
-    fn publication(&self, records: Vec<BatchRecord>, latest: Segment) -> Result<Publication> {
-        let tombstones = latest.tombstones.iter();
+        latest: Scratch,
+        archive: Option<BatchRecord>,
+    ) -> Result<Publication> {
+        let flushed_to = self.header.flushed_to.max(latest.segment.max_updated);
+        let tombstones = latest.segment.tombstones.iter();
         let mut masked: Vec<MaskedRow> =
-            tombstones.map(|&at| masked_at(&latest, at, latest.updated[at as usize])).collect();
-        masked.extend(self.superseded_after_seal(&latest)?);
+            tombstones.map(|&at| masked_at(&latest.segment, at, latest.segment.updated[at as usize])).collect();
+        masked.extend(self.superseded_after_seal(&latest.segment)?);
+        let changed = self.renewed_vectors(objects, flushed_to, &[]).await?;
         Ok(Publication {
             snapshot: Arc::clone(&self.snapshot),
             scope: self.scope,
             generations: self.header.sealed.clone(),
-            records,
-            masked,
-            ids: Arc::new(latest.ids),
-            updated: Arc::new(latest.updated),
+            replaced: Vec::new(),
+            active: Some(self.place_active(objects, number, latest, masked, flushed_to).await?),
+            archive,
+            changed,
+            log: self.merged_log()?,
+            flushed_to,
         })
     }
 
@@ -283,6 +220,19 @@ impl FlushJob {
             }
         }
         Ok(masked)
+    }
+
+    /// One entry in the place of all, for files that have too many.
+    fn merged_log(&self) -> Result<LogChange> {
+        let mut entries: BTreeMap<BatchNumber, usize> = BTreeMap::new();
+        self.snapshot.visit_delete_log(self.scope, CommitTs::stored(i64::MIN), |key, _| {
+            if let Some((_, file)) = decode_delete_log_key(key) {
+                *entries.entry(file).or_default() += 1;
+            }
+            Ok(())
+        })?;
+        let many = entries.into_iter().filter(|(_, count)| *count > LOG_ENTRIES_MAX).map(|(file, _)| file);
+        self.log_of(&many.collect())
     }
 }
 

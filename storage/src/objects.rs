@@ -8,6 +8,8 @@
 //!
 //! Reads go through [`Objects::reader`]. The local writer is our own because `object_store`'s has no fsync.
 
+mod fetch;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
@@ -24,6 +26,8 @@ use tokio::io::AsyncWriteExt;
 use url::Url;
 
 use crate::error::{Result, StorageError};
+
+pub(crate) use fetch::LocalCopy;
 
 /// An object store.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@
 //! systems that ignore letter case.
 
 use crate::keys::{BatchNumber, TableId};
+use crate::system_columns::CommitTs;
 
 /// The longest segment that is not shortened. With `user_` in front or `~` and a number behind it stays below the 255
 /// bytes that file systems allow.
@@ -59,6 +60,11 @@ pub fn scope_prefix(table_prefix: &str, user: Option<&str>) -> String {
 /// A batch file's name within its scope's folder.
 pub fn batch_file(number: BatchNumber) -> String {
     format!("batch-{:04}.parquet", number.0)
+}
+
+/// The name of a batch's delete vector that considers every commit up to `as_of`.
+pub fn vector_file(number: BatchNumber, as_of: CommitTs) -> String {
+    format!("batch-{:04}.deletes-{}", number.0, as_of.get())
 }
 
 /// The manifest's name within its scope's folder.

@@ -33,6 +33,9 @@ pub struct ScopeHeader {
     pub version: u64,
     /// Version of the records that the manifest shows.
     pub exported: u64,
+    /// Every commit to this scope up to this one is in files.
+    #[serde(default)]
+    pub flushed_to: CommitTs,
 }
 
 impl Default for ScopeHeader {
@@ -45,6 +48,7 @@ impl Default for ScopeHeader {
             max_batch: BatchNumber(0),
             version: 0,
             exported: 0,
+            flushed_to: CommitTs::default(),
         }
     }
 }
@@ -130,4 +134,26 @@ pub struct BatchRecord {
     /// Batches whose rows it took over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<BatchNumber>,
+    /// Rows that are tombstones.
+    #[serde(default)]
+    pub tombstones: u64,
+    /// The rows that a newer version in another file of the same manifest hides; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletes: Option<DeletesRef>,
+    /// The commit that put another file in its place; absent while queries read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<CommitTs>,
+}
+
+/// Names the delete vector of a batch: a file in the format of [`crate::delete_vector`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletesRef {
+    /// Path below the object store's root.
+    pub path: String,
+    /// Number of hidden rows.
+    pub cardinality: u64,
+    /// Every version up to this commit is considered.
+    pub as_of: CommitTs,
+    /// Length of the file in bytes.
+    pub size_bytes: u64,
 }

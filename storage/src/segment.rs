@@ -12,7 +12,9 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, SchemaRef};
+use arrow::datatypes::{
+    DataType, Float16Type, Float32Type, Float64Type, Int64Type, SchemaRef, TimestampNanosecondType,
+};
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
@@ -119,14 +121,26 @@ impl SegmentWriter {
         let mut columns = vec![id_array(rows.ids.clone())];
         columns.extend(rows.decode(&self.layout, &projection)?);
         columns.extend([updated_array(rows.updated.clone()), deleted_array(rows.deleted.clone())]);
-        self.writer.write(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)?;
+        self.write_batch(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
 
+    /// Adds rows of the file's own schema.
+    pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch)?;
         let first = self.ids.len();
-        let tombstones = rows.deleted.iter().enumerate().filter(|(_, deleted)| **deleted);
+        let [.., updated, deleted] = batch.columns() else {
+            return Err(StorageError::Damaged("a batch without system columns".into()));
+        };
+        let tombstones = deleted.as_boolean().iter().enumerate().filter(|(_, deleted)| *deleted == Some(true));
         self.tombstones.extend(tombstones.map(|(i, _)| (first + i) as u32));
-        self.ids.extend_from_slice(&rows.ids);
-        self.updated.extend_from_slice(&rows.updated);
+        self.ids.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
+        self.updated.extend_from_slice(updated.as_primitive::<TimestampNanosecondType>().values());
         Ok(())
+    }
+
+    /// The schema of the file.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
     /// Number of rows so far.

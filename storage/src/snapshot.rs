@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use crate::catalog::Catalog;
-use crate::delete_log;
+use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
 use crate::hot::{HotChunk, HotCursor};
 use crate::keys::{
@@ -72,7 +72,9 @@ impl Snapshot {
         let (files, masks) = if header.max_batch == BatchNumber(0) {
             Default::default()
         } else {
-            (self.files(scope, header.version)?, self.masks(scope)?)
+            let files = self.files(scope, header.version)?;
+            let masks = self.masks(scope, &files)?;
+            (files, masks)
         };
         Ok(ScopeView { files, masks, generations: header.visible_generations() })
     }
@@ -131,7 +133,9 @@ impl Snapshot {
     }
 
     /// The masks of a scope: those cached for an earlier commit plus the log since, or the whole log.
-    fn masks(&self, scope: Scope) -> Result<Arc<Masks>> {
+    ///
+    /// Every publication that takes entries away adds one, so that the newest entry tells which log it is.
+    fn masks(&self, scope: Scope, files: &[BatchRecord]) -> Result<Arc<Masks>> {
         let Some(wanted) = self.last_delete(scope)? else { return Ok(Default::default()) };
         let cached = self.cache.masks.lock().get(&scope).cloned();
         let (after, mut masks) = match cached {
@@ -146,12 +150,26 @@ impl Snapshot {
             *Arc::make_mut(masks.entry(file).or_default()) |= delete_log::decode_positions(entry)?;
             Ok(())
         })?;
+        masks.retain(|number, mask| !mask.is_empty() && files.binary_search_by_key(number, |f| f.batch_number).is_ok());
         let masks = Arc::new(masks);
         let mut cache = self.cache.masks.lock();
         if cache.get(&scope).is_none_or(|(at, _)| *at < wanted) {
             cache.insert(scope, (wanted, Arc::clone(&masks)));
         }
         Ok(masks)
+    }
+
+    /// Calls `visit` with the keys of a scope's delete log that were written after a commit, and what decodes the entry.
+    pub(crate) fn visit_delete_log(
+        &self,
+        scope: Scope,
+        after: CommitTs,
+        mut visit: impl FnMut(&[u8], &dyn Fn() -> Result<Vec<MaskedRow>>) -> Result<()>,
+    ) -> Result<()> {
+        let start = delete_log_prefix(scope, CommitTs::stored(after.get().saturating_add(1)));
+        self.rocks.scan(Family::DeleteLog, &start, &scope.encode(), |key, entry| {
+            visit(key, &|| Ok(delete_log::decode(entry)?))
+        })
     }
 
     /// The commit of the newest delete-log entry of a scope.

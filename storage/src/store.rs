@@ -14,22 +14,26 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use crate::catalog::{Catalog, CatalogRecord, DEFAULT_NAMESPACE, NamespaceRecord};
 use crate::clock::Clock;
 use crate::commit::{Commit, CommitState, SequenceRecord};
 use crate::committer::Committer;
+use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
 use crate::keys::{Scope, TableId};
 use crate::objects::{Objects, make_folder, sync_folder};
 use crate::records::ScopeHeader;
 use crate::rocks::{Family, Rocks};
 use crate::snapshot::Snapshot;
+use crate::steps::{NoWait, Pace, Step};
 use crate::system_columns::{CommitClock, CommitTs, IdSequence, NodeNumber, RowId};
 
 /// The format of a data directory that this build writes, and the highest it reads.
@@ -58,6 +62,8 @@ pub struct StorageConfig {
     pub node_id: String,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// When files are merged.
+    pub compaction: CompactionConfig,
 }
 
 impl Default for StorageConfig {
@@ -67,6 +73,7 @@ impl Default for StorageConfig {
             object_store: None,
             node_id: "node1".into(),
             durability: Durability::Fsync,
+            compaction: CompactionConfig::default(),
         }
     }
 }
@@ -82,6 +89,11 @@ pub struct Store {
     next_table_id: Mutex<u32>,
     scope_locks: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
     removing: tokio::sync::Mutex<()>,
+    compaction: CompactionConfig,
+    pace: Arc<dyn Pace>,
+    /// Work that goes on by itself; `None` when the store is closing.
+    background: Mutex<Option<JoinSet<()>>>,
+    stopping: Arc<AtomicBool>,
     /// Held until the store is gone.
     _lock: File,
 }
@@ -95,6 +107,11 @@ struct Format {
 impl Store {
     /// Opens a data directory, making it when it is not there, and finishes what a stop has interrupted.
     pub async fn open(config: &StorageConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        Self::open_paced(config, clock, Arc::new(NoWait)).await
+    }
+
+    /// [`Store::open`], with the pace at which flushes and compactions make their steps.
+    pub async fn open_paced(config: &StorageConfig, clock: Arc<dyn Clock>, pace: Arc<dyn Pace>) -> Result<Arc<Self>> {
         let dir = &config.data_dir;
         make_folder(dir)?;
         let lock = lock(dir)?;
@@ -129,6 +146,10 @@ impl Store {
             next_table_id: Mutex::new(max_table_id + 1),
             scope_locks: Mutex::default(),
             removing: tokio::sync::Mutex::default(),
+            compaction: config.compaction.clone(),
+            pace,
+            background: Mutex::new(Some(JoinSet::new())),
+            stopping: Arc::default(),
             _lock: lock,
         });
         if let Err(error) = store.finish_interrupted().await {
@@ -198,10 +219,37 @@ impl Store {
         self.committer.has_ended()
     }
 
-    /// Ends: what is queued is committed, then RocksDB is closed.
+    /// Ends: what is queued is committed, then RocksDB is closed. Files that are being merged are left as they were.
     pub async fn close(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let background = self.background.lock().take();
+        if let Some(tasks) = background {
+            tasks.join_all().await;
+        }
         self.committer.stop().await;
         self.rocks.close();
+    }
+
+    pub(crate) fn compaction(&self) -> &CompactionConfig {
+        &self.compaction
+    }
+
+    /// Set when the store is closing.
+    pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
+    }
+
+    /// Waits until the next step of a flush or compaction may be made.
+    pub(crate) async fn reached(&self, step: Step) {
+        self.pace.reached(step).await;
+    }
+
+    /// Runs beside everything else, and to its end before the store is closed. Not at all when it is closing.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(tasks) = self.background.lock().as_mut() {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(work);
+        }
     }
 
     pub(crate) fn committer(&self) -> &Committer {

@@ -1,0 +1,154 @@
+//! Merges batch files by `_id`.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{cast, filter_record_batch, interleave_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use crate::delete_log::MaskedRow;
+use crate::error::{Result, StorageError};
+use crate::segment::SegmentWriter;
+
+const CHUNK_ROWS: usize = 8192;
+
+/// Writes the rows of the inputs, each with its masked rows in order of position, to `output`. Of the masked rows only
+/// those go along that `keep` takes; they are given back with their new positions. `go_on` may end it.
+pub(super) fn merge<'a>(
+    inputs: impl Iterator<Item = (&'a Path, &'a [MaskedRow])>,
+    keep: impl Fn(&MaskedRow) -> bool,
+    output: &mut SegmentWriter,
+    go_on: impl Fn() -> Result<()>,
+) -> Result<Vec<MaskedRow>> {
+    let schema = Arc::clone(output.schema());
+    let mut inputs: Vec<Input<'a>> =
+        inputs.map(|(path, masked)| Input::open(path, masked, &schema)).collect::<Result<_>>()?;
+    let mut heads = BinaryHeap::new();
+    for (at, input) in inputs.iter_mut().enumerate() {
+        if input.load(&keep)? {
+            heads.push(Reverse((input.id(), at)));
+        }
+    }
+    let mut masked = Vec::new();
+    let mut taken: Vec<(usize, usize)> = Vec::with_capacity(CHUNK_ROWS);
+    while let Some(Reverse((_, at))) = heads.pop() {
+        let input = &mut inputs[at];
+        taken.push((at, input.row));
+        if let Some(row) = input.masked_here() {
+            masked.push(MaskedRow { position: (output.row_count() + taken.len() - 1) as u32, ..row });
+        }
+        input.row += 1;
+        let exhausted = input.row == input.batch.num_rows();
+        if exhausted || taken.len() == CHUNK_ROWS {
+            go_on()?;
+            write(&inputs, &taken, output)?;
+            taken.clear();
+        }
+        if !exhausted || inputs[at].load(&keep)? {
+            heads.push(Reverse((inputs[at].id(), at)));
+        }
+    }
+    Ok(masked)
+}
+
+fn write(inputs: &[Input<'_>], taken: &[(usize, usize)], output: &mut SegmentWriter) -> Result<()> {
+    let batches: Vec<&RecordBatch> = inputs.iter().map(|input| &input.batch).collect();
+    output.write_batch(&interleave_record_batch(&batches, taken)?)
+}
+
+/// A file that is being read.
+struct Input<'a> {
+    reader: ParquetRecordBatchReader,
+    schema: SchemaRef,
+    /// Rows that go along.
+    batch: RecordBatch,
+    /// The masked ones among them, with their places in the batch, not yet passed.
+    kept: std::vec::IntoIter<(usize, MaskedRow)>,
+    next_kept: Option<(usize, MaskedRow)>,
+    row: usize,
+    /// Position of the first row that is not read yet.
+    position: u32,
+    /// Masked rows from that position on.
+    masked: &'a [MaskedRow],
+}
+
+impl<'a> Input<'a> {
+    fn open(path: &Path, masked: &'a [MaskedRow], schema: &SchemaRef) -> Result<Self> {
+        let file = File::open(path).map_err(StorageError::io(format!("reading {}", path.display())))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(CHUNK_ROWS).build()?;
+        Ok(Self {
+            reader,
+            schema: Arc::clone(schema),
+            batch: RecordBatch::new_empty(Arc::clone(schema)),
+            kept: Vec::new().into_iter(),
+            next_kept: None,
+            row: 0,
+            position: 0,
+            masked,
+        })
+    }
+
+    /// Reads on to the next rows that go along; false at the end.
+    fn load(&mut self, keep: &impl Fn(&MaskedRow) -> bool) -> Result<bool> {
+        self.row = 0;
+        self.batch = RecordBatch::new_empty(Arc::clone(&self.schema));
+        while self.batch.num_rows() == 0 {
+            let Some(read) = self.reader.next() else { return Ok(false) };
+            let read = conform(&read?, &self.schema)?;
+            let (from, rows) = (self.position, read.num_rows());
+            self.position += rows as u32;
+            let (here, later) = self.masked.split_at(self.masked.partition_point(|row| row.position < self.position));
+            self.masked = later;
+            let mut goes = vec![true; rows];
+            let mut kept = Vec::new();
+            let mut left_out = 0;
+            for row in here {
+                let place = (row.position - from) as usize;
+                match keep(row) {
+                    true => kept.push((place - left_out, *row)),
+                    false => {
+                        goes[place] = false;
+                        left_out += 1;
+                    }
+                }
+            }
+            self.batch = if left_out == 0 { read } else { filter_record_batch(&read, &BooleanArray::from(goes))? };
+            self.kept = kept.into_iter();
+            self.next_kept = self.kept.next();
+        }
+        Ok(true)
+    }
+
+    fn id(&self) -> i64 {
+        self.batch.column(0).as_primitive::<Int64Type>().value(self.row)
+    }
+
+    /// The masked row at the current place.
+    fn masked_here(&mut self) -> Option<MaskedRow> {
+        match self.next_kept {
+            Some((place, row)) if place == self.row => {
+                self.next_kept = self.kept.next();
+                Some(row)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The rows with the columns of the table as it is now.
+fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let column = |field: &Arc<arrow::datatypes::Field>| -> Result<ArrayRef> {
+        Ok(match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+            Some(column) => cast(column, field.data_type())?,
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        })
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}

@@ -1,0 +1,288 @@
+//! Compaction: files become one file, without the rows that are no longer read.
+//!
+//! ```text
+//! choose → merge by _id → file → records (inputs archived) → manifest → after retention: records, manifest, files gone
+//! ```
+//!
+//! Invariants:
+//! 1. A row that queries read is in the output once, with its `_updated`.
+//! 2. A masked row is left out only when its newer version is in a file: the manifest alone must give an answer that was
+//!    once right. One whose newer version is still hot goes along, masked.
+//! 3. A tombstone is left out only when no file that may hold an older version of its row is left, archived ones
+//!    included: whoever reads the files without the masks must not see the row again.
+//! 4. Commits that meanwhile supersede a row of an input are translated to the output by the committer.
+
+mod choose;
+mod merge;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+
+use crate::commit::{LogChange, Publication};
+use crate::delete_log::MaskedRow;
+use crate::error::{Result, StorageError};
+use crate::keys::{BatchNumber, Scope};
+use crate::objects::{LocalCopy, blocking};
+use crate::records::{BatchKind, BatchRecord, BatchStatus};
+use crate::scope_files::{ScopeFiles, Scratch};
+use crate::snapshot::ScopeView;
+use crate::steps::Step;
+use crate::store::Store;
+use crate::system_columns::CommitTs;
+
+pub use choose::Candidate;
+pub use choose::choose;
+
+/// When files are merged, and how long their inputs are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompactionConfig {
+    /// Whether files are merged by themselves, after a flush.
+    pub automatic: bool,
+    /// A file with more rows masked than this is written again without them, in percent.
+    pub masked_percent: u8,
+    /// Files smaller than this are merged, in bytes.
+    pub small_file_bytes: u64,
+    /// Files of about the same size that are merged at once.
+    pub fan_in: usize,
+    /// Bytes of files that one compaction reads at most.
+    pub input_bytes_max: u64,
+    /// Seconds for which superseded versions stay in the object store.
+    pub retention_seconds: u64,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self {
+            automatic: true,
+            masked_percent: 20,
+            small_file_bytes: 128 << 20,
+            fan_in: 4,
+            input_bytes_max: 512 << 20,
+            retention_seconds: 24 * 3600,
+        }
+    }
+}
+
+/// What a compaction has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compacted {
+    /// Files that queries no longer read.
+    pub inputs: usize,
+    /// Rows in files that took their place.
+    pub rows: u64,
+}
+
+impl Store {
+    /// Merges the files of a scope as long as some are worth it, and removes those whose retention has ended.
+    pub async fn compact(&self, scope: Scope) -> Result<Compacted> {
+        let lock = self.scope_lock(scope);
+        let _one_at_a_time = lock.lock().await;
+        let mut done = Compacted::default();
+        while let Some(once) = self.compact_once(scope).await? {
+            done.inputs += once.inputs;
+            done.rows += once.rows;
+        }
+        self.remove_expired(scope).await?;
+        Ok(done)
+    }
+
+    /// Starts [`Store::compact`] in the background, unless it is off or the store is closing.
+    pub(crate) fn compact_soon(self: &Arc<Self>, scope: Scope) {
+        if !self.compaction().automatic {
+            return;
+        }
+        let store = Arc::clone(self);
+        self.in_background(async move {
+            if let Err(error) = store.compact(scope).await
+                && !matches!(error, StorageError::Stopped)
+            {
+                // The files are as they were; the next flush of the scope tries again.
+                tracing::error!(%error, cause = ?error, table = scope.table.0, owner = scope.owner.0, "compaction failed");
+            }
+        });
+    }
+
+    async fn compact_once(&self, scope: Scope) -> Result<Option<Compacted>> {
+        let snapshot = self.snapshot();
+        let job = match ScopeFiles::new(snapshot, scope) {
+            Err(StorageError::Conflict) => return Ok(None),
+            job => Arc::new(job?),
+        };
+        let view = job.snapshot.scope(scope)?;
+        let all = job.snapshot.records(scope)?;
+        let candidates = candidates(&view, &all, &job.unsettled(job.header.flushed_to)?);
+        let chosen = choose(&candidates, self.compaction());
+        if chosen.is_empty() {
+            return Ok(None);
+        }
+        let inputs: Vec<BatchRecord> =
+            view.files.iter().filter(|file| chosen.contains(&file.batch_number)).cloned().collect();
+        let (number, _) = self.committer().reserve_batch(scope).await?;
+        let log = job.log_of(&chosen)?;
+        let others = all.into_iter().filter(|record| !chosen.contains(&record.batch_number)).collect();
+        let merged = self.merge(&job, number, &inputs, log.merged, others).await?;
+        self.reached(Step::FileWritten).await;
+        let rows = merged.as_ref().map_or(0, |(file, _)| file.segment.row_count);
+        let flushed_to = job.header.flushed_to;
+        let active = match merged {
+            Some((file, masked)) => Some(job.place_active(self.objects(), number, file, masked, flushed_to).await?),
+            None => None,
+        };
+        self.reached(Step::FilePlaced).await;
+        let done = Compacted { inputs: inputs.len(), rows };
+        let publication = Publication {
+            snapshot: Arc::clone(&job.snapshot),
+            scope,
+            generations: Vec::new(),
+            replaced: inputs,
+            active,
+            archive: None,
+            changed: Vec::new(),
+            log: LogChange { needless: log.needless, merged: HashMap::new() },
+            flushed_to,
+        };
+        self.publish(publication).await?;
+        let (table, owner) = (scope.table.0, scope.owner.0);
+        tracing::info!(table, owner, inputs = done.inputs, rows, batch = %number, "compacted");
+        Ok(Some(done))
+    }
+
+    /// Merges the inputs into a file; `None` when no row is left.
+    async fn merge(
+        &self,
+        job: &Arc<ScopeFiles>,
+        number: BatchNumber,
+        inputs: &[BatchRecord],
+        mut log: HashMap<BatchNumber, Vec<MaskedRow>>,
+        others: Vec<BatchRecord>,
+    ) -> Result<Option<(Scratch, Vec<MaskedRow>)>> {
+        let mut sources = Vec::with_capacity(inputs.len());
+        for record in inputs {
+            let name = format!("{}-{}-{number}-input-{}", job.scope.table.0, job.scope.owner.0, record.batch_number);
+            let file = self.objects().fetch(&record.file_path, &name, record.size_bytes, record.checksum).await?;
+            sources.push((file, log.remove(&record.batch_number).unwrap_or_default()));
+        }
+        let replaces = replaced_by(inputs, &others);
+        let (job, objects, stopping) = (Arc::clone(job), self.objects().clone(), self.stopping());
+        let with_nan = columns_without_bounds(inputs);
+        blocking(move || {
+            let keep = |row: &MaskedRow| {
+                let tombstone = row.superseded_by == row.updated;
+                match tombstone {
+                    true => others.iter().any(|other| may_hold_older(other, &replaces, row)),
+                    false => row.superseded_by > job.header.flushed_to,
+                }
+            };
+            let mut output = job.create(&objects, number, BatchKind::Compact, replaces.clone(), &with_nan)?;
+            let sources: Vec<(LocalCopy, Vec<MaskedRow>)> = sources;
+            let inputs = sources.iter().map(|(file, masked)| (file.path(), masked.as_slice()));
+            let masked = merge::merge(inputs, keep, &mut output.rows, || match stopping.load(Ordering::Relaxed) {
+                true => Err(StorageError::Stopped),
+                false => Ok(()),
+            })?;
+            match output.rows.row_count() {
+                0 => Ok(None),
+                _ => Ok(Some((output.finish()?, masked))),
+            }
+        })
+        .await
+    }
+
+    /// Removes archived files whose retention has ended and that no open snapshot reads.
+    async fn remove_expired(&self, scope: Scope) -> Result<()> {
+        let snapshot = self.snapshot();
+        let retention = i64::try_from(self.compaction().retention_seconds).unwrap_or(i64::MAX);
+        let now = self.clock().now_ns();
+        let keep_from = CommitTs::stored(now.saturating_sub(retention.saturating_mul(1_000_000_000)));
+        let expired = |record: &BatchRecord| {
+            record.archived_at.is_some_and(|at| at < keep_from && at <= self.committer().oldest_open())
+        };
+        let records: Vec<BatchRecord> = snapshot.records(scope)?.into_iter().filter(|r| expired(r)).collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let numbers = records.iter().map(|record| record.batch_number).collect();
+        let without = self.committer().forget_batches(scope, numbers).await?;
+        self.export(&without, scope).await?;
+        for record in &records {
+            self.objects().remove(&record.file_path).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What there is to choose from.
+fn candidates(view: &ScopeView, all: &[BatchRecord], unsettled: &[(BatchNumber, RoaringBitmap)]) -> Vec<Candidate> {
+    let candidate = |record: &BatchRecord| {
+        let masked = view.masks.get(&record.batch_number).map_or(0, |mask| mask.len());
+        let later = unsettled.iter().find(|(file, _)| *file == record.batch_number).map_or(0, |(_, rows)| rows.len());
+        let needed = all.iter().any(|other| other.batch_number != record.batch_number && overlaps_older(other, record));
+        let tombstones = if needed { record.tombstones } else { 0 };
+        Candidate {
+            number: record.batch_number,
+            rows: record.row_count,
+            droppable: masked.saturating_sub(later).saturating_sub(tombstones),
+            size_bytes: record.size_bytes,
+        }
+    };
+    view.files.iter().map(candidate).collect()
+}
+
+/// The batches that the output of these inputs takes the place of: also those that the inputs did, as long as their
+/// files may be there.
+fn replaced_by(inputs: &[BatchRecord], others: &[BatchRecord]) -> Vec<BatchNumber> {
+    let there: HashSet<BatchNumber> = others.iter().map(|record| record.batch_number).collect();
+    let before = inputs.iter().flat_map(|record| &record.replaces).copied().filter(|number| there.contains(number));
+    let numbers: BTreeSet<BatchNumber> = inputs.iter().map(|record| record.batch_number).chain(before).collect();
+    numbers.into_iter().collect()
+}
+
+/// Whether a file may hold an older version of a deleted row. Files that the output replaces are not read beside it;
+/// those of older versions never are.
+fn may_hold_older(file: &BatchRecord, replaced: &[BatchNumber], tombstone: &MaskedRow) -> bool {
+    is_read_without_masks(file)
+        && !replaced.contains(&file.batch_number)
+        && file.min_updated < tombstone.updated
+        && id_range(file).is_none_or(|(low, high)| (low..=high).contains(&tombstone.id.get()))
+}
+
+/// Whether a file may hold an older version of a tombstone in another.
+fn overlaps_older(file: &BatchRecord, tombstones_in: &BatchRecord) -> bool {
+    is_read_without_masks(file)
+        && !tombstones_in.replaces.contains(&file.batch_number)
+        && file.min_updated < tombstones_in.max_updated
+        && match (id_range(file), id_range(tombstones_in)) {
+            (Some((low, high)), Some((from, to))) => low <= to && from <= high,
+            _ => true,
+        }
+}
+
+fn is_read_without_masks(file: &BatchRecord) -> bool {
+    file.kind != BatchKind::Archive || file.status != BatchStatus::Archived
+}
+
+fn id_range(file: &BatchRecord) -> Option<(i64, i64)> {
+    let bounds = file.column_min_max.get(crate::system_columns::ID)?;
+    Some((bounds.min.as_ref()?.as_i64()?, bounds.max.as_ref()?.as_i64()?))
+}
+
+/// Columns that may hold NaN: those of which an input has values and no bounds.
+fn columns_without_bounds(inputs: &[BatchRecord]) -> HashSet<String> {
+    let mut names = HashSet::new();
+    let columns: BTreeSet<&String> = inputs.iter().flat_map(|record| record.column_min_max.keys()).collect();
+    for name in columns {
+        let unknown = inputs.iter().any(|record| match record.column_min_max.get(name) {
+            Some(bounds) => bounds.min.is_none() && bounds.null_count < record.row_count,
+            None => true,
+        });
+        if unknown {
+            names.insert(name.clone());
+        }
+    }
+    names
+}

@@ -1,0 +1,244 @@
+//! New files of one scope: built in a scratch file, placed durably, described by a record.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::commit::{ActiveFile, LogChange};
+use crate::delete_log::MaskedRow;
+use crate::delete_vector;
+use crate::error::{Result, StorageError};
+use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
+use crate::objects::Objects;
+use crate::paths;
+use crate::records::{BatchKind, BatchRecord, BatchStatus, DeletesRef, ScopeHeader};
+use crate::row_codec::RowLayout;
+use crate::schema::TableSchema;
+use crate::segment::{Footer, Segment, SegmentWriter};
+use crate::snapshot::Snapshot;
+use crate::system_columns::CommitTs;
+
+/// A scope as of a snapshot, for who writes files of it.
+pub(crate) struct ScopeFiles {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) scope: Scope,
+    pub(crate) schema: TableSchema,
+    pub(crate) layout: Arc<RowLayout>,
+    /// Name of the owner; `None` = shared.
+    pub(crate) user: Option<String>,
+    /// Folder of the scope.
+    pub(crate) prefix: String,
+    pub(crate) header: ScopeHeader,
+}
+
+/// A file that is being built. It is removed with this, placed or not.
+pub(crate) struct ScratchFile(PathBuf);
+
+impl Drop for ScratchFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, file = %self.0.display(), "a scratch file stays until the next start");
+        }
+    }
+}
+
+/// A file that takes rows.
+pub(crate) struct Unfinished {
+    file: ScratchFile,
+    kind: BatchKind,
+    replaces: Vec<BatchNumber>,
+    pub(crate) rows: SegmentWriter,
+}
+
+/// A finished file that is not placed yet.
+pub(crate) struct Scratch {
+    file: ScratchFile,
+    kind: BatchKind,
+    replaces: Vec<BatchNumber>,
+    pub(crate) segment: Segment,
+}
+
+impl Unfinished {
+    pub(crate) fn finish(self) -> Result<Scratch> {
+        let segment = self.rows.finish()?;
+        Ok(Scratch { file: self.file, kind: self.kind, replaces: self.replaces, segment })
+    }
+}
+
+impl ScopeFiles {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, scope: Scope) -> Result<Self> {
+        let catalog = Arc::clone(snapshot.catalog());
+        // A table that was dropped meanwhile has nothing to write.
+        let table = catalog.table_by_id(scope.table).ok_or(StorageError::Conflict)?;
+        let user = match scope.owner.0 {
+            0 => None,
+            number => {
+                let user = catalog.user_by_number(number);
+                let unknown = || StorageError::Damaged(format!("rows of an unknown user {number}"));
+                Some(user.ok_or_else(unknown)?.name.clone())
+            }
+        };
+        let schema = table.schema().clone();
+        let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
+        let prefix = paths::scope_prefix(&table.prefix, user.as_deref());
+        let header = snapshot.header(scope)?.unwrap_or_default();
+        Ok(Self { snapshot, scope, schema, layout, user, prefix, header })
+    }
+
+    /// Starts a file. `with_nan`: names of the float columns that will hold NaN.
+    pub(crate) fn create(
+        &self,
+        objects: &Objects,
+        number: BatchNumber,
+        kind: BatchKind,
+        replaces: Vec<BatchNumber>,
+        with_nan: &HashSet<String>,
+    ) -> Result<Unfinished> {
+        let name = format!("{}-{}-{number}-{kind:?}", self.scope.table.0, self.scope.owner.0);
+        let (path, file) = objects.scratch_file(&name)?;
+        let scratch = ScratchFile(path);
+        let footer = self.footer(number, kind, replaces.clone());
+        let rows = SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), footer, with_nan)?;
+        Ok(Unfinished { file: scratch, kind, replaces, rows })
+    }
+
+    fn footer(&self, number: BatchNumber, kind: BatchKind, replaces: Vec<BatchNumber>) -> Footer {
+        Footer {
+            format_version: 1,
+            table_id: self.scope.table,
+            scope: self.user.as_ref().map_or_else(|| "shared".to_owned(), |name| format!("user:{name}")),
+            batch_number: number,
+            kind,
+            replaces,
+            schema_version: self.schema.version,
+            // Known when the rows are written.
+            min_updated: CommitTs::default(),
+            max_updated: CommitTs::default(),
+            as_of: self.snapshot.ts(),
+            epoch: 0,
+        }
+    }
+
+    /// Makes a finished file durable at its place, and gives its record.
+    pub(crate) async fn place(&self, objects: &Objects, number: BatchNumber, file: &Scratch) -> Result<BatchRecord> {
+        let path = format!("{}/{}", self.prefix, paths::batch_file(number));
+        objects.put_file(&file.file.0, &path).await?;
+        let segment = &file.segment;
+        Ok(BatchRecord {
+            batch_number: number,
+            file_path: path,
+            kind: file.kind,
+            status: if file.kind == BatchKind::Archive { BatchStatus::Archived } else { BatchStatus::Active },
+            min_updated: segment.min_updated,
+            max_updated: segment.max_updated,
+            column_min_max: segment.bounds.clone(),
+            row_count: segment.row_count,
+            size_bytes: segment.size_bytes,
+            checksum: segment.checksum,
+            schema_version: self.schema.version,
+            replaces: file.replaces.clone(),
+            tombstones: segment.tombstones.len() as u64,
+            deletes: None,
+            archived_at: None,
+        })
+    }
+
+    /// Places a file that queries are to read, with its delete vector. `flushed_to`: the last commit that is in files
+    /// when it counts.
+    pub(crate) async fn place_active(
+        &self,
+        objects: &Objects,
+        number: BatchNumber,
+        file: Scratch,
+        masked: Vec<MaskedRow>,
+        flushed_to: CommitTs,
+    ) -> Result<ActiveFile> {
+        let record = self.place(objects, number, &file).await?;
+        let settled = masked.iter().filter(|row| row.superseded_by <= flushed_to).map(|row| row.position).collect();
+        let record = self.with_vector(objects, record, &settled, flushed_to).await?;
+        let Segment { ids, updated, .. } = file.segment;
+        Ok(ActiveFile { record, masked, ids: Arc::new(ids), updated: Arc::new(updated) })
+    }
+
+    /// The records of files whose delete vector is to hold more when every commit up to `flushed_to` is in files. The
+    /// vectors are written; the old ones are still there.
+    pub(crate) async fn renewed_vectors(
+        &self,
+        objects: &Objects,
+        flushed_to: CommitTs,
+        without: &[BatchNumber],
+    ) -> Result<Vec<BatchRecord>> {
+        let view = self.snapshot.scope(self.scope)?;
+        let unsettled = self.unsettled(flushed_to)?;
+        let mut renewed = Vec::new();
+        for record in view.files.iter().filter(|record| !without.contains(&record.batch_number)) {
+            let Some(mask) = view.masks.get(&record.batch_number) else { continue };
+            let settled = match unsettled.iter().find(|(file, _)| *file == record.batch_number) {
+                Some((_, later)) => &**mask - later,
+                None => (**mask).clone(),
+            };
+            if record.deletes.as_ref().map_or(0, |deletes| deletes.cardinality) != settled.len() {
+                renewed.push(self.with_vector(objects, record.clone(), &settled, flushed_to).await?);
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// Positions, by file, whose newer version is not in a file when every commit up to `flushed_to` is.
+    pub(crate) fn unsettled(&self, flushed_to: CommitTs) -> Result<Vec<(BatchNumber, RoaringBitmap)>> {
+        let mut unsettled: Vec<(BatchNumber, RoaringBitmap)> = Vec::new();
+        // An entry is never written before the commits that it is about.
+        self.snapshot.visit_delete_log(self.scope, flushed_to, |key, rows| {
+            let Some((_, file)) = decode_delete_log_key(key) else { return Ok(()) };
+            let later = rows()?.into_iter().filter(|row| row.superseded_by > flushed_to).map(|row| row.position);
+            match unsettled.iter_mut().find(|(known, _)| *known == file) {
+                Some((_, positions)) => positions.extend(later),
+                None => unsettled.push((file, later.collect())),
+            }
+            Ok(())
+        })?;
+        Ok(unsettled)
+    }
+
+    /// What the delete log says of these files, an entry each, and the keys of all entries that say so.
+    pub(crate) fn log_of(&self, files: &BTreeSet<BatchNumber>) -> Result<LogChange> {
+        let mut log = LogChange::default();
+        if files.is_empty() {
+            return Ok(log);
+        }
+        self.snapshot.visit_delete_log(self.scope, CommitTs::stored(i64::MIN), |key, rows| {
+            if let Some((_, file)) = decode_delete_log_key(key).filter(|(_, file)| files.contains(file)) {
+                log.merged.entry(file).or_default().extend(rows()?);
+                log.needless.push(key.to_vec());
+            }
+            Ok(())
+        })?;
+        for rows in log.merged.values_mut() {
+            rows.sort_unstable();
+            rows.dedup_by_key(|row| row.position);
+        }
+        Ok(log)
+    }
+
+    async fn with_vector(
+        &self,
+        objects: &Objects,
+        record: BatchRecord,
+        positions: &RoaringBitmap,
+        as_of: CommitTs,
+    ) -> Result<BatchRecord> {
+        if positions.is_empty() {
+            return Ok(record);
+        }
+        let path = format!("{}/{}", self.prefix, paths::vector_file(record.batch_number, as_of));
+        let bytes = delete_vector::encode(positions);
+        let size_bytes = bytes.len() as u64;
+        objects.put(&path, bytes).await?;
+        Ok(BatchRecord {
+            deletes: Some(DeletesRef { path, cardinality: positions.len(), as_of, size_bytes }),
+            ..record
+        })
+    }
+}
