@@ -27,6 +27,8 @@ pub mod row_codec;
 pub mod schema;
 mod scope_files;
 pub mod segment;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 pub mod steps;
 pub mod store;

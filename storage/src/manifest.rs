@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::{BatchNumber, TableId};
 use crate::records::{BatchRecord, ScopeHeader};
+use crate::system_columns::CommitTs;
 
 /// The version of the format that this build writes, and the highest it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -26,6 +27,9 @@ pub struct Manifest {
     pub generated_at: i64,
     /// The highest number ever committed; 0 when there was none.
     pub max_batch: BatchNumber,
+    /// Every commit to the scope up to this one is in these batches.
+    #[serde(default)]
+    pub flushed_to: CommitTs,
     /// The batches by number.
     pub batches: Vec<BatchRecord>,
 }
@@ -46,6 +50,7 @@ impl Manifest {
             version: header.version,
             generated_at: now_ns,
             max_batch: header.max_batch,
+            flushed_to: header.flushed_to,
             batches,
         }
     }
