@@ -53,6 +53,10 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             require(session, Role::Admin, "STORAGE FLUSH ALL")?;
             flush_scopes(engine, |_| true).await
         }
+        Statement::CompactTable(name) => {
+            require(session, Role::Service, "STORAGE COMPACT")?;
+            compact_table(engine, &engine.tables_for(session, statement), name).await
+        }
         Statement::UseNamespace(name) => session.set_namespace(engine, name),
         Statement::Set { name, value } => set(engine, session, name, value.as_deref()),
         _ => Err(EngineError::internal("the statement gives rows")),
@@ -252,6 +256,19 @@ async fn flush_scopes(engine: &Engine, wanted: impl Fn(Scope) -> bool) -> Result
         }
     }
     result
+}
+
+/// Merges the files of every scope of a table that are worth it.
+async fn compact_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
+    let table = tables.record(name)?;
+    if table.kind == TableKind::Stream {
+        return Err(EngineError::invalid(format!("'{name}' is a stream table: it has no files")));
+    }
+    let scopes = engine.store.snapshot().scopes_with_files(table.id)?;
+    for scope in scopes {
+        engine.store.compact(scope).await?;
+    }
+    Ok(())
 }
 
 /// The settings of a session. UTC is not a choice.

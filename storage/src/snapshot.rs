@@ -16,8 +16,8 @@ use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
 use crate::hot::{HotChunk, HotCursor};
 use crate::keys::{
-    BatchNumber, Generation, SCOPE_LEN, Scope, after_prefix, batch_prefix, decode_delete_log_key, delete_log_prefix,
-    header_key,
+    BatchNumber, Generation, SCOPE_LEN, Scope, TableId, after_prefix, batch_prefix, decode_delete_log_key,
+    delete_log_prefix, header_key,
 };
 use crate::records::{BatchRecord, BatchStatus, ScopeHeader};
 use crate::rocks::{Family, RocksSnapshot};
@@ -91,6 +91,24 @@ impl Snapshot {
         iterator.seek_to_first();
         while let Some(key) = iterator.key() {
             let scope = Scope::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
+            scopes.push(scope);
+            match after_prefix(&scope.encode()) {
+                Some(next) => iterator.seek(next),
+                None => break,
+            }
+        }
+        iterator.status()?;
+        Ok(scopes)
+    }
+
+    /// The scopes of a table that ever had files, in order.
+    pub fn scopes_with_files(&self, table: TableId) -> Result<Vec<Scope>> {
+        let prefix = table.0.to_be_bytes();
+        let mut iterator = self.rocks.iterate(Family::Batches, after_prefix(&prefix));
+        let mut scopes = Vec::new();
+        iterator.seek(prefix);
+        while let Some(key) = iterator.key() {
+            let scope = Scope::decode(key).ok_or_else(|| StorageError::Damaged("a batch key is too short".into()))?;
             scopes.push(scope);
             match after_prefix(&scope.encode()) {
                 Some(next) => iterator.seek(next),

@@ -83,7 +83,7 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
     })
 }
 
-/// STORAGE FLUSH TABLE name, STORAGE FLUSH ALL.
+/// STORAGE FLUSH TABLE name, STORAGE FLUSH ALL, STORAGE COMPACT TABLE name.
 pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.parser.advance_token();
     if reader.words(&["FLUSH", "TABLE"]) {
@@ -92,8 +92,11 @@ pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.words(&["FLUSH", "ALL"]) {
         return Ok(Statement::FlushAll);
     }
+    if reader.words(&["COMPACT", "TABLE"]) {
+        return Ok(Statement::CompactTable(TableName::parse(&reader.object_name()?)?));
+    }
     let token = reader.parser.peek_token();
-    Err(reader.expected("FLUSH TABLE or FLUSH ALL after STORAGE", &token))
+    Err(reader.expected("FLUSH TABLE, FLUSH ALL or COMPACT TABLE after STORAGE", &token))
 }
 
 /// USER name WITH PASSWORD '…' [ROLE role].

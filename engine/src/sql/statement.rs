@@ -68,6 +68,8 @@ pub(crate) enum Statement {
     FlushTable(TableName),
     /// STORAGE FLUSH ALL.
     FlushAll,
+    /// STORAGE COMPACT TABLE name.
+    CompactTable(TableName),
     /// SHOW TABLES [IN namespace] [LIKE pattern].
     ShowTables {
         /// Only this namespace's.
@@ -205,6 +207,7 @@ impl Statement {
             | Self::CreateUser { .. }
             | Self::FlushTable(_)
             | Self::FlushAll
+            | Self::CompactTable(_)
             | Self::Set { .. }
             | Self::UseNamespace(_) => false,
         }

@@ -146,8 +146,7 @@ impl World {
             4..8 => self.change(),
             8..14 => self.advance(),
             14 | 15 => self.begin_maintenance(),
-            16 => self.hold(),
-            17 => self.held.truncate(self.held.len() / 2),
+            16 | 17 => self.hold(),
             18 => {
                 let jump = self.rng.below(4_000_000_000) as i64 - 1_000_000_000;
                 self.clock.set_ns(self.last_ts.max(START_NS) + jump);
@@ -219,7 +218,8 @@ impl World {
             true => self.life().store.snapshot(),
             false => Arc::clone(&self.held[self.rng.below(self.held.len() as u64) as usize]),
         };
-        let share = 1 + self.rng.below(4);
+        // Few rows at times: many would nearly always be changed since a held snapshot.
+        let share = [1, 2, 4, 16][self.rng.below(4) as usize];
         let found = reading::live(&snapshot, self.scope, &self.layout, &self.objects());
         let rows: Vec<Found> = found.into_iter().filter(|_| self.rng.one_in(share)).collect();
         if rows.is_empty() {
@@ -253,10 +253,11 @@ impl World {
     }
 
     fn hold(&mut self) {
-        if self.held.len() < 4 {
-            let snapshot = self.life().store.snapshot();
-            self.held.push(snapshot);
+        if self.held.len() == 4 {
+            self.held.remove(0);
         }
+        let snapshot = self.life().store.snapshot();
+        self.held.push(snapshot);
     }
 
     fn begin_maintenance(&mut self) {

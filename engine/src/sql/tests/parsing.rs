@@ -173,6 +173,7 @@ fn other_statements() {
         ("CREATE USER anna ROLE 'admin' PASSWORD 'x'", user("anna", "x", Role::Admin)),
         ("STORAGE FLUSH TABLE ns.t", Statement::FlushTable(name("ns.t"))),
         ("STORAGE FLUSH ALL", Statement::FlushAll),
+        ("STORAGE COMPACT TABLE ns.t", Statement::CompactTable(name("ns.t"))),
         ("SHOW TABLES", Statement::ShowTables { namespace: None, like: None }),
         (
             "SHOW TABLES IN Ns LIKE 'a%'",
