@@ -22,7 +22,7 @@ use crate::sql::insert::insert_plan;
 use crate::sql::params::{Typed, bind, hints, plan_typed};
 use crate::sql::planner::Planner;
 use crate::sql::statement::Statement;
-use crate::sql::{Limits, TableName, coerce, dml, parse, suggest, wildcards};
+use crate::sql::{Limits, TableName, coerce, dml, parse, rules, suggest, wildcards};
 
 /// Hidden columns of the fixture's tables.
 pub(super) const LOCATION: [&str; 1] = ["row_place"];
@@ -72,7 +72,8 @@ impl Fixture {
         let amount = Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(38, 2).unwrap());
         tables.insert("money".into(), table(with_deleted, vec![("amount", amount)]));
         tables.insert("plain".into(), Arc::new(memory(vec![("k", Arc::new(Int32Array::from(vec![1])))])));
-        Self { context: SessionContext::new(), tables, with_deleted, limits: Limits::default() }
+        let context = SessionContext::new_with_state(rules::state_builder().build());
+        Self { context, tables, with_deleted, limits: Limits::default() }
     }
 
     /// The user columns of a table.
