@@ -100,7 +100,11 @@ fn exact(expr: &Expr) -> Option<Expr> {
         Expr::Literal(ScalarValue::Int64(Some(_)), _) => Some(expr.clone()),
         Expr::Literal(value, _) if value.data_type().is_decimal() => Some(expr.clone()),
         Expr::Negative(inner) => Some(Expr::Negative(Box::new(exact(inner)?))),
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus | Operator::Multiply), right }) => {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: op @ (Operator::Plus | Operator::Minus | Operator::Multiply),
+            right,
+        }) => {
             let (left, right) = (Box::new(exact(left)?), Box::new(exact(right)?));
             Some(Expr::BinaryExpr(BinaryExpr { left, op: *op, right }))
         }
@@ -173,7 +177,8 @@ fn timestamps(stamp: Expr, stamp_type: &DataType, other: Expr, other_type: &Data
 
 /// Two TIMESTAMPs, of which one may be in nanoseconds.
 fn same_unit(left: Expr, left_type: &DataType, right: Expr, right_type: &DataType) -> (Expr, Expr) {
-    let (DataType::Timestamp(left_unit, _), DataType::Timestamp(right_unit, right_zone)) = (left_type, right_type) else {
+    let (DataType::Timestamp(left_unit, _), DataType::Timestamp(right_unit, right_zone)) = (left_type, right_type)
+    else {
         return (left, right);
     };
     match (left_unit, right_unit) {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue, Spans};
@@ -17,7 +18,6 @@ use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit, when};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::common::DFSchema;
 
 /// Plans IN and EXISTS in select lists.
 #[derive(Debug)]

@@ -9,12 +9,12 @@ mod checked;
 mod checked_sum;
 mod correlated;
 mod membership;
+mod octet_length;
 mod only_row;
 mod ranges;
 mod round_casts;
+mod round_scale;
 mod saturating;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
@@ -34,12 +34,15 @@ pub(crate) fn state_builder() -> SessionStateBuilder {
     let mut builder = SessionStateBuilder::new().with_default_features();
     // The planner asks them in order, and takes the first plan it gets.
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(beside::Beside) as Arc<dyn ExprPlanner>);
+    // Of two functions of one name the later stands.
+    builder.scalar_functions().get_or_insert_default().push(Arc::new(octet_length::octet_length()));
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(ranges::Ranges)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(membership::Membership));
     rules.push(Arc::new(correlated::Correlated));
     // Both make expressions whose types are to be coerced.
     rules.push(Arc::new(TypeCoercion::new()));
+    rules.push(Arc::new(round_scale::RoundScale));
     rules.push(Arc::new(round_casts::RoundCasts));
     rules.push(Arc::new(checked::CheckedArithmetic));
     builder.with_analyzer_rules(rules)

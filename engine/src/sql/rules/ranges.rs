@@ -1,8 +1,8 @@
 //! BETWEEN and IN of a list compare like `=`, `<` and `>` do: what [`super::beside`] does for those, for them.
 
+use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::DFSchema;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{Between, InList};
 use datafusion::logical_expr::{Expr, LogicalPlan, not};

@@ -105,8 +105,12 @@ impl ScalarUDFImpl for RoundHalfEven {
         let is_scalar = matches!(args.args[0], ColumnarValue::Scalar(_));
         let array = args.args[0].to_array(if is_scalar { 1 } else { args.number_rows })?;
         let rounded: arrow::array::ArrayRef = match array.data_type() {
-            DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)),
-            DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)),
+            DataType::Float32 => {
+                Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even))
+            }
+            DataType::Float64 => {
+                Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even))
+            }
             other => return internal_err!("round_half_even of {other}"),
         };
         match is_scalar {

@@ -93,8 +93,7 @@ impl Domain {
         }
         let mut domain = Self { number, outer: columns, values: outer.clone() };
         let items = domain.outer.iter().enumerate();
-        let items: Vec<Expr> =
-            items.map(|(i, column)| Expr::Column(column.clone()).alias(domain.name(i))).collect();
+        let items: Vec<Expr> = items.map(|(i, column)| Expr::Column(column.clone()).alias(domain.name(i))).collect();
         domain.values = LogicalPlanBuilder::from(outer.clone()).project(items)?.distinct()?.build()?;
         Ok(Some(domain))
     }

@@ -1,0 +1,18 @@
+//! What is changed in a query's text tree before DataFusion plans it, each for an answer that would be wrong or refused
+//! without need.
+
+mod literals;
+mod multisets;
+pub(crate) mod same_names;
+mod using;
+
+use datafusion::sql::sqlparser::ast::Query;
+
+use crate::error::Result;
+
+/// Makes a query one that DataFusion answers rightly.
+pub(crate) fn prepare(query: &mut Query) -> Result<()> {
+    literals::read(query);
+    using::merge_columns(query)?;
+    multisets::count_rows(query)
+}

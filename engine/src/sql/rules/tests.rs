@@ -1,1 +1,0 @@
-//! The rules, from SQL text to rows.
