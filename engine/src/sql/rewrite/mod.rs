@@ -3,6 +3,7 @@
 
 mod literals;
 mod multisets;
+mod row_in;
 pub(crate) mod same_names;
 mod using;
 
@@ -13,6 +14,7 @@ use crate::error::Result;
 /// Makes a query one that DataFusion answers rightly.
 pub(crate) fn prepare(query: &mut Query) -> Result<()> {
     literals::read(query);
+    row_in::as_exists(query)?;
     using::merge_columns(query)?;
     multisets::count_rows(query)
 }

@@ -87,7 +87,7 @@ fn check(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
 }
 
 fn is_wide_sum(aggregate: &AggregateFunction, schema: &DFSchema) -> bool {
-    is_plain_sum(&aggregate.func) && !aggregate.params.distinct && is_wide(&aggregate.params.args, schema)
+    is_plain_sum(&aggregate.func) && is_wide(&aggregate.params.args, schema)
 }
 
 fn is_wide(args: &[Expr], schema: &DFSchema) -> bool {

@@ -12,20 +12,20 @@ mod domain;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use datafusion::common::Column;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, not_impl_err};
 use datafusion::error::Result as DfResult;
 use datafusion::functions::core::expr_fn::named_struct;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Subquery, check_subquery_expr};
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, Sort, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
-use self::domain::join_with_outer_rows;
+use self::domain::{join_with_outer_rows, refers_outside};
 use super::only_row::only_row;
 
 /// Plans correlated scalar subqueries.
@@ -61,6 +61,8 @@ fn rewrite_node(plan: LogicalPlan, joins: &Cell<usize>) -> DfResult<Transformed<
     let mut input = match &plan {
         LogicalPlan::Projection(projection) => Some(projection.input.as_ref().clone()),
         LogicalPlan::Filter(filter) => Some(filter.input.as_ref().clone()),
+        LogicalPlan::Aggregate(aggregate) => Some(aggregate.input.as_ref().clone()),
+        LogicalPlan::Sort(sort) => Some(sort.input.as_ref().clone()),
         _ => None,
     };
     let names = NamePreserver::new(&plan);
@@ -81,21 +83,27 @@ fn rewrite_node(plan: LogicalPlan, joins: &Cell<usize>) -> DfResult<Transformed<
     if !rewritten.transformed {
         return Ok(rewritten);
     }
-    let plan = match (rewritten.data, input) {
-        (LogicalPlan::Projection(projection), Some(input)) => {
-            LogicalPlanBuilder::from(input).project(projection.expr)?.build()?
+    let Some(input) = input else { return rewritten.map_data(LogicalPlan::recompute_schema) };
+    let plan = match rewritten.data {
+        LogicalPlan::Projection(projection) => LogicalPlanBuilder::from(input).project(projection.expr)?.build()?,
+        LogicalPlan::Aggregate(aggregate) => {
+            LogicalPlanBuilder::from(input).aggregate(aggregate.group_expr, aggregate.aggr_expr)?.build()?
         }
-        (LogicalPlan::Filter(filter), Some(input)) => {
-            let filtered = LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input))?);
-            match filtered.schema().fields().len() == columns.len() {
-                true => filtered,
-                // Without the columns that were joined.
-                false => LogicalPlanBuilder::from(filtered).project(columns.into_iter().map(Expr::Column))?.build()?,
-            }
+        LogicalPlan::Filter(filter) => {
+            without_joined(LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input))?), columns)?
         }
-        (other, _) => other.recompute_schema()?,
+        LogicalPlan::Sort(sort) => without_joined(LogicalPlan::Sort(Sort { input: Arc::new(input), ..sort }), columns)?,
+        other => other.recompute_schema()?,
     };
     Ok(Transformed::yes(plan))
+}
+
+/// The plan with these columns, without those of the subqueries' values.
+fn without_joined(plan: LogicalPlan, columns: Vec<Column>) -> DfResult<LogicalPlan> {
+    match plan.schema().fields().len() == columns.len() {
+        true => Ok(plan),
+        false => LogicalPlanBuilder::from(plan).project(columns.into_iter().map(Expr::Column))?.build(),
+    }
 }
 
 /// `input`: the input of the node, to which the subquery's values are joined where that is needed.
@@ -111,10 +119,12 @@ fn rewrite_subquery(
     };
     let unwrap = |expr: Expr| if wrapped.is_some() { only_row(expr) } else { expr };
     let single = wrapped.as_ref().unwrap_or(&subquery);
-    if !can_be_planned(single, node)
+    if !can_be_planned(single, node)?
         && let Some(outer) = input.as_ref()
-        && let Some((joined, value)) = join_with_outer_rows(outer, single, next(joins))?
     {
+        let Some((joined, value)) = join_with_outer_rows(outer, single, next(joins))? else {
+            return not_impl_err!("a subquery that refers to the row outside of it in this way: write a join");
+        };
         *input = Some(joined);
         return Ok(Transformed::yes(unwrap(Expr::Column(value))));
     }
@@ -129,13 +139,30 @@ fn next(joins: &Cell<usize>) -> usize {
     joins.get()
 }
 
-/// Whether DataFusion turns this subquery into a join.
-fn can_be_planned(subquery: &Subquery, node: &LogicalPlan) -> bool {
+/// Whether DataFusion turns this subquery into a join, and into the right one.
+fn can_be_planned(subquery: &Subquery, node: &LogicalPlan) -> DfResult<bool> {
+    // Only in these does it look for subqueries.
+    if !matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Filter(_)) {
+        return Ok(false);
+    }
+    // It pulls a condition through windows, DISTINCT ON and others, which then see rows of other outer rows.
+    let unsafe_node = subquery.subquery.exists(|inner| {
+        let is_safe = matches!(
+            inner,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::Aggregate(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::Join(_)
+        );
+        Ok(!is_safe && refers_outside(inner)?)
+    })?;
     let mut pull_up = PullUpCorrelatedExpr::new().with_need_handle_count_bug(true);
     let pulled = subquery.subquery.as_ref().clone().rewrite(&mut pull_up);
-    pulled.is_ok()
+    Ok(!unsafe_node
+        && pulled.is_ok()
         && pull_up.can_pull_up
-        && check_subquery_expr(node, &subquery.subquery, &Expr::ScalarSubquery(subquery.clone())).is_ok()
+        && check_subquery_expr(node, &subquery.subquery, &Expr::ScalarSubquery(subquery.clone())).is_ok())
 }
 
 /// Whether it is certain that a subquery has at most one row.

@@ -1,6 +1,6 @@
 //! IN and EXISTS of a subquery as values: `SELECT id, id IN (SELECT …) FROM t`.
 //!
-//! DataFusion plans both in WHERE only. In a select list they become scalar subqueries that count:
+//! DataFusion plans both in WHERE only. In a select list, GROUP BY and ORDER BY they become scalar subqueries that count:
 //! - `EXISTS (q)` → `(SELECT count(*) > 0 FROM q)`;
 //! - `x IN (q)` → true when q has x; else false when q is empty; else NULL when x or a value of q is NULL; else false.
 
@@ -18,6 +18,7 @@ use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit, when};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 /// Plans IN and EXISTS in select lists.
 #[derive(Debug)]
@@ -28,16 +29,20 @@ impl AnalyzerRule for Membership {
         "membership_as_value"
     }
 
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> DfResult<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| match plan {
-            LogicalPlan::Projection(_) => rewrite_projection(plan),
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> DfResult<LogicalPlan> {
+        let rewritten = plan.transform_up_with_subqueries(|plan| match plan {
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Sort(_) => rewrite_node(plan),
             other => Ok(Transformed::no(other)),
-        })
-        .data()
+        })?;
+        match rewritten.transformed {
+            // What is compared in them has two types.
+            true => TypeCoercion::new().analyze(rewritten.data, config),
+            false => Ok(rewritten.data),
+        }
     }
 }
 
-fn rewrite_projection(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
+fn rewrite_node(plan: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {
     let mut found = false;
     plan.apply_expressions(|expr| {
         found = found || expr.exists(|expr| Ok(matches!(expr, Expr::Exists(_) | Expr::InSubquery(_))))?;

@@ -27,7 +27,7 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::analyzer::Analyzer;
-use datafusion::optimizer::{AnalyzerRule, analyzer::type_coercion::TypeCoercion};
+use datafusion::optimizer::AnalyzerRule;
 
 /// DataFusion's defaults with SeracDB's rules.
 pub(crate) fn state_builder() -> SessionStateBuilder {
@@ -40,8 +40,6 @@ pub(crate) fn state_builder() -> SessionStateBuilder {
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(membership::Membership));
     rules.push(Arc::new(correlated::Correlated));
-    // Both make expressions whose types are to be coerced.
-    rules.push(Arc::new(TypeCoercion::new()));
     rules.push(Arc::new(round_scale::RoundScale));
     rules.push(Arc::new(round_casts::RoundCasts));
     rules.push(Arc::new(checked::CheckedArithmetic));

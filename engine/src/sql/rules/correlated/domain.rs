@@ -21,7 +21,7 @@ use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::logical_plan::{Aggregate, FetchType, Limit, SkipType, Subquery};
+use datafusion::logical_expr::logical_plan::{Aggregate, FetchType, Limit, SkipType, Subquery, Union};
 use datafusion::logical_expr::{
     Distinct, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, binary_expr, lit, when,
 };
@@ -129,6 +129,8 @@ impl Domain {
             LogicalPlan::Aggregate(aggregate) => self.aggregate(plan, aggregate),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Join(_) => self.join(plan),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Window(_) => self.window(plan),
             _ => Ok(None),
         }
     }
@@ -166,6 +168,58 @@ impl Domain {
             false => vec![join.left.as_ref().clone(), input.plan],
         };
         Ok(Some(Computed { plan: plan.with_new_exprs(exprs, inputs)?, keys: input.keys }))
+    }
+
+    /// A window is one of the rows of one row of the domain.
+    fn window(&self, plan: &LogicalPlan) -> DfResult<Option<Computed>> {
+        let Some(input) = self.depend(plan.inputs()[0])? else { return Ok(None) };
+        let Some(exprs) = self.expressions(plan, &input.keys)? else { return Ok(None) };
+        let names = NamePreserver::new(plan);
+        let exprs = exprs.into_iter().map(|expr| {
+            let name = names.save(&expr);
+            let partitioned = expr.transform_up(|expr| match expr {
+                Expr::WindowFunction(mut function) => {
+                    let keys = input.keys.iter().cloned().map(Expr::Column);
+                    function.params.partition_by.extend(keys);
+                    Ok(Transformed::yes(Expr::WindowFunction(function)))
+                }
+                other => Ok(Transformed::no(other)),
+            })?;
+            Ok(name.restore(partitioned.data))
+        });
+        let exprs = exprs.collect::<DfResult<Vec<_>>>()?;
+        let plan = LogicalPlanBuilder::from(input.plan).window(exprs)?.build()?;
+        Ok(Some(Computed { plan, keys: input.keys }))
+    }
+
+    /// Branches match by position: each has the union's columns, then the domain's.
+    fn union(&self, union: &Union) -> DfResult<Option<Computed>> {
+        let mut whole: Option<LogicalPlanBuilder> = None;
+        for input in &union.inputs {
+            let columns = input.schema().columns();
+            let Some(branch) = self.depend(input)? else { return Ok(None) };
+            let values = columns.into_iter().zip(union.schema.fields());
+            let values = values.map(|(column, field)| Expr::Column(column).alias(field.name()));
+            let keys = branch.keys.into_iter().enumerate().map(|(i, key)| Expr::Column(key).alias(self.name(i)));
+            let branch = LogicalPlanBuilder::from(branch.plan).project(values.chain(keys))?;
+            whole = Some(match whole {
+                Some(before) => before.union(branch.build()?)?,
+                None => branch,
+            });
+        }
+        let Some(whole) = whole else { return Ok(None) };
+        // Under the names that the nodes above use.
+        let values = union.schema.iter().map(|(qualifier, field)| {
+            Expr::Column(Column::new_unqualified(field.name())).alias_qualified(qualifier.cloned(), field.name())
+        });
+        let table = format!("__union_{}", self.number);
+        let keys: Vec<Column> =
+            (0..self.outer.len()).map(|i| Column::new(Some(table.as_str()), self.name(i))).collect();
+        let named = keys.iter().map(|key| {
+            Expr::Column(Column::new_unqualified(&key.name)).alias_qualified(key.relation.clone(), &key.name)
+        });
+        let plan = whole.project(values.chain(named))?.build()?;
+        Ok(Some(Computed { plan, keys }))
     }
 
     fn aggregate(&self, plan: &LogicalPlan, aggregate: &Aggregate) -> DfResult<Option<Computed>> {
@@ -281,7 +335,7 @@ impl Domain {
 }
 
 /// Whether anything in the plan itself refers to an outer row. What its subqueries refer to is theirs.
-fn refers_outside(plan: &LogicalPlan) -> DfResult<bool> {
+pub(super) fn refers_outside(plan: &LogicalPlan) -> DfResult<bool> {
     plan.exists(|node| {
         let mut found = false;
         node.apply_expressions(|expr| {
