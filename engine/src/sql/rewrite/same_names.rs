@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use datafusion::common::TableReference;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{SchemaError, TableReference};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{Query, SelectItem, SetExpr};
@@ -24,13 +24,13 @@ pub(crate) fn plan_with_same_names<T>(
     plan_of: impl Fn(&mut T) -> &mut LogicalPlan,
 ) -> DfResult<T> {
     let mut error = match plan(query) {
-        Err(error) if clash(&error).is_some() => error,
+        Err(error) if clash(&error, query).is_some() => error,
         planned => return planned,
     };
     let mut query = query.clone();
     let mut renamed = Renamed::default();
     for _ in 0..RENAMED_MAX {
-        let Some(position) = clash(&error) else { return Err(error) };
+        let Some(position) = clash(&error, &query) else { return Err(error) };
         if !renamed.rename(&mut query.body, position) {
             return Err(error);
         }
@@ -47,13 +47,24 @@ pub(crate) fn plan_with_same_names<T>(
 }
 
 /// The position of an item whose name another one has.
-fn clash(error: &DataFusionError) -> Option<usize> {
-    let DataFusionError::Plan(text) = error.find_root() else { return None };
-    if !text.contains("require unique expression names") {
-        return None;
+fn clash(error: &DataFusionError, query: &Query) -> Option<usize> {
+    match error.find_root() {
+        DataFusionError::Plan(text) if text.contains("require unique expression names") => {
+            let (_, after) = text.rsplit_once("at position ")?;
+            after.split(' ').next()?.parse().ok()
+        }
+        // `SELECT upper(name) AS name, t.name`: a name with a table and one without.
+        DataFusionError::SchemaError(error, _) => match error.as_ref() {
+            SchemaError::AmbiguousReference { field } if field.relation.is_none() => {
+                let SetExpr::Select(select) = query.body.as_ref() else { return None };
+                select.projection.iter().position(
+                    |item| matches!(item, SelectItem::ExprWithAlias { alias, .. } if fold(alias) == field.name),
+                )
+            }
+            _ => None,
+        },
+        _ => None,
     }
-    let (_, after) = text.rsplit_once("at position ")?;
-    after.split(' ').next()?.parse().ok()
 }
 
 /// The items that have a name of ours.

@@ -4,6 +4,7 @@
 //! To DataFusion it is always the left table's, which is NULL where that has no row.
 //! - `a RIGHT JOIN c` becomes `c LEFT JOIN a`: the left table is the one that has all rows.
 //! - After `a FULL JOIN c USING (id)` each `id` of the same SELECT becomes `COALESCE(a.id, c.id)`.
+//! - A column that several JOINs use is the first table's; DataFusion finds it ambiguous.
 //!
 //! `*` names its tables one by one, so that its columns keep their order. Where a column's tables are not known from the
 //! text, the query is refused.
@@ -77,6 +78,7 @@ fn merge_in_select(select: &mut Select, sorted: &mut [&mut Expr]) -> Result<()> 
         }
         turn_right_joins(&mut select.from[from]);
         merge_full_joins(&select.from[from], &mut merged)?;
+        merge_repeated(&select.from[from], &mut merged);
     }
     if merged.is_empty() {
         return Ok(());
@@ -206,6 +208,28 @@ fn merge_full_joins(table: &TableWithJoins, merged: &mut Vec<Merged>) -> Result<
         }
     }
     Ok(())
+}
+
+/// A column that two JOINs use: DataFusion does not know whose it is. It is the first table's.
+fn merge_repeated(table: &TableWithJoins, merged: &mut Vec<Merged>) {
+    let Some(first) = name_of(&table.relation) else { return };
+    let used: Vec<Vec<Ident>> = table.joins.iter().map(used_by_inner_or_left).collect();
+    for column in used.first().into_iter().flatten() {
+        let times = used.iter().filter(|columns| columns.iter().any(|other| other.value == column.value)).count();
+        if times > 1 && !merged.iter().any(|known| known.column.value == column.value) {
+            merged.push(Merged { column: column.clone(), value: qualified(&first, column) });
+        }
+    }
+}
+
+fn used_by_inner_or_left(join: &Join) -> Vec<Ident> {
+    match &join.join_operator {
+        JoinOperator::Join(JoinConstraint::Using(columns))
+        | JoinOperator::Inner(JoinConstraint::Using(columns))
+        | JoinOperator::Left(JoinConstraint::Using(columns))
+        | JoinOperator::LeftOuter(JoinConstraint::Using(columns)) => columns.iter().filter_map(column_ident).collect(),
+        _ => vec![],
+    }
 }
 
 fn constraint_of(join: &Join) -> Option<&JoinConstraint> {
@@ -339,7 +363,7 @@ mod tests {
             ("SELECT id FROM a RIGHT JOIN c USING (id)", "SELECT id FROM c LEFT OUTER JOIN a USING(id)"),
             (
                 "SELECT id FROM a JOIN b ON a.x = b.x RIGHT JOIN c USING (id) JOIN d USING (id)",
-                "SELECT id FROM c LEFT OUTER JOIN (a JOIN b ON a.x = b.x) USING(id) JOIN d USING(id)",
+                "SELECT c.\"id\" AS \"id\" FROM c LEFT OUTER JOIN (a JOIN b ON a.x = b.x) USING(id) JOIN d USING(id)",
             ),
             (
                 "SELECT * FROM a RIGHT JOIN ns.c USING (id)",
@@ -350,6 +374,10 @@ mod tests {
                 "SELECT coalesce(a.\"id\", x.\"id\") AS \"id\", a.id + coalesce(a.\"id\", x.\"id\") \
                  FROM a FULL JOIN c AS x USING(id) WHERE coalesce(a.\"id\", x.\"id\") > 1 \
                  GROUP BY coalesce(a.\"id\", x.\"id\") ORDER BY id, -coalesce(a.\"id\", x.\"id\")",
+            ),
+            (
+                "SELECT id, x FROM a JOIN b USING (id, x) LEFT JOIN c USING (id)",
+                "SELECT a.\"id\" AS \"id\", x FROM a JOIN b USING(id, x) LEFT JOIN c USING(id)",
             ),
             (
                 "SELECT 1 FROM a FULL JOIN c USING (id) WHERE EXISTS (SELECT id FROM d)",

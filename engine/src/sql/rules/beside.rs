@@ -8,6 +8,8 @@
 //!   2262. Here the text and the DATE are read in the column's unit, and where nanoseconds are compared, what is before or
 //!   after them is their first or last ([`super::saturating`]).
 
+use std::cmp::Ordering;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue};
@@ -17,7 +19,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use super::saturating::saturating_ns;
+use super::saturating::in_finer_unit;
 
 /// Digits after the point that a product may have here; with more it is left to DOUBLE.
 const PRODUCT_SCALE_MAX: i8 = 20;
@@ -175,21 +177,20 @@ fn timestamps(stamp: Expr, stamp_type: &DataType, other: Expr, other_type: &Data
     }
 }
 
-/// Two TIMESTAMPs, of which one may be in nanoseconds.
+/// Two TIMESTAMPs, the coarser one in the unit of the other.
 fn same_unit(left: Expr, left_type: &DataType, right: Expr, right_type: &DataType) -> (Expr, Expr) {
     let (DataType::Timestamp(left_unit, _), DataType::Timestamp(right_unit, right_zone)) = (left_type, right_type)
     else {
         return (left, right);
     };
-    match (left_unit, right_unit) {
-        (TimeUnit::Nanosecond, TimeUnit::Nanosecond) => (left, right),
-        (TimeUnit::Nanosecond, _) => swapped(same_unit(right, right_type, left, left_type)),
+    match left_unit.cmp(right_unit) {
+        Ordering::Equal => (left, right),
+        Ordering::Greater => swapped(same_unit(right, right_type, left, left_type)),
         // The time of the statement has microseconds in PostgreSQL: with them every time can be compared.
-        (_, TimeUnit::Nanosecond) if is_now(&right) => {
+        Ordering::Less if is_now(&right) => {
             (left, cast(right, DataType::Timestamp(TimeUnit::Microsecond, right_zone.clone())))
         }
-        (_, TimeUnit::Nanosecond) => (saturating_ns(left), right),
-        _ => (left, right),
+        Ordering::Less => (in_finer_unit(left, *right_unit), right),
     }
 }
 
@@ -197,18 +198,18 @@ fn same_unit(left: Expr, left_type: &DataType, right: Expr, right_type: &DataTyp
 fn text(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Literal(value, _) => value.try_as_str().flatten(),
-        Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Timestamp(TimeUnit::Nanosecond, None) => {
-            match expr.as_ref() {
-                Expr::Literal(value, _) => value.try_as_str().flatten(),
-                _ => None,
+        Expr::Cast(Cast { expr, field }) => match (field.data_type(), expr.as_ref()) {
+            (DataType::Timestamp(unit, None), Expr::Literal(value, _)) => {
+                value.try_as_str().flatten().filter(|text| unit_of_text(text) <= *unit)
             }
-        }
+            _ => None,
+        },
         _ => None,
     }
 }
 
 /// The unit that holds all digits after the point of a timestamp's text.
-pub(super) fn unit_of_text(text: &str) -> TimeUnit {
+fn unit_of_text(text: &str) -> TimeUnit {
     let fraction = text.rsplit_once('.').map_or("", |(_, fraction)| fraction);
     match fraction.bytes().take_while(u8::is_ascii_digit).count() {
         0 => TimeUnit::Second,
