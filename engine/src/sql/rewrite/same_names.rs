@@ -23,6 +23,11 @@ pub(crate) fn plan_with_same_names<T>(
     plan: impl Fn(&Query) -> DfResult<T>,
     plan_of: impl Fn(&mut T) -> &mut LogicalPlan,
 ) -> DfResult<T> {
+    let plan = |query: &Query| {
+        let mut planned = plan(query)?;
+        plan_of(&mut planned).schema().check_names()?;
+        Ok(planned)
+    };
     let mut error = match plan(query) {
         Err(error) if clash(&error, query).is_some() => error,
         planned => return planned,
@@ -55,7 +60,7 @@ fn clash(error: &DataFusionError, query: &Query) -> Option<usize> {
         }
         // `SELECT upper(name) AS name, t.name`: a name with a table and one without.
         DataFusionError::SchemaError(error, _) => match error.as_ref() {
-            SchemaError::AmbiguousReference { field } if field.relation.is_none() => {
+            SchemaError::AmbiguousReference { field } => {
                 let SetExpr::Select(select) = query.body.as_ref() else { return None };
                 select.projection.iter().position(
                     |item| matches!(item, SelectItem::ExprWithAlias { alias, .. } if fold(alias) == field.name),
