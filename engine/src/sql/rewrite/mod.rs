@@ -5,6 +5,7 @@ mod literals;
 mod multisets;
 mod row_in;
 pub(crate) mod same_names;
+mod shadowing;
 mod using;
 
 use datafusion::sql::sqlparser::ast::Query;
@@ -14,6 +15,7 @@ use crate::error::Result;
 /// Makes a query one that DataFusion answers rightly.
 pub(crate) fn prepare(query: &mut Query) -> Result<()> {
     literals::read(query);
+    shadowing::rename_inner(query);
     row_in::as_exists(query)?;
     using::merge_columns(query)?;
     multisets::count_rows(query)

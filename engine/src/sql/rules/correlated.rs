@@ -21,7 +21,7 @@ use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Subquery, check_subquery_expr};
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, Sort, lit};
+use datafusion::logical_expr::{Distinct, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Sort, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 
@@ -122,7 +122,11 @@ fn rewrite_subquery(
     if !can_be_planned(single, node)?
         && let Some(outer) = input.as_ref()
     {
-        let Some((joined, value)) = join_with_outer_rows(outer, single, next(joins))? else {
+        let joined = match is_repeatable(outer)? {
+            true => join_with_outer_rows(outer, single, next(joins))?,
+            false => None,
+        };
+        let Some((joined, value)) = joined else {
             return not_impl_err!("a subquery that refers to the row outside of it in this way: write a join");
         };
         *input = Some(joined);
@@ -163,6 +167,19 @@ fn can_be_planned(subquery: &Subquery, node: &LogicalPlan) -> DfResult<bool> {
         && pulled.is_ok()
         && pull_up.can_pull_up
         && check_subquery_expr(node, &subquery.subquery, &Expr::ScalarSubquery(subquery.clone())).is_ok())
+}
+
+/// Whether a plan gives the same rows when it runs twice.
+fn is_repeatable(plan: &LogicalPlan) -> DfResult<bool> {
+    let varies = plan.exists(|node| {
+        let mut varies = matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Distinct(Distinct::On(_)));
+        node.apply_expressions(|expr| {
+            varies = varies || expr.is_volatile();
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(varies)
+    })?;
+    Ok(!varies)
 }
 
 /// Whether it is certain that a subquery has at most one row.
