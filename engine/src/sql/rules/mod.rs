@@ -19,7 +19,7 @@ mod saturating;
 use std::sync::Arc;
 
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -54,6 +54,15 @@ fn rewrite_expressions(
     rewrite: impl Fn(Expr, &DFSchema) -> DfResult<Transformed<Expr>>,
 ) -> DfResult<LogicalPlan> {
     plan.transform_up_with_subqueries(|plan| {
+        let mut concerned = false;
+        plan.apply_expressions(|expr| {
+            concerned = expr.exists(|expr| Ok(concerns(expr)))?;
+            Ok(if concerned { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        // Thousands of rows of VALUES seldom need anything.
+        if !concerned {
+            return Ok(Transformed::no(plan));
+        }
         let schema = input_schema(&plan);
         let names = NamePreserver::new(&plan);
         let plan = plan.map_expressions(|expr| {

@@ -28,8 +28,16 @@ impl AnalyzerRule for RoundCasts {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> DfResult<LogicalPlan> {
-        rewrite_expressions(plan, |expr| target(expr).is_some_and(DataType::is_integer), round)
+        rewrite_expressions(plan, concerns, round)
     }
+}
+
+fn concerns(expr: &Expr) -> bool {
+    let (Expr::Cast(Cast { expr: inner, field }) | Expr::TryCast(TryCast { expr: inner, field })) = expr else {
+        return false;
+    };
+    let is_integer_already = matches!(inner.as_ref(), Expr::Literal(value, _) if value.data_type().is_integer());
+    field.data_type().is_integer() && !is_integer_already
 }
 
 fn target(expr: &Expr) -> Option<&DataType> {
