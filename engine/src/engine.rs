@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use seracdb_storage::clock::{Clock, SystemClock};
 use seracdb_storage::store::{StorageConfig, Store};
@@ -15,6 +15,7 @@ use crate::error::{EngineError, Result};
 use crate::scan::OBJECTS_URL;
 use crate::sql::Limits;
 use crate::sql::names::CATALOG;
+use crate::sql::rules;
 use crate::turns::Turns;
 
 /// Settings of the engine and of the storage below it.
@@ -67,11 +68,7 @@ impl Engine {
     pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let store = Store::open(&config.storage, clock).await?;
         let runtime = runtime(&config, &store)?;
-        let state = SessionStateBuilder::new()
-            .with_default_features()
-            .with_config(session_config())
-            .with_runtime_env(runtime)
-            .build();
+        let state = rules::state_builder().with_config(session_config()).with_runtime_env(runtime).build();
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
         Ok(Arc::new(Self { store, state, limits, turns: Turns::default() }))
     }

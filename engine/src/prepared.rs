@@ -18,6 +18,7 @@ use crate::sql::errors::from_datafusion;
 use crate::sql::mentions::mentions_identifier;
 use crate::sql::params::{Typed, hints, plan_typed};
 use crate::sql::planner::Planner;
+use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Statement};
 use crate::tables::Tables;
@@ -131,6 +132,7 @@ pub(crate) fn plan_select(
     hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
 ) -> Result<Typed> {
+    rewrite::prepare(&mut query)?;
     if tables.exposure == Exposure::All {
         leave_out_deleted(&mut query, &|name| {
             name.namespace.as_deref() != Some(INFORMATION_SCHEMA) && tables.record(name).is_ok()
@@ -139,7 +141,8 @@ pub(crate) fn plan_select(
     let source = |name: &_| tables.source(name);
     let planner = Planner::new(state, &source);
     let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
-    let typed = plan_typed(&planner, &query, hints, values_schema).map_err(translate)?;
+    let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone());
+    let typed = plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(translate)?;
     // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
     let plan = state.analyzer().execute_and_check(typed.plan, state.config_options(), |_, _| {}).map_err(translate)?;
     Ok(Typed { plan, ..typed })

@@ -137,7 +137,8 @@ fn null() -> Expr {
     Expr::value(Value::Null)
 }
 
-fn empty_set() -> SetExpr {
+/// VALUES without rows.
+pub(super) fn empty_set() -> SetExpr {
     SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![] })
 }
 

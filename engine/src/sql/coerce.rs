@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::compute::can_cast_types;
 use arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 
 use seracdb_storage::system_columns;
@@ -32,6 +32,7 @@ pub(crate) fn insert_projection(
             false => error,
         }
     })?;
+    check_values(&source)?;
     let columns = source.schema().columns();
     let mut items = Vec::with_capacity(user_columns.len());
     for (i, (name, data_type)) in user_columns.iter().enumerate() {
@@ -70,8 +71,44 @@ fn cast(expr: Expr, name: &str, to: &DataType, source: &LogicalPlan) -> Result<E
     if from == *to {
         return Ok(expr);
     }
-    expr.cast_to(to, schema)
-        .map_err(|_| EngineError::invalid(format!("column '{name}' is of type {to}, but the value is of type {from}")))
+    let mismatch = || mismatch(name, to, &from);
+    if !is_assignable(&from, to) {
+        return Err(mismatch());
+    }
+    expr.cast_to(to, schema).map_err(|_| mismatch())
+}
+
+fn mismatch(column: &str, to: &DataType, from: &DataType) -> EngineError {
+    EngineError::invalid(format!("column '{column}' is of type {to}, but the value is of type {from}"))
+}
+
+/// Arrow casts what no SQL database would: a value to the list of it, a date to the number of its days.
+fn is_assignable(from: &DataType, to: &DataType) -> bool {
+    let is_list = |data_type: &DataType| {
+        use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView};
+        matches!(data_type, List(_) | LargeList(_) | FixedSizeList(..) | ListView(_) | LargeListView(_))
+    };
+    if is_list(to) && !is_list(from) {
+        return from.is_null();
+    }
+    !(from.is_temporal() && to.is_numeric() || from.is_numeric() && to.is_temporal())
+}
+
+/// The planner casts VALUES to the columns by itself.
+fn check_values(source: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Values(values) = source else { return Ok(()) };
+    let none = DFSchema::empty();
+    for row in &values.values {
+        for (value, field) in row.iter().zip(values.schema.fields()) {
+            if let Expr::Cast(cast) = value
+                && let Ok(from) = cast.expr.get_type(&none)
+                && !is_assignable(&from, cast.field.data_type())
+            {
+                return Err(mismatch(field.name(), cast.field.data_type(), &from));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn null(data_type: &DataType) -> Result<ScalarValue> {

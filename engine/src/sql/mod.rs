@@ -22,6 +22,8 @@ pub(crate) mod names;
 pub(crate) mod params;
 mod parse;
 pub(crate) mod planner;
+pub(crate) mod rewrite;
+pub(crate) mod rules;
 mod settings;
 pub(crate) mod statement;
 pub(crate) mod suggest;

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Fetch, GroupByExpr, LimitClause, Query, Select, SetExpr, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    Fetch, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::limits::{self, Limits};
@@ -31,6 +32,22 @@ fn refuse_if(refused: bool, what: &str) -> Flow {
     if refused { ControlFlow::Break(unsupported(what)) } else { ControlFlow::Continue(()) }
 }
 
+/// DataFusion plans `a JOIN b` as a cross join.
+fn refuse_without_condition(join: &JoinOperator) -> Flow {
+    match join {
+        JoinOperator::Join(JoinConstraint::None)
+        | JoinOperator::Inner(JoinConstraint::None)
+        | JoinOperator::Left(JoinConstraint::None)
+        | JoinOperator::LeftOuter(JoinConstraint::None)
+        | JoinOperator::Right(JoinConstraint::None)
+        | JoinOperator::RightOuter(JoinConstraint::None)
+        | JoinOperator::FullOuter(JoinConstraint::None) => {
+            ControlFlow::Break(EngineError::invalid("syntax error: a JOIN needs ON or USING (or write CROSS JOIN)"))
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
 impl VisitorMut for Admit {
     type Break = EngineError;
 
@@ -54,6 +71,9 @@ impl VisitorMut for Admit {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        for join in select.from.iter().flat_map(|table| &table.joins) {
+            refuse_without_condition(&join.join_operator)?;
+        }
         refuse_if(select.into.is_some(), "SELECT … INTO (CREATE the table, then INSERT INTO … SELECT)")?;
         refuse_if(select.top.is_some(), "TOP (write LIMIT)")?;
         refuse_if(select.exclude.is_some(), "EXCLUDE after the select list (write * EXCLUDE (…))")?;

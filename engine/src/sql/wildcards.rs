@@ -220,7 +220,8 @@ fn spread(
     Ok(())
 }
 
-fn exclude(options: &mut WildcardAdditionalOptions, columns: Vec<Ident>) {
+/// Leaves these columns out of a wildcard, besides those it leaves out already.
+pub(crate) fn exclude(options: &mut WildcardAdditionalOptions, columns: Vec<Ident>) {
     for column in columns {
         if let Some(except) = &mut options.opt_except {
             let known = std::iter::once(&except.first_element).chain(&except.additional_elements);

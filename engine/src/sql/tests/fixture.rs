@@ -13,6 +13,7 @@ use datafusion::common::{ScalarValue, TableReference};
 use datafusion::datasource::{MemTable, TableProvider, provider_as_source};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::Query;
 use seracdb_storage::system_columns;
 
 use crate::error::{EngineError, Result};
@@ -21,8 +22,9 @@ use crate::sql::errors::from_datafusion;
 use crate::sql::insert::insert_plan;
 use crate::sql::params::{Typed, bind, hints, plan_typed};
 use crate::sql::planner::Planner;
+use crate::sql::rewrite::same_names::plan_with_same_names;
 use crate::sql::statement::Statement;
-use crate::sql::{Limits, TableName, coerce, dml, parse, suggest, wildcards};
+use crate::sql::{Limits, TableName, coerce, dml, parse, rewrite, rules, suggest, wildcards};
 
 /// Hidden columns of the fixture's tables.
 pub(super) const LOCATION: [&str; 1] = ["row_place"];
@@ -72,7 +74,8 @@ impl Fixture {
         let amount = Arc::new(Decimal128Array::from(vec![150]).with_precision_and_scale(38, 2).unwrap());
         tables.insert("money".into(), table(with_deleted, vec![("amount", amount)]));
         tables.insert("plain".into(), Arc::new(memory(vec![("k", Arc::new(Int32Array::from(vec![1])))])));
-        Self { context: SessionContext::new(), tables, with_deleted, limits: Limits::default() }
+        let context = SessionContext::new_with_state(rules::state_builder().build());
+        Self { context, tables, with_deleted, limits: Limits::default() }
     }
 
     /// The user columns of a table.
@@ -108,6 +111,7 @@ impl Fixture {
             Statement::Delete(delete) => dml::delete_query(delete, &LOCATION)?,
             other => panic!("not planned: {other:?}"),
         };
+        rewrite::prepare(&mut query)?;
         if self.with_deleted {
             wildcards::leave_out_deleted(&mut query, &|name| {
                 name.table != "plain" && self.tables.contains_key(&name.to_string())
@@ -126,8 +130,9 @@ impl Fixture {
             Ok(provider_as_source(Arc::clone(table)))
         };
         let planner = Planner::new(&state, &find);
+        let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone());
         let mut typed =
-            plan_typed(&planner, &query, hints, values_schema).map_err(|e| from_datafusion(e, &LOCATION))?;
+            plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION))?;
         typed.plan = match statement {
             Statement::Insert(insert) => coerce::insert_projection(typed.plan, &targets, insert, &columns)?,
             Statement::Update(_) => {

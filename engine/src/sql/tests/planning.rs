@@ -49,7 +49,7 @@ fn set_sees_the_old_row() {
         ("UPDATE t SET a = s, s = a WHERE b = 'x'", "10,x,1"),
         ("UPDATE t SET b = b || '!' WHERE a = 2", "2,y!,20"),
         ("UPDATE t AS t2 SET b = (SELECT max(c) FROM u WHERE u.a = t2.a) WHERE t2.a = 2", "2,p,20"),
-        ("UPDATE t SET a = 7.9, s = '5' WHERE b = 'x'", "7,x,5"),
+        ("UPDATE t SET a = 7.9, s = '5' WHERE b = 'x'", "8,x,5"),
         ("UPDATE t SET a = DEFAULT WHERE b = 'x'", ",x,10"),
         ("UPDATE money SET amount = -98765432109876543210.98", "-98765432109876543210.98"),
         ("UPDATE money SET amount = amount * 2", "3.00"),

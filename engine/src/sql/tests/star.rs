@@ -26,6 +26,8 @@ fn wildcards_leave_it_out() {
         ("SELECT * FROM t, u WHERE NOT t._deleted", format!("{t},{u}")),
         ("SELECT * FROM t JOIN u ON t.a = u.a AND NOT u._deleted", format!("{t},{u}")),
         ("SELECT * FROM t AS x LEFT JOIN u USING (a) WHERE x._deleted = false", format!("{t},_id,c,_updated")),
+        ("SELECT * FROM t FULL JOIN u USING (a) WHERE NOT t._deleted", format!("{t},_id,c,_updated")),
+        ("SELECT * FROM t RIGHT JOIN u USING (a) WHERE NOT u._deleted", format!("{t},_id,c,_updated")),
         ("SELECT u.*, t.b FROM t JOIN u ON t.a = u.a AND NOT u._deleted", format!("{u},b")),
         ("SELECT * FROM (t JOIN u ON t.a = u.a) WHERE NOT u._deleted", format!("{t},{u}")),
         ("SELECT * FROM t, plain WHERE NOT _deleted", format!("{t},k")),
@@ -48,11 +50,9 @@ fn wildcards_leave_it_out() {
     ] {
         assert_eq!(header(&fixture, sql), expected, "{sql}");
     }
-    for sql in [
-        "SELECT * FROM t NATURAL JOIN u WHERE NOT t._deleted",
-        "SELECT * FROM t FULL JOIN u USING (a) WHERE NOT t._deleted",
-        "SELECT * EXCLUDE (b) FROM t, u WHERE NOT t._deleted",
-    ] {
+    for sql in
+        ["SELECT * FROM t NATURAL JOIN u WHERE NOT t._deleted", "SELECT * EXCLUDE (b) FROM t, u WHERE NOT t._deleted"]
+    {
         let error = fixture.rows(sql, vec![]).unwrap_err();
         assert!(error.message.ends_with("list the columns"), "{sql}: {}", error.message);
     }

@@ -1,0 +1,179 @@
+//! Literals that DataFusion reads as something else than is written.
+//!
+//! - A number with more digits than a DOUBLE holds is a DOUBLE with others: it becomes a cast of its text to NUMERIC. One
+//!   that a DOUBLE does hold stays a DOUBLE, until it meets a NUMERIC ([`crate::sql::rules`]).
+//! - TIMESTAMP without a precision is one in nanoseconds, which ends in 2262: it is TIMESTAMP(6), as in CREATE TABLE, unless
+//!   the literal has more digits. A precision in between is the next one that there is.
+//! - `U&'…'` has no plan; the parser has read its escapes already.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, ExactNumberInfo, Expr, Query, SetExpr, TypedString, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
+
+/// Digits a NUMERIC has at most.
+const DIGITS_MAX: usize = 76;
+
+/// Makes every literal what is written.
+pub(super) fn read(query: &mut Query) {
+    // The rows of an INSERT are cast to its columns: their numbers are read there.
+    let rows = match query.body.as_mut() {
+        SetExpr::Values(values) => std::mem::take(&mut values.rows),
+        _ => vec![],
+    };
+    let _ = query.visit(&mut Read);
+    if let SetExpr::Values(values) = query.body.as_mut() {
+        values.rows = rows;
+        for value in values.rows.iter_mut().flat_map(|row| row.content.iter_mut()) {
+            if !matches!(value, Expr::Value(ValueWithSpan { value: Value::Number(..), .. })) {
+                let _ = value.visit(&mut Read);
+            }
+        }
+    }
+}
+
+struct Read;
+
+impl VisitorMut for Read {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+                if let Some(exact) = long_number(digits) {
+                    *expr = exact;
+                }
+            }
+            Expr::Value(ValueWithSpan { value, .. }) => {
+                if let Value::UnicodeStringLiteral(text) = value {
+                    *value = Value::SingleQuotedString(std::mem::take(text));
+                }
+            }
+            Expr::TypedString(TypedString { data_type, value, .. }) => set_precision(data_type, text(value)),
+            Expr::Cast { data_type, expr, .. } => {
+                let literal = match expr.as_ref() {
+                    Expr::Value(value) => text(value),
+                    _ => None,
+                };
+                set_precision(data_type, literal);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn text(value: &ValueWithSpan) -> Option<&str> {
+    match &value.value {
+        Value::SingleQuotedString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn set_precision(data_type: &mut DataType, literal: Option<&str>) {
+    let DataType::Timestamp(precision, _) = data_type else { return };
+    *precision = match *precision {
+        None => {
+            let fraction = literal.and_then(|text| text.rsplit_once('.')).map_or("", |(_, fraction)| fraction);
+            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            Some(if digits > 6 { 9 } else { 6 })
+        }
+        Some(1 | 2) => Some(3),
+        Some(4 | 5) => Some(6),
+        Some(7 | 8) => Some(9),
+        given => given,
+    };
+}
+
+/// The number as a NUMERIC, when no DOUBLE is written like it.
+fn long_number(digits: &str) -> Option<Expr> {
+    if digits.contains(['e', 'E']) {
+        return None;
+    }
+    let digits = digits.replace('_', "");
+    let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, ""));
+    let whole = whole.trim_start_matches('0');
+    let is_integer = !digits.contains('.');
+    if is_integer && digits.parse::<u64>().is_ok() {
+        return None;
+    }
+    // What a DOUBLE is written like has no zeros at the end.
+    let shortest = digits.parse::<f64>().ok()?.to_string();
+    let (near_whole, near_fraction) = shortest.split_once('.').unwrap_or((&shortest, ""));
+    if !is_integer && near_whole.trim_start_matches('0') == whole && near_fraction == fraction.trim_end_matches('0') {
+        return None;
+    }
+    let precision = whole.len() + fraction.len();
+    if precision > DIGITS_MAX || !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    let info = ExactNumberInfo::PrecisionAndScale(precision.max(1) as u64, fraction.len() as i64);
+    Some(Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::value(Value::SingleQuotedString(digits.clone()))),
+        data_type: DataType::Decimal(info),
+        array: false,
+        format: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::dialect::SeracDialect;
+    use datafusion::sql::sqlparser::ast::Statement;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    fn after(expr: &str) -> String {
+        let mut statements = Parser::parse_sql(&SeracDialect, &format!("SELECT {expr}")).unwrap();
+        let Statement::Query(query) = &mut statements[0] else { panic!("{expr}") };
+        read(query);
+        query.to_string().trim_start_matches("SELECT ").to_owned()
+    }
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        for same in [
+            "1",
+            "0.1",
+            "1.50",
+            "3.141592653589793",
+            "9223372036854775808",
+            "18446744073709551615",
+            "1e308",
+            "1.5e400",
+            ".5",
+        ] {
+            assert_eq!(after(same), same);
+        }
+        for (written, read) in [
+            ("1234567890123456789.0123456789", "CAST('1234567890123456789.0123456789' AS DECIMAL(29,10))"),
+            ("18446744073709551616", "CAST('18446744073709551616' AS DECIMAL(20,0))"),
+            ("-0.12345678901234567890", "-CAST('0.12345678901234567890' AS DECIMAL(20,20))"),
+            (
+                "0.00000000000000000012345678901234567890",
+                "CAST('0.00000000000000000012345678901234567890' AS DECIMAL(38,38))",
+            ),
+        ] {
+            assert_eq!(after(written), read);
+        }
+        let too_long = format!("1.{}", "1".repeat(80));
+        assert_eq!(after(&too_long), too_long);
+    }
+
+    #[test]
+    fn timestamps_have_microseconds() {
+        for (written, read) in [
+            ("TIMESTAMP '9999-12-31'", "TIMESTAMP(6) '9999-12-31'"),
+            ("TIMESTAMP '2024-01-01 00:00:00.1234567'", "TIMESTAMP(9) '2024-01-01 00:00:00.1234567'"),
+            ("CAST(a AS TIMESTAMP)", "CAST(a AS TIMESTAMP(6))"),
+            ("a::TIMESTAMP(9)", "a::TIMESTAMP(9)"),
+            ("a::TIMESTAMP(2)", "a::TIMESTAMP(3)"),
+            ("DATE '2024-01-01'", "DATE '2024-01-01'"),
+            ("U&'\\00e4'", "'ä'"),
+        ] {
+            assert_eq!(after(written), read);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What is changed in a query's text tree before DataFusion plans it, each for an answer that would be wrong or refused
+//! without need.
+
+mod literals;
+mod multisets;
+mod row_in;
+pub(crate) mod same_names;
+mod shadowing;
+mod using;
+
+use datafusion::sql::sqlparser::ast::{Query, SetExpr};
+
+use crate::error::Result;
+
+/// Makes a query one that DataFusion answers rightly.
+pub(crate) fn prepare(query: &mut Query) -> Result<()> {
+    literals::read(query);
+    // The rows of an INSERT, often thousands, have no subqueries.
+    if query.with.is_none() && matches!(query.body.as_ref(), SetExpr::Values(_)) {
+        return Ok(());
+    }
+    shadowing::rename_inner(query);
+    row_in::as_exists(query)?;
+    using::merge_columns(query)?;
+    multisets::count_rows(query)
+}
