@@ -12,7 +12,7 @@ use seracdb_storage::clock::{Clock, SystemClock};
 use seracdb_storage::store::{StorageConfig, Store};
 
 use crate::error::{EngineError, Result};
-use crate::scan::OBJECTS_URL;
+use crate::scan::{ColdTier, OBJECTS_URL};
 use crate::sql::Limits;
 use crate::sql::names::CATALOG;
 use crate::turns::Turns;
@@ -27,6 +27,8 @@ pub struct EngineConfig {
     pub statement_bytes_max: usize,
     /// Bytes of memory queries may use together before they spill.
     pub query_memory_max: usize,
+    /// Bytes of Bloom filters to keep in memory.
+    pub filter_memory_max: usize,
     /// Where queries spill to; `None` = `spill` below the data directory.
     pub spill_dir: Option<PathBuf>,
 }
@@ -37,6 +39,7 @@ impl Default for EngineConfig {
             storage: StorageConfig::default(),
             statement_bytes_max: 16 << 20,
             query_memory_max: 4 << 30,
+            filter_memory_max: 64 << 20,
             spill_dir: None,
         }
     }
@@ -48,6 +51,7 @@ pub struct Engine {
     pub(crate) state: SessionState,
     pub(crate) limits: Limits,
     pub(crate) turns: Turns,
+    cold: Arc<ColdTier>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -67,13 +71,19 @@ impl Engine {
     pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let store = Store::open(&config.storage, clock).await?;
         let runtime = runtime(&config, &store)?;
+        let cold = Arc::new(ColdTier::new(config.filter_memory_max));
         let state = SessionStateBuilder::new()
             .with_default_features()
-            .with_config(session_config())
+            .with_config(session_config().with_extension(Arc::clone(&cold)))
             .with_runtime_env(runtime)
             .build();
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
-        Ok(Arc::new(Self { store, state, limits, turns: Turns::default() }))
+        Ok(Arc::new(Self { store, state, limits, turns: Turns::default(), cold }))
+    }
+
+    /// What all scans of cold files have skipped and read since the start, by the names that EXPLAIN ANALYZE has for it.
+    pub fn scan_totals(&self) -> [(&'static str, u64); 8] {
+        self.cold.totals()
     }
 
     /// Waits until the storage takes no more commits. Before [`Engine::close`] that means that a write has failed: what

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bloom::{self, FilterPlan};
 use crate::commit::Publication;
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
@@ -47,6 +48,7 @@ struct FlushJob {
     snapshot: Arc<Snapshot>,
     scope: Scope,
     schema: TableSchema,
+    filters: FilterPlan,
     layout: Arc<RowLayout>,
     /// Name of the owner; `None` = shared.
     user: Option<String>,
@@ -154,7 +156,8 @@ impl FlushJob {
         let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
         let prefix = paths::scope_prefix(&table.prefix, user.as_deref());
         let header = snapshot.header(scope)?.unwrap_or_default();
-        Ok(Self { snapshot, scope, schema, layout, user, prefix, header })
+        let filters = FilterPlan::of(table);
+        Ok(Self { snapshot, scope, schema, filters, layout, user, prefix, header })
     }
 
     fn cursor(&self) -> HotCursor {
@@ -169,7 +172,8 @@ impl FlushJob {
             let (path, file) = objects.scratch_file(&name)?;
             let scratch = ScratchFile(path);
             let footer = self.footer(number, kind);
-            let writer = SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), footer, &with_nan)?;
+            let layout = Arc::clone(&self.layout);
+            let writer = SegmentWriter::create(file, &self.schema, layout, footer, &with_nan, &self.filters)?;
             Ok((scratch, writer))
         };
         let (latest_file, mut latest) = create(BatchKind::Flush)?;
@@ -239,6 +243,7 @@ impl FlushJob {
         let path = format!("{}/{}", self.prefix, paths::batch_file(number));
         objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
+        let bloom = bloom::place(objects, &self.prefix, number, segment.sidecar.as_deref()).await?;
         Ok(BatchRecord {
             batch_number: number,
             file_path: path,
@@ -252,6 +257,7 @@ impl FlushJob {
             checksum: segment.checksum,
             schema_version: self.schema.version,
             replaces: Vec::new(),
+            bloom,
         })
     }
 

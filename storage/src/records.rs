@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bloom::SidecarRef;
 use crate::keys::{BatchNumber, Generation};
 use crate::system_columns::CommitTs;
 
@@ -130,4 +131,7 @@ pub struct BatchRecord {
     /// Batches whose rows it took over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<BatchNumber>,
+    /// Its Bloom filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bloom: Option<SidecarRef>,
 }
