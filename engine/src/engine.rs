@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub query_memory_max: usize,
     /// Bytes of Bloom filters to keep in memory.
     pub filter_memory_max: usize,
+    /// Which ways of not reading cold rows are used.
+    pub pruning: PruningConfig,
     /// Where queries spill to; `None` = `spill` below the data directory.
     pub spill_dir: Option<PathBuf>,
 }
@@ -40,9 +42,42 @@ impl Default for EngineConfig {
             statement_bytes_max: 16 << 20,
             query_memory_max: 4 << 30,
             filter_memory_max: 64 << 20,
+            pruning: PruningConfig::default(),
             spill_dir: None,
         }
     }
+}
+
+/// Which ways of not reading cold rows are used: all of them, unless one is suspected of a fault. Results never depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PruningConfig {
+    /// Bounds of files and of row groups.
+    pub bounds: bool,
+    /// Bloom filters of files and of row groups.
+    pub bloom: bool,
+    /// Bounds of pages.
+    pub page_index: bool,
+    /// Filtering while decoding.
+    pub pushdown: Pushdown,
+}
+
+impl Default for PruningConfig {
+    fn default() -> Self {
+        Self { bounds: true, bloom: true, page_index: true, pushdown: Pushdown::Keys }
+    }
+}
+
+/// When filters are applied while files are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pushdown {
+    /// For queries by key.
+    Keys,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// The engine: one per data directory.
@@ -71,7 +106,7 @@ impl Engine {
     pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let store = Store::open(&config.storage, clock).await?;
         let runtime = runtime(&config, &store)?;
-        let cold = Arc::new(ColdTier::new(config.filter_memory_max));
+        let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
         let state = SessionStateBuilder::new()
             .with_default_features()
             .with_config(session_config().with_extension(Arc::clone(&cold)))

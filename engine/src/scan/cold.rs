@@ -30,6 +30,7 @@ use seracdb_storage::objects::object_path;
 use seracdb_storage::records::BatchRecord;
 use seracdb_storage::snapshot::ScopeView;
 
+use crate::engine::{PruningConfig, Pushdown};
 use crate::error::EngineError;
 
 use super::figures::{Figure, Figures, ScanTotals};
@@ -48,13 +49,14 @@ const FILTERED_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct ColdTier {
     sidecars: Sidecars,
+    pruning: PruningConfig,
     totals: Arc<ScanTotals>,
 }
 
 impl ColdTier {
     /// `filter_memory_max`: bytes of Bloom filters to keep.
-    pub(crate) fn new(filter_memory_max: usize) -> Self {
-        Self { sidecars: Sidecars::new(filter_memory_max), totals: Arc::default() }
+    pub(crate) fn new(filter_memory_max: usize, pruning: PruningConfig) -> Self {
+        Self { sidecars: Sidecars::new(filter_memory_max), pruning, totals: Arc::default() }
     }
 
     /// The figures of all scans since the start, by name.
@@ -81,17 +83,24 @@ pub(super) async fn scan(
             .with_virtual_columns(vec![Arc::new(position_field())]);
     }
     let store = state.runtime_env().object_store(&url)?;
-    let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-    let mut parquet = state.config_options().execution.parquet.clone();
-    parquet.bloom_filter_on_read = true;
-    let options = datafusion::config::TableParquetOptions { global: parquet, ..Default::default() };
-    let source = ParquetSource::new(schema.build()).with_table_parquet_options(options).with_enable_page_index(true);
-
     let tier = state.config().get_extension::<ColdTier>();
     let tier = tier.ok_or_else(|| external(EngineError::internal("the session has no cold tier")))?;
+    let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+    let mut parquet = state.config_options().execution.parquet.clone();
+    parquet.pruning = tier.pruning.bounds;
+    parquet.bloom_filter_on_read = tier.pruning.bloom;
+    parquet.enable_page_index = tier.pruning.page_index;
+    let options = datafusion::config::TableParquetOptions { global: parquet, ..Default::default() };
+    let source = ParquetSource::new(schema.build()).with_table_parquet_options(options);
     let figures = Figures::new(source.metrics(), Arc::clone(&tier.totals));
     let store: Arc<dyn ObjectStore> = Arc::new(CountedStore::new(store, figures.clone()));
-    let filter = FileFilter::of(filters, &table.table, state.execution_props());
+    let filter = FileFilter::of(filters, &table.table, state.execution_props(), tier.pruning);
+    // Who asks for a key gets few rows: only the pages of those are decoded.
+    let pushdown = match tier.pruning.pushdown {
+        Pushdown::Keys => filter.has_keys(),
+        Pushdown::Always => true,
+        Pushdown::Never => false,
+    };
     let chosen = choose(&tier, &store, table, view, &filter, &figures).await;
 
     let mut files = Vec::with_capacity(chosen.len());
@@ -100,7 +109,8 @@ pub(super) async fn scan(
     for Chosen { record, tested } in &chosen {
         let mask = view.masks.get(&record.batch_number).map(|mask| &**mask);
         let file = file(record, mask, with_location)?;
-        if *tested {
+        // Only while decoding it is known which file a row came from.
+        if *tested && pushdown {
             passed.insert(file.object_meta.location.clone());
         }
         rows += record.row_count;
@@ -116,9 +126,8 @@ pub(super) async fn scan(
         bloom_filter_skips = figures.value(Figure::BloomSkips),
         "files chosen"
     );
-    // Who asks for a key gets few rows: only the pages of those are decoded.
     let source = source
-        .with_pushdown_filters(filter.has_keys())
+        .with_pushdown_filters(pushdown)
         .with_parquet_file_reader_factory(Arc::new(CountedReaders::new(store, cache, figures, passed)));
     let width = table.located().fields().len() - if with_location { 0 } else { 2 };
     let mut statistics = Statistics::new_unknown(&table.located().project(&(0..width).collect::<Vec<_>>())?);

@@ -24,6 +24,8 @@ use seracdb_storage::file_index::{FileBounds, FileIndex, name_in_file};
 use seracdb_storage::records::BatchRecord;
 use seracdb_storage::system_columns::{self, DELETED_COLUMN_ID};
 
+use crate::engine::PruningConfig;
+
 /// Values of an IN list that are compared one by one with the bounds; of a longer one, the least and the greatest are.
 const IN_LIST_MAX: usize = 100;
 
@@ -44,7 +46,7 @@ struct KeyTest {
 
 impl FileFilter {
     /// What these filters ask. One that cannot be understood asks nothing.
-    pub(super) fn of(filters: &[Expr], table: &TableRecord, props: &ExecutionProps) -> Self {
+    pub(super) fn of(filters: &[Expr], table: &TableRecord, props: &ExecutionProps, used: PruningConfig) -> Self {
         let schema = table.schema().full();
         let Ok(names) = DFSchema::try_from(Arc::clone(&schema)) else { return Self::default() };
         let context = PhysicalPlanningContext::default();
@@ -56,12 +58,15 @@ impl FileFilter {
         let predicate = conjunction(terms);
         let guarantees = LiteralGuarantee::analyze(&predicate);
         let guarantees: Vec<_> = guarantees.iter().filter(|known| known.guarantee == Guarantee::In).collect();
-        let mut predicates: Vec<_> = pruning(predicate, &schema).into_iter().collect();
-        for known in guarantees.iter().filter(|known| known.literals.len() > IN_LIST_MAX) {
-            predicates.extend(range(known, &schema).and_then(|range| pruning(range, &schema)));
+        let mut predicates = Vec::new();
+        if used.bounds {
+            predicates.extend(pruning(predicate, &schema));
+            for known in guarantees.iter().filter(|known| known.literals.len() > IN_LIST_MAX) {
+                predicates.extend(range(known, &schema).and_then(|range| pruning(range, &schema)));
+            }
         }
-        let keys = guarantees.iter().filter_map(|known| KeyTest::of(known, table, &schema)).collect();
-        Self { predicates, keys }
+        let keys = guarantees.iter().filter(|_| used.bloom).filter_map(|known| KeyTest::of(known, table, &schema));
+        Self { predicates, keys: keys.collect() }
     }
 
     /// Whether it can rule out files by their Bloom filters.
