@@ -61,15 +61,13 @@ impl Database {
         batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
     }
 
-    async fn ks(&self, sql: &str) -> Result<Vec<i32>, String> {
-        let prepared = self.engine.prepare(&self.session, sql).await.map_err(|e| e.message.clone())?;
-        let outcome = self.engine.execute(&self.session, &prepared, None).await.map_err(|e| e.message.clone())?;
-        let Outcome::Rows(stream) = outcome else { panic!("no rows") };
-        let batches: Vec<_> = stream.try_collect().await.map_err(|e| e.to_string())?;
-        let mut ks: Vec<i32> =
-            batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().values().to_vec()).collect();
+    async fn ks(&self, sql: &str) -> Vec<i32> {
+        let Outcome::Rows(stream) = self.outcome(sql).await else { panic!("no rows") };
+        let batches: Vec<_> = stream.try_collect().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let ks = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int32Type>().values().to_vec());
+        let mut ks: Vec<i32> = ks.collect();
         ks.sort_unstable();
-        Ok(ks)
+        ks
     }
 
     async fn analyzed(&self, sql: &str) -> Analyzed {
@@ -140,7 +138,7 @@ async fn a_key_opens_one_file_of_ten() {
     let id = database.ids("SELECT _id FROM t WHERE k = 34567").await[0];
     let by_id = database.analyzed(&format!("SELECT name FROM t WHERE _id = {id}")).await;
     assert_eq!(by_id.files(), (10, 9, 1), "{}", by_id.plan);
-    assert_eq!(by_id.figure("bloom_filter_false_positives"), 0);
+    assert_eq!(by_id.figure("bloom_filter_false_positives"), 0, "{}", by_id.plan);
     let absent = database.analyzed(&format!("SELECT name FROM t WHERE _id = {}", id + 1)).await;
     assert!(absent.figure("batches_scanned") <= 1, "{}", absent.plan);
 
@@ -241,7 +239,7 @@ async fn a_false_positive_costs_a_look_and_no_row() {
     load(&database, "t", 5, 2_000).await;
     let mut wrong = 0;
     for number in 0..20 {
-        let sql = format!("SELECT k FROM t WHERE name = 'name {number}x'");
+        let sql = format!("SELECT k FROM t WHERE name = 'name 5{number}x'");
         let analyzed = database.analyzed(&sql).await;
         let (skips, opened) = (analyzed.figure("bloom_filter_skips"), analyzed.figure("batches_scanned"));
         assert_eq!(skips + opened, 5, "{}", analyzed.plan);
@@ -269,7 +267,7 @@ async fn a_lost_or_damaged_sidecar_loses_no_row() {
         let name = format!("name {}", k * 7919 % 300);
         assert_eq!(database.ids(&format!("SELECT k FROM t WHERE name = '{name}'")).await, [k], "{name}");
     }
-    let absent = database.analyzed("SELECT k FROM t WHERE name = 'name 0x'").await;
+    let absent = database.analyzed("SELECT k FROM t WHERE name = 'name 15x'").await;
     assert_eq!((absent.figure("batches_scanned"), absent.figure("bloom_filter_tests")), (2, 1), "{}", absent.plan);
 }
 
@@ -327,7 +325,7 @@ fn cases() -> Vec<Case> {
         case("NUMERIC(50, 20)", &["-1.5", "0", "0.00000000000000000001", "2.5"]),
         case("BYTEA", &["X'00'", "X'00ff'", "X'7f'", "X'80'", "X'ff'"]),
         case("DATE", &["DATE '0001-01-01'", "DATE '1969-12-31'", "DATE '2024-02-29'", "DATE '9999-12-31'"]),
-        case("TIME", &["TIME '00:00:00'", "TIME '12:30:00.000001'", "TIME '23:59:59.999999'"]),
+        case("TIME", &["'00:00:00'", "'12:30:00.000001'", "'23:59:59.999999'"]),
     ];
     let text = ["''", "'a'", "'ab'", "'name'", "'ä'", "'😀'"].map(str::to_owned);
     let mut values = text.to_vec();
@@ -425,18 +423,36 @@ async fn no_way_of_pruning_loses_a_row() {
             let answer = database.ks(&format!("SELECT k FROM hot_{number} WHERE {filter}")).await;
             answers.push((filter, answer));
         }
-        assert!(answers.iter().filter(|(_, answer)| answer.as_ref().is_ok_and(|ks| !ks.is_empty())).count() > 10);
+        let found = answers.iter().filter(|(_, ks)| !ks.is_empty()).count();
+        assert!(found > 3 * case.values.len(), "{}: only {found} filters find rows", case.type_name);
         expected.push(answers);
     }
     for way in ways() {
         database = database.reopened(way).await;
-        for (number, (case, answers)) in cases.iter().zip(&expected).enumerate() {
-            for (filter, answer) in answers {
-                let found = database.ks(&format!("SELECT k FROM cold_{number} WHERE {filter}")).await;
-                assert_eq!(&found, answer, "{}: {filter} with {way:?}", case.type_name);
-            }
-        }
+        compare(&database, &cases, &expected, way).await;
         let skipped = database.engine.scan_totals().into_iter().find(|(name, _)| *name == "batches_skipped").unwrap().1;
         assert_eq!(skipped > 0, way.bounds || way.bloom, "{way:?}");
+    }
+    // Without the sidecars the filters in the files are asked.
+    for number in 0..cases.len() {
+        for file in 1..=cases[number].files().len() {
+            std::fs::remove_file(database.file(&format!("cold_{number}"), &format!("batch-{file:04}.bloom"))).unwrap();
+        }
+    }
+    for way in &ways()[..2] {
+        database = database.reopened(*way).await;
+        compare(&database, &cases, &expected, *way).await;
+    }
+}
+
+/// Filters, and the `k` of the rows that they find.
+type Answers = Vec<(String, Vec<i32>)>;
+
+async fn compare(database: &Database, cases: &[Case], expected: &[Answers], way: PruningConfig) {
+    for (number, (case, answers)) in cases.iter().zip(expected).enumerate() {
+        for (filter, answer) in answers {
+            let found = database.ks(&format!("SELECT k FROM cold_{number} WHERE {filter}")).await;
+            assert_eq!(&found, answer, "{}: {filter} with {way:?}", case.type_name);
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Decimal256Type, Float64Type, Int64Type, UInt64Type};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
@@ -124,12 +124,14 @@ pub struct KeyHashes {
 
 /// Whether filters of columns of this type are possible.
 pub fn is_filterable(data_type: &DataType) -> bool {
-    use DataType::{Boolean, Date32, Date64, Decimal128, Duration, Float32, Float64, Time32, Time64, Timestamp};
+    use DataType::{
+        Boolean, Date32, Date64, Decimal128, Decimal256, Duration, Float32, Float64, Time32, Time64, Timestamp,
+    };
     data_type.is_integer()
         || data_type.is_string()
         || data_type.is_binary()
         || matches!(data_type, Boolean | Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..) | Duration(_))
-        || matches!(data_type, Decimal128(..) | Float32 | Float64)
+        || matches!(data_type, Decimal128(..) | Decimal256(..) | Float32 | Float64)
 }
 
 /// Hashes values by their keys; `None` for a type without filters.
@@ -138,7 +140,7 @@ pub fn is_filterable(data_type: &DataType) -> bool {
 /// |---|---|
 /// | Int, Date, Time, Timestamp, Duration | the stored number as i64 LE |
 /// | UInt | u64 LE |
-/// | Decimal128 | the unscaled integer as i128 LE |
+/// | Decimal128, Decimal256 | the unscaled integer as i128 or i256 LE |
 /// | Float32, Float64 | f64 LE, −0.0 as 0.0; NaN has none |
 /// | Boolean | one byte, 0 or 1 |
 /// | Utf8, Binary and their kin | the bytes |
@@ -152,6 +154,9 @@ pub fn key_hashes(values: &ArrayRef) -> Option<KeyHashes> {
         DataType::Boolean => values.as_boolean().iter().flatten().map(|v| hash(&[u8::from(v)])).collect(),
         DataType::Decimal128(..) => {
             values.as_primitive::<Decimal128Type>().iter().flatten().map(|v| hash(&v.to_le_bytes())).collect()
+        }
+        DataType::Decimal256(..) => {
+            values.as_primitive::<Decimal256Type>().iter().flatten().map(|v| hash(&v.to_le_bytes())).collect()
         }
         DataType::Float32 | DataType::Float64 => {
             let values = cast(values, &DataType::Float64).ok()?;

@@ -34,7 +34,8 @@ use crate::system_columns::{CommitTs, deleted_array, id_array, updated_array};
 /// Key of our entry among the footer's key-value metadata.
 pub const FOOTER_KEY: &str = "seracdb";
 
-const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Rows of a row group; the last one of a file may have fewer.
+pub const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 /// What a batch file says of itself, as JSON in its footer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

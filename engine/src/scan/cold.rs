@@ -28,6 +28,7 @@ use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use roaring::RoaringBitmap;
 use seracdb_storage::objects::object_path;
 use seracdb_storage::records::BatchRecord;
+use seracdb_storage::segment::ROW_GROUP_ROWS;
 use seracdb_storage::snapshot::ScopeView;
 
 use crate::engine::{PruningConfig, Pushdown};
@@ -88,7 +89,6 @@ pub(super) async fn scan(
     let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
     let mut parquet = state.config_options().execution.parquet.clone();
     parquet.pruning = tier.pruning.bounds;
-    parquet.bloom_filter_on_read = tier.pruning.bloom;
     parquet.enable_page_index = tier.pruning.page_index;
     let options = datafusion::config::TableParquetOptions { global: parquet, ..Default::default() };
     let source = ParquetSource::new(schema.build()).with_table_parquet_options(options);
@@ -126,7 +126,10 @@ pub(super) async fn scan(
         bloom_filter_skips = figures.value(Figure::BloomSkips),
         "files chosen"
     );
+    // A sidecar knows what the filter of a file's only row group does.
+    let is_answered = |file: &Chosen<'_>| file.tested && file.record.row_count <= ROW_GROUP_ROWS as u64;
     let source = source
+        .with_bloom_filter_on_read(tier.pruning.bloom && !chosen.iter().all(is_answered))
         .with_pushdown_filters(pushdown)
         .with_parquet_file_reader_factory(Arc::new(CountedReaders::new(store, cache, figures, passed)));
     let width = table.located().fields().len() - if with_location { 0 } else { 2 };

@@ -1,6 +1,6 @@
 //! How the Parquet scan reads files: through the cache of footers, and counted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,8 +37,16 @@ pub(super) struct CountedReaders {
     inner: CachedParquetFileReaderFactory,
     figures: Figures,
     /// Files that Bloom filters let pass.
-    passed: HashSet<Path>,
+    passed: Arc<Mutex<HashMap<Path, Passed>>>,
     opened: Mutex<HashSet<Path>>,
+}
+
+/// A file that Bloom filters let pass.
+#[derive(Default)]
+struct Passed {
+    /// One reader is replaced by another before the file is decoded, and partitions may share a file.
+    readers: usize,
+    is_counted: bool,
 }
 
 impl fmt::Debug for CountedReaders {
@@ -54,7 +62,13 @@ impl CountedReaders {
         figures: Figures,
         passed: HashSet<Path>,
     ) -> Self {
-        Self { inner: CachedParquetFileReaderFactory::new(store, footers), figures, passed, opened: Mutex::default() }
+        let passed = passed.into_iter().map(|path| (path, Passed::default())).collect();
+        Self {
+            inner: CachedParquetFileReaderFactory::new(store, footers),
+            figures,
+            passed: Arc::new(Mutex::new(passed)),
+            opened: Mutex::default(),
+        }
     }
 }
 
@@ -71,26 +85,35 @@ impl ParquetFileReaderFactory for CountedReaders {
         if self.opened.lock().insert(path.clone()) {
             self.figures.add(Figure::Scanned, 1);
         }
-        let is_looked_at = self.passed.contains(&path) && self.figures.value(Figure::Scanned) <= LOOKED_AT_MAX;
+        let is_looked_at = self.figures.value(Figure::Scanned) <= LOOKED_AT_MAX;
         let reader = self.inner.create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        if !is_looked_at {
-            return Ok(reader);
+        match self.passed.lock().get_mut(&path) {
+            Some(passed) if is_looked_at => passed.readers += 1,
+            _ => return Ok(reader),
         }
-        Ok(Box::new(LookedAt { reader, path, metrics: metrics.clone(), figures: self.figures.clone() }))
+        let (passed, figures) = (Arc::clone(&self.passed), self.figures.clone());
+        Ok(Box::new(LookedAt { reader, path, passed, metrics: metrics.clone(), figures }))
     }
 }
 
-/// A reader of a file that Bloom filters let pass. When it is done, the scan's metrics tell whether a row has matched: such
+/// A reader of a file that Bloom filters let pass. When the last one is done, the scan's metrics tell whether a row has matched: such
 /// a scan filters while it decodes.
 struct LookedAt {
     reader: Box<dyn AsyncFileReader + Send>,
     path: Path,
+    passed: Arc<Mutex<HashMap<Path, Passed>>>,
     metrics: ExecutionPlanMetricsSet,
     figures: Figures,
 }
 
 impl Drop for LookedAt {
     fn drop(&mut self) {
+        let mut passed = self.passed.lock();
+        let Some(file) = passed.get_mut(&self.path) else { return };
+        file.readers -= 1;
+        if file.readers > 0 || file.is_counted {
+            return;
+        }
         let of_file = |labels: &[datafusion::physical_plan::metrics::Label]| {
             labels.iter().any(|label| label.name() == "filename" && label.value() == self.path.as_ref())
         };
@@ -101,6 +124,7 @@ impl Drop for LookedAt {
             _ => false,
         });
         if !matched {
+            file.is_counted = true;
             self.figures.add(Figure::BloomFalsePositives, 1);
         }
     }
