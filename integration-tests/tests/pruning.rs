@@ -434,8 +434,8 @@ async fn no_way_of_pruning_loses_a_row() {
         assert_eq!(skipped > 0, way.bounds || way.bloom, "{way:?}");
     }
     // Without the sidecars the filters in the files are asked.
-    for number in 0..cases.len() {
-        for file in 1..=cases[number].files().len() {
+    for (number, case) in cases.iter().enumerate() {
+        for file in 1..=case.files().len() {
             std::fs::remove_file(database.file(&format!("cold_{number}"), &format!("batch-{file:04}.bloom"))).unwrap();
         }
     }

@@ -356,7 +356,15 @@ mod tests {
         assert_eq!(FileFilters::decode(&bytes, &named(&bytes)), Ok(filters));
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = concat!(
+        "01",
+        "02000000",
+        "0100000001000000",
+        "1000000001000000",
+        "0000180804000402020400020000260040004004000002884000002020090000",
+        "0000040000000200020000000010000000000200000000010000000800000080",
+        "07162760",
+    );
 
     #[test]
     fn any_changed_byte_is_noticed() {

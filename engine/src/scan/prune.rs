@@ -203,3 +203,163 @@ impl PruningStatistics for Bounds<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::array::{Array, Float64Array, StringArray};
+    use datafusion::prelude::{col, lit};
+    use seracdb_storage::bloom::BlockFilter;
+    use seracdb_storage::catalog::TableKind;
+    use seracdb_storage::keys::{BatchNumber, TableId};
+    use seracdb_storage::records::{BatchKind, BatchStatus, ColumnBounds};
+    use seracdb_storage::schema::{Column as StoredColumn, TableSchema};
+    use seracdb_storage::system_columns::{CommitTs, FIRST_USER_COLUMN_ID};
+
+    use super::*;
+
+    const A: u32 = FIRST_USER_COLUMN_ID;
+    const S: u32 = FIRST_USER_COLUMN_ID + 1;
+    const F: u32 = FIRST_USER_COLUMN_ID + 2;
+
+    /// `a BIGINT, s TEXT, f DOUBLE`; `f` came with version 2.
+    fn table() -> TableRecord {
+        let column = |id, name: &str, data_type| StoredColumn { id, name: name.into(), nullable: true, data_type };
+        let first = vec![column(A, "a", DataType::Int64), column(S, "s", DataType::Utf8)];
+        let second = [first.clone(), vec![column(F, "f", DataType::Float64)]].concat();
+        TableRecord {
+            id: TableId(1),
+            namespace: "app".into(),
+            name: "t".into(),
+            kind: TableKind::Shared,
+            prefix: "app/t".into(),
+            options: BTreeMap::new(),
+            indexes: vec![],
+            ttl_ns: None,
+            schemas: vec![TableSchema { version: 1, columns: first }, TableSchema { version: 2, columns: second }],
+            created_at_ns: 0,
+            created_by: "root".into(),
+        }
+    }
+
+    /// Ten rows, two of them NULL in `a`.
+    fn record(schema_version: u32, bounds: &str) -> BatchRecord {
+        BatchRecord {
+            batch_number: BatchNumber(1),
+            file_path: "f".into(),
+            kind: BatchKind::Flush,
+            status: BatchStatus::Active,
+            min_updated: CommitTs::stored(1),
+            max_updated: CommitTs::stored(1),
+            column_min_max: bounds_of(bounds),
+            row_count: 10,
+            size_bytes: 1,
+            checksum: 0,
+            schema_version,
+            replaces: vec![],
+            bloom: None,
+        }
+    }
+
+    /// `a 1 5 0; s b c 10`: column, least, greatest (`?` = unknown), number of NULLs.
+    fn bounds_of(text: &str) -> BTreeMap<String, ColumnBounds> {
+        let value = |word: &str| match word {
+            "?" => None,
+            _ => Some(serde_json::from_str(word).unwrap_or_else(|_| word.into())),
+        };
+        let column = |text: &str| {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let (min, max, null_count) = (value(words[1]), value(words[2]), words[3].parse().unwrap());
+            (words[0].to_owned(), ColumnBounds { min, max, null_count, exact: false })
+        };
+        text.split(';').filter(|text| !text.trim().is_empty()).map(column).collect()
+    }
+
+    fn filter(filters: &[Expr]) -> FileFilter {
+        FileFilter::of(filters, &table(), &ExecutionProps::new(), PruningConfig::default())
+    }
+
+    fn kept(filters: &[Expr], files: &[&str]) -> String {
+        let files = FileIndex::new(files.iter().map(|bounds| record(2, bounds)).collect());
+        let kept = filter(filters).by_bounds(&table(), &files);
+        kept.into_iter().map(|kept| if kept { '1' } else { '0' }).collect()
+    }
+
+    #[test]
+    fn bounds_rule_out_what_cannot_match() {
+        let files = ["a 1 5 0; s b c 0", "a 5 9 2; s cx d 0", "a ? ? 10; s ? ? 10", "", "a 9 1 0; s z a 0", "a ? 3 0"];
+        let (a, s) = (|| col("a"), || col("s"));
+        let many = |first: i64| (first..first + 150).map(lit).collect::<Vec<_>>();
+        for (filters, expected) in [
+            (vec![], "111111"),
+            (vec![a().eq(lit(7i64))], "010110"),
+            (vec![a().lt(lit(5i64))], "100111"),
+            (vec![lit(5i64).gt(a())], "100111"),
+            (vec![a().gt(lit(3i64))], "110110"),
+            (vec![a().is_null()], "011100"),
+            (vec![a().is_not_null()], "110111"),
+            (vec![a().in_list(vec![lit(0i64), lit(20i64)], false)], "000111"),
+            (vec![a().in_list(many(6), false)], "010110"),
+            (vec![a().in_list(many(100), false)], "000110"),
+            (vec![a().in_list(many(6), true)], "111111"),
+            (vec![s().like(lit("b%"))], "100111"),
+            (vec![s().like(lit("%b"))], "111111"),
+            (vec![s().eq(lit("c")), a().gt(lit(0i64))], "100111"),
+            (vec![s().eq(lit("c")).or(a().gt(lit(8i64)))], "110111"),
+            (vec![col("unknown").eq(lit(1i64))], "111111"),
+            (vec![col("unknown").eq(lit(1i64)), a().eq(lit(7i64))], "010110"),
+        ] {
+            assert_eq!(kept(&filters, &files), expected, "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_one_and_other_schemas_unknown() {
+        let zero = |text: f64| vec![col("f").eq(lit(text))];
+        let files = ["f 0.0 1.0 0", "f -1.0 -0.0 0", "f 2.0 3.0 0"];
+        assert_eq!((kept(&zero(0.0), &files), kept(&zero(-0.0), &files)), ("110".into(), "110".into()));
+        let files = FileIndex::new(vec![record(1, "f 2.0 3.0 0"), record(2, "f 2.0 3.0 0")]);
+        assert_eq!(filter(&zero(0.0)).by_bounds(&table(), &files), [true, false]);
+    }
+
+    #[test]
+    fn filters_are_asked_for_equalities_only() {
+        for (filters, keys) in [
+            (vec![col("a").eq(lit(1i64))], 1),
+            (vec![col("a").eq(lit(1i64)), col("s").eq(lit("x"))], 2),
+            (vec![col("a").in_list((0..500i64).map(lit).collect(), false)], 1),
+            (vec![col("a").eq(lit(1i64)).or(col("a").eq(lit(2i64)))], 1),
+            (vec![col("a").eq(lit(1i64)).or(col("s").eq(lit("x")))], 0),
+            (vec![col("a").in_list(vec![lit(1i64)], true)], 0),
+            (vec![col("a").gt(lit(1i64))], 0),
+            (vec![col("a").eq(lit(1i32))], 0),
+            (vec![col("f").eq(lit(f64::NAN))], 0),
+            (vec![col("f").eq(lit(1.0))], 1),
+            (vec![col(system_columns::ID).eq(lit(1i64))], 1),
+            (vec![col(system_columns::DELETED).eq(lit(true))], 0),
+        ] {
+            assert_eq!(filter(&filters).keys.len(), keys, "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn one_no_is_enough() {
+        let of = |values: Arc<dyn Array>| BlockFilter::of(bloom::key_hashes(&values).unwrap().hashes, 0.001);
+        let texts = of(Arc::new(StringArray::from(vec!["x", "y"])));
+        let zeros = of(Arc::new(Float64Array::from(vec![-0.0])));
+        let filters = FileFilters::new(BTreeMap::from([(S, texts), (F, zeros)]));
+        let verdict = |version: u32, terms: &[Expr]| filter(terms).by_filters(&table(), &record(version, ""), &filters);
+        let (s, f) = (|text: &str| col("s").eq(lit(text)), |number: f64| col("f").eq(lit(number)));
+        assert_eq!(verdict(2, &[s("x")]), Verdict { tests: 1, may_match: true });
+        assert_eq!(verdict(2, &[s("z")]), Verdict { tests: 1, may_match: false });
+        assert_eq!(verdict(2, &[s("x"), f(0.0)]), Verdict { tests: 2, may_match: true });
+        assert_eq!(verdict(2, &[s("x"), f(1.0)]), Verdict { tests: 2, may_match: false });
+        // No filter of `a`; and `f` was not there in version 1.
+        assert_eq!(verdict(2, &[col("a").eq(lit(1i64))]), Verdict { tests: 0, may_match: true });
+        assert_eq!(verdict(1, &[f(1.0)]), Verdict { tests: 0, may_match: true });
+        let among = |texts: &[&str]| col("s").in_list(texts.iter().map(|text| lit(*text)).collect(), false);
+        assert!(verdict(2, &[among(&["q", "r", "y"])]).may_match);
+        assert!(!verdict(2, &[among(&["q", "r", "t"])]).may_match);
+    }
+}
