@@ -5,6 +5,7 @@
 
 mod ids;
 mod measure;
+mod pruning;
 mod rows;
 mod writers;
 
@@ -30,6 +31,9 @@ async fn main() {
     println!("{}", Line::HEADER);
     if wanted("ids") {
         print(ids::run(size));
+    }
+    if wanted("pruning") {
+        print(pruning::run(size).await);
     }
     if wanted("rows") {
         print(rows::run(size).await);

@@ -14,11 +14,14 @@ pub(crate) struct Size {
     pub ids: usize,
     /// Rows in the table that statements change.
     pub table_rows: usize,
+    /// Batch files in the table that is pruned.
+    pub files: usize,
 }
 
 impl Size {
-    pub(crate) const FULL: Self = Self { rounds: 7, statements: 300, ids: 20_000_000, table_rows: 100_000 };
-    pub(crate) const SMOKE: Self = Self { rounds: 2, statements: 5, ids: 100_000, table_rows: 1_000 };
+    pub(crate) const FULL: Self =
+        Self { rounds: 7, statements: 300, ids: 20_000_000, table_rows: 100_000, files: 1_000 };
+    pub(crate) const SMOKE: Self = Self { rounds: 2, statements: 5, ids: 100_000, table_rows: 1_000, files: 20 };
 }
 
 /// The middle one of these times.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord};
+use seracdb_storage::bloom::{self, DISABLED_OPTION, FPP_OPTION};
+use seracdb_storage::catalog::{CatalogChange, IndexRecord, NamespaceRecord, TableKind, TableRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
 
@@ -14,8 +15,8 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
 use crate::session::{INFORMATION_SCHEMA, Session};
-use crate::sql::statement::{self, CreateTable};
-use crate::sql::{Statement, TableName};
+use crate::sql::statement::{self, CreateIndex, CreateTable};
+use crate::sql::{Statement, TableName, suggest};
 use crate::tables::Tables;
 
 /// Runs a statement that gives neither rows nor a count.
@@ -37,6 +38,14 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         Statement::DropTable { name, if_exists } => {
             require(session, Role::Service, "DROP TABLE")?;
             drop_table(engine, session, statement, name, *if_exists).await
+        }
+        Statement::CreateIndex(create) => {
+            require(session, Role::Service, "CREATE INDEX")?;
+            create_index(engine, &engine.tables_for(session, statement), create).await
+        }
+        Statement::DropIndex { name, if_exists } => {
+            require(session, Role::Service, "DROP INDEX")?;
+            drop_index(engine, &engine.tables_for(session, statement), name, *if_exists).await
         }
         Statement::CreateUser { name, password, role } => {
             require(session, Role::Admin, "CREATE USER")?;
@@ -99,6 +108,51 @@ async fn drop_table(
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name };
     drop_named(engine, change, if_exists).await
+}
+
+async fn create_index(engine: &Engine, tables: &Tables, create: &CreateIndex) -> Result<()> {
+    let table = tables.record(&create.table)?;
+    if table.kind == TableKind::Stream {
+        return Err(EngineError::invalid(format!(
+            "'{}' is a stream table: its rows are never in files, which an index is for",
+            create.table
+        )));
+    }
+    let columns = create.columns.iter().map(|column| indexed_column(table, column)).collect::<Result<Vec<u32>>>()?;
+    let name = create.name.clone().unwrap_or_else(|| format!("{}_{}_idx", table.name, create.columns.join("_")));
+    check_name("index", &name)?;
+    let index = IndexRecord { name, columns };
+    let created = engine.change_catalog(vec![CatalogChange::CreateIndex { table: table.id, index }]).await;
+    forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
+}
+
+/// The id of a column that an index is possible of.
+fn indexed_column(table: &TableRecord, name: &str) -> Result<u32> {
+    let schema = table.schema().full();
+    let known = schema.fields().iter().map(|field| field.name().as_str());
+    let Some(id) = bloom::column_id(table, name) else {
+        return Err(EngineError::not_found(suggest::unknown("column", name, known)));
+    };
+    match schema.field_with_name(name) {
+        Ok(field) if bloom::is_filterable(field.data_type()) => Ok(id),
+        Ok(field) => Err(EngineError::invalid(format!(
+            "column '{name}' of type {} cannot be indexed: only its elements can be compared",
+            field.data_type()
+        ))),
+        Err(error) => Err(EngineError::internal(error.to_string())),
+    }
+}
+
+async fn drop_index(engine: &Engine, tables: &Tables, name: &TableName, if_exists: bool) -> Result<()> {
+    let namespace = name.namespace.as_deref().unwrap_or(&tables.namespace);
+    let dropped = match tables.snapshot.catalog().index(namespace, &name.table) {
+        Some(table) => {
+            let change = CatalogChange::DropIndex { table: table.id, name: name.table.clone() };
+            engine.change_catalog(vec![change]).await
+        }
+        None => Err(EngineError::not_found(format!("index '{name}' does not exist"))),
+    };
+    forgive(dropped, ErrorKind::NotFound, if_exists)
 }
 
 /// Drops, and removes rows and files once nobody reads them any more.
@@ -167,18 +221,21 @@ pub(crate) fn new_table(
     for field in fields {
         check_name("column", field.name())?;
     }
-    Ok(TableRecord {
+    let record = TableRecord {
         id: engine.store.new_table_id(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         kind,
         prefix: String::new(),
         options: options.clone(),
+        indexes: vec![],
         ttl_ns: ttl(kind, options)?,
         schemas: vec![TableSchema::first(fields)],
         created_at_ns: engine.store.clock().now_ns(),
         created_by: session.principal().name().to_owned(),
-    })
+    };
+    check_filter_options(&record)?;
+    Ok(record)
 }
 
 fn check_name(what: &str, name: &str) -> Result<()> {
@@ -191,10 +248,30 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The one option there is: how long rows of a stream table live.
+/// The options of Bloom filters.
+fn check_filter_options(table: &TableRecord) -> Result<()> {
+    if let Some(text) = table.options.get(FPP_OPTION)
+        && !text.parse().is_ok_and(|fpp| bloom::is_fpp(&fpp))
+    {
+        return Err(EngineError::invalid(format!(
+            "{FPP_OPTION} = '{text}' is no share of false answers: write a number between 0 and 1, such as 0.01"
+        )));
+    }
+    let disabled = table.options.get(DISABLED_OPTION).map_or("", String::as_str);
+    match bloom::listed_columns(disabled).find(|name| bloom::column_id(table, name).is_none()) {
+        Some(unknown) => {
+            Err(EngineError::invalid(format!("{DISABLED_OPTION} names '{unknown}', which is no column of the table")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Which options there are, and how long rows of a stream table live.
 fn ttl(kind: TableKind, options: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    if let Some(unknown) = options.keys().find(|key| *key != "ttl") {
-        return Err(EngineError::invalid(format!("unknown table option '{unknown}': the options are: ttl")));
+    const KNOWN: [&str; 3] = ["ttl", FPP_OPTION, DISABLED_OPTION];
+    if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+        let known = KNOWN.join(", ");
+        return Err(EngineError::invalid(format!("unknown table option '{unknown}': the options are: {known}")));
     }
     match (kind, options.get("ttl")) {
         (TableKind::Stream, Some(text)) => {

@@ -12,7 +12,7 @@ use seracdb_storage::clock::{Clock, SystemClock};
 use seracdb_storage::store::{StorageConfig, Store};
 
 use crate::error::{EngineError, Result};
-use crate::scan::OBJECTS_URL;
+use crate::scan::{ColdTier, OBJECTS_URL};
 use crate::sql::Limits;
 use crate::sql::names::CATALOG;
 use crate::sql::rules;
@@ -28,6 +28,10 @@ pub struct EngineConfig {
     pub statement_bytes_max: usize,
     /// Bytes of memory queries may use together before they spill.
     pub query_memory_max: usize,
+    /// Bytes of Bloom filters to keep in memory.
+    pub filter_memory_max: usize,
+    /// Which ways of not reading cold rows are used.
+    pub pruning: PruningConfig,
     /// Where queries spill to; `None` = `spill` below the data directory.
     pub spill_dir: Option<PathBuf>,
 }
@@ -38,9 +42,43 @@ impl Default for EngineConfig {
             storage: StorageConfig::default(),
             statement_bytes_max: 16 << 20,
             query_memory_max: 4 << 30,
+            filter_memory_max: 64 << 20,
+            pruning: PruningConfig::default(),
             spill_dir: None,
         }
     }
+}
+
+/// Which ways of not reading cold rows are used: all of them, unless one is suspected of a fault. Results never depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PruningConfig {
+    /// Bounds of files and of row groups.
+    pub bounds: bool,
+    /// Bloom filters of files and of row groups.
+    pub bloom: bool,
+    /// Bounds of pages.
+    pub page_index: bool,
+    /// Filtering while decoding.
+    pub pushdown: Pushdown,
+}
+
+impl Default for PruningConfig {
+    fn default() -> Self {
+        Self { bounds: true, bloom: true, page_index: true, pushdown: Pushdown::Keys }
+    }
+}
+
+/// When filters are applied while files are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pushdown {
+    /// For queries by key.
+    Keys,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// The engine: one per data directory.
@@ -49,6 +87,7 @@ pub struct Engine {
     pub(crate) state: SessionState,
     pub(crate) limits: Limits,
     pub(crate) turns: Turns,
+    cold: Arc<ColdTier>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -68,9 +107,18 @@ impl Engine {
     pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let store = Store::open(&config.storage, clock).await?;
         let runtime = runtime(&config, &store)?;
-        let state = rules::state_builder().with_config(session_config()).with_runtime_env(runtime).build();
+        let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
+        let state = rules::state_builder()
+            .with_config(session_config().with_extension(Arc::clone(&cold)))
+            .with_runtime_env(runtime)
+            .build();
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
-        Ok(Arc::new(Self { store, state, limits, turns: Turns::default() }))
+        Ok(Arc::new(Self { store, state, limits, turns: Turns::default(), cold }))
+    }
+
+    /// What all scans of cold files have skipped and read since the start, by the names that EXPLAIN ANALYZE has for it.
+    pub fn scan_totals(&self) -> [(&'static str, u64); 8] {
+        self.cold.totals()
     }
 
     /// Waits until the storage takes no more commits. Before [`Engine::close`] that means that a write has failed: what

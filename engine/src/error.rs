@@ -88,9 +88,14 @@ impl From<StorageError> for EngineError {
         let kind = match &error {
             StorageError::InUse(_) | StorageError::Stopped => ErrorKind::Unavailable,
             StorageError::Conflict => ErrorKind::Aborted,
-            StorageError::Catalog(CatalogError::NoNamespace(_) | CatalogError::NoTable(..)) => ErrorKind::NotFound,
             StorageError::Catalog(
-                CatalogError::NamespaceExists(_) | CatalogError::TableExists(..) | CatalogError::UserExists(_),
+                CatalogError::NoNamespace(_) | CatalogError::NoTable(..) | CatalogError::NoIndex(_),
+            ) => ErrorKind::NotFound,
+            StorageError::Catalog(
+                CatalogError::NamespaceExists(_)
+                | CatalogError::TableExists(..)
+                | CatalogError::IndexExists(_)
+                | CatalogError::UserExists(_),
             ) => ErrorKind::AlreadyExists,
             StorageError::Catalog(CatalogError::NotEmpty(_) | CatalogError::Fixed(_))
             | StorageError::ObjectStoreUrl { .. }

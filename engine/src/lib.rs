@@ -25,7 +25,7 @@ mod turns;
 mod users;
 mod write;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown};
 pub use error::{EngineError, ErrorKind, Result};
 pub use execute::Outcome;
 pub use identity::{Principal, Role};

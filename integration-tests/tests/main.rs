@@ -5,6 +5,7 @@
 mod concurrency;
 mod durability;
 mod flight_client;
+mod pruning;
 mod slt;
 mod tidy;
 mod versions;

@@ -1,12 +1,16 @@
 //! Bounds of a file's columns, taken from its row groups.
 //!
 //! A column is left out when its type has no statistics, and has no bounds when any row group has none (NaN, or NULLs
-//! only). Bounds are never narrower than the values.
+//! only). Bounds are never narrower than the values, and are left out when they could not be read back as they are.
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::{SortOptions, sort_to_indices};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray, UInt64Array,
+};
+use arrow::compute::{CastOptions, SortOptions, cast_with_options, sort_to_indices};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
@@ -14,6 +18,7 @@ use parquet::file::metadata::ParquetMetaData;
 use serde_json::Value;
 
 use crate::records::ColumnBounds;
+use crate::schema::from_hex;
 
 /// The bounds by column name.
 pub(crate) fn column_bounds(metadata: &ParquetMetaData, schema: &Schema) -> BTreeMap<String, ColumnBounds> {
@@ -46,7 +51,10 @@ fn extreme(values: &ArrayRef, greatest: bool) -> Option<Value> {
     }
     let options = SortOptions { descending: greatest, nulls_first: false };
     let first = sort_to_indices(values, Some(options), Some(1)).ok()?;
-    to_json(values, first.value(0) as usize)
+    let at = first.value(0) as usize;
+    let json = to_json(values, at)?;
+    let again = from_json(&[Some(&json)], values.data_type())?;
+    (again.to_data() == values.slice(at, 1).to_data()).then_some(json)
 }
 
 /// Integers, floats and booleans as JSON's own; everything else as Arrow prints it.
@@ -73,4 +81,32 @@ fn to_json(values: &ArrayRef, at: usize) -> Option<Value> {
             Some(formatter.value(at).try_to_string().ok()?.into())
         }
     }
+}
+
+/// Bounds as values of a column's type, NULL where there is none or it cannot be read; `None` for a type that bounds are
+/// not kept of.
+pub(crate) fn from_json(bounds: &[Option<&Value>], data_type: &DataType) -> Option<ArrayRef> {
+    let texts = || bounds.iter().map(|bound| bound.and_then(Value::as_str));
+    let plain: ArrayRef = match data_type {
+        signed if signed.is_signed_integer() => {
+            Arc::new(bounds.iter().map(|bound| bound.and_then(Value::as_i64)).collect::<Int64Array>())
+        }
+        unsigned if unsigned.is_unsigned_integer() => {
+            Arc::new(bounds.iter().map(|bound| bound.and_then(Value::as_u64)).collect::<UInt64Array>())
+        }
+        DataType::Float32 | DataType::Float64 => {
+            Arc::new(bounds.iter().map(|bound| bound.and_then(Value::as_f64)).collect::<Float64Array>())
+        }
+        DataType::Boolean => {
+            Arc::new(bounds.iter().map(|bound| bound.and_then(Value::as_bool)).collect::<BooleanArray>())
+        }
+        DataType::Binary | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
+            let bytes: Vec<Option<Vec<u8>>> = texts().map(|text| text.and_then(from_hex)).collect();
+            Arc::new(bytes.iter().map(|bytes| bytes.as_deref()).collect::<BinaryArray>())
+        }
+        nested if nested.is_nested() => return None,
+        _ => Arc::new(texts().collect::<StringArray>()),
+    };
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    cast_with_options(&plain, data_type, &options).ok()
 }

@@ -56,6 +56,9 @@ pub struct TableRecord {
     /// What `WITH (…)` said.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// Its indexes, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<IndexRecord>,
     /// Time that rows of a stream table live.
     #[serde(default)]
     pub ttl_ns: Option<i64>,
@@ -72,6 +75,15 @@ impl TableRecord {
     pub fn schema(&self) -> &TableSchema {
         self.schemas.last().expect("a table is created with a schema, and schemas are only added")
     }
+}
+
+/// An index: files written from now on carry Bloom filters of its columns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRecord {
+    /// Name, one of its kind in the namespace.
+    pub name: String,
+    /// Column ids.
+    pub columns: Vec<u32>,
 }
 
 /// A user.
@@ -130,6 +142,20 @@ pub enum CatalogChange {
         /// Name.
         name: String,
     },
+    /// Adds an index to a table.
+    CreateIndex {
+        /// The table.
+        table: TableId,
+        /// The index.
+        index: IndexRecord,
+    },
+    /// Drops an index. The filters of files that there are stay in use.
+    DropIndex {
+        /// The table.
+        table: TableId,
+        /// Name of the index.
+        name: String,
+    },
     /// Adds a user. `number` is set by the change.
     CreateUser(UserRecord),
     /// Forgets a dropped table whose rows and files are gone.
@@ -151,6 +177,12 @@ pub enum CatalogError {
     /// The table is there.
     #[error("table '{0}.{1}' exists already")]
     TableExists(String, String),
+    /// The index is not there.
+    #[error("index '{0}' does not exist")]
+    NoIndex(String),
+    /// The index is there.
+    #[error("index '{0}' exists already")]
+    IndexExists(String),
     /// The user is there, or was.
     #[error("user '{0}' exists already or existed before: user names are never reused")]
     UserExists(String),
@@ -245,6 +277,11 @@ impl Catalog {
             .map(|(_, table)| table)
     }
 
+    /// The table that has an index of this name.
+    pub fn index<'a>(&'a self, namespace: &'a str, name: &str) -> Option<&'a Arc<TableRecord>> {
+        self.tables_of(namespace).find(|table| table.indexes.iter().any(|index| index.name == name))
+    }
+
     /// A user by name, dropped ones included.
     pub fn user(&self, name: &str) -> Option<&Arc<UserRecord>> {
         self.users.get(name)
@@ -279,6 +316,8 @@ impl Catalog {
             CatalogChange::DropNamespace { name, cascade } => self.drop_namespace(name, *cascade),
             CatalogChange::CreateTable(record) => self.create_table(record),
             CatalogChange::DropTable { id, namespace, name } => self.drop_table(*id, namespace, name),
+            CatalogChange::CreateIndex { table, index } => self.create_index(*table, index),
+            CatalogChange::DropIndex { table, name } => self.drop_index(*table, name),
             CatalogChange::CreateUser(record) => self.create_user(record),
             CatalogChange::ForgetDropped(id) => {
                 self.dropped.remove(id);
@@ -342,6 +381,29 @@ impl Catalog {
         Ok(vec![CatalogWrite::RemoveTable(table.id), self.put(CatalogRecord::Dropped(dropped))])
     }
 
+    fn create_index(&mut self, table: TableId, index: &IndexRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let Some(record) = self.by_id.get(&table).cloned() else {
+            return Err(CatalogError::NoTable(String::new(), table.0.to_string()));
+        };
+        if self.index(&record.namespace, &index.name).is_some() {
+            return Err(CatalogError::IndexExists(index.name.clone()));
+        }
+        let mut record = (*record).clone();
+        record.indexes.push(index.clone());
+        record.indexes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(vec![self.put(CatalogRecord::Table(record))])
+    }
+
+    fn drop_index(&mut self, table: TableId, name: &str) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let known = |record: &&Arc<TableRecord>| record.indexes.iter().any(|index| index.name == name);
+        let Some(record) = self.by_id.get(&table).filter(known) else {
+            return Err(CatalogError::NoIndex(name.to_owned()));
+        };
+        let mut record = (**record).clone();
+        record.indexes.retain(|index| index.name != name);
+        Ok(vec![self.put(CatalogRecord::Table(record))])
+    }
+
     fn create_user(&mut self, record: &UserRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
         if self.users.contains_key(&record.name) {
             return Err(CatalogError::UserExists(record.name.clone()));
@@ -392,6 +454,7 @@ mod tests {
             kind: TableKind::Shared,
             prefix: String::new(),
             options: BTreeMap::new(),
+            indexes: vec![],
             ttl_ns: None,
             schemas: vec![TableSchema { version: 1, columns: vec![] }],
             created_at_ns: 0,

@@ -6,6 +6,7 @@
 //! [`store::Store::snapshot`] and asks it for a [`snapshot::ScopeView`]: files, the positions masked in them, and the
 //! generations of hot rows, which [`hot::HotCursor`] reads. [`flush`] moves rows from one tier to the other.
 
+pub mod bloom;
 mod bounds;
 pub mod catalog;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod compact;
 pub mod delete_log;
 pub mod delete_vector;
 mod error;
+pub mod file_index;
 pub mod flush;
 pub mod hot;
 pub mod keys;

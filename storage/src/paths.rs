@@ -1,7 +1,7 @@
 //! Where files lie below the object store's root.
 //!
 //! ```text
-//! {namespace}/{table}[~{table_id}]/shared/batch-0001.parquet
+//! {namespace}/{table}[~{table_id}]/shared/batch-0001.parquet, batch-0001.bloom
 //!                                  user_{name}/manifest.json
 //! ```
 //!
@@ -67,6 +67,11 @@ pub fn vector_file(number: BatchNumber, as_of: CommitTs) -> String {
     format!("batch-{:04}.deletes-{}", number.0, as_of.get())
 }
 
+/// The name of a batch file's Bloom filters within its scope's folder.
+pub fn bloom_file(number: BatchNumber) -> String {
+    format!("batch-{:04}.bloom", number.0)
+}
+
 /// The manifest's name within its scope's folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
@@ -83,6 +88,7 @@ mod tests {
         assert_eq!(scope_prefix("app/t", None), "app/t/shared");
         assert_eq!(scope_prefix("app/t", Some("Zoë")), "app/t/user_=5Ao=C3=AB");
         assert_eq!(batch_file(BatchNumber(7)), "batch-0007.parquet");
+        assert_eq!(bloom_file(BatchNumber(7)), "batch-0007.bloom");
         assert_eq!(batch_file(BatchNumber(12345)), "batch-12345.parquet");
         assert_eq!(segment("../x"), "=2E=2E=2Fx");
         let long = segment(&"Ä".repeat(60));

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bloom::SidecarRef;
 use crate::keys::{BatchNumber, Generation};
 use crate::system_columns::CommitTs;
 
@@ -143,6 +144,9 @@ pub struct BatchRecord {
     /// The commit that put another file in its place; absent while queries read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived_at: Option<CommitTs>,
+    /// Its Bloom filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bloom: Option<SidecarRef>,
 }
 
 /// Names the delete vector of a batch: a file in the format of [`crate::delete_vector`].

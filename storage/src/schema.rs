@@ -104,7 +104,8 @@ fn read_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::
     schema.fields().first().map(|f| f.data_type().clone()).ok_or_else(|| D::Error::custom("a column type is empty"))
 }
 
-fn from_hex(hex: &str) -> Option<Vec<u8>> {
+/// The bytes that hex digits stand for.
+pub(crate) fn from_hex(hex: &str) -> Option<Vec<u8>> {
     if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
         return None;
     }

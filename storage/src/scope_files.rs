@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use crate::bloom::{self, FilterPlan};
 use crate::commit::{ActiveFile, LogChange};
 use crate::delete_log::MaskedRow;
 use crate::delete_vector;
@@ -25,6 +26,7 @@ pub(crate) struct ScopeFiles {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) scope: Scope,
     pub(crate) schema: TableSchema,
+    filters: FilterPlan,
     pub(crate) layout: Arc<RowLayout>,
     /// Name of the owner; `None` = shared.
     pub(crate) user: Option<String>,
@@ -84,7 +86,8 @@ impl ScopeFiles {
         let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
         let prefix = paths::scope_prefix(&table.prefix, user.as_deref());
         let header = snapshot.header(scope)?.unwrap_or_default();
-        Ok(Self { snapshot, scope, schema, layout, user, prefix, header })
+        let filters = FilterPlan::of(table);
+        Ok(Self { snapshot, scope, schema, filters, layout, user, prefix, header })
     }
 
     /// Starts a file. `with_nan`: names of the float columns that will hold NaN.
@@ -100,7 +103,8 @@ impl ScopeFiles {
         let (path, file) = objects.scratch_file(&name)?;
         let scratch = ScratchFile(path);
         let footer = self.footer(number, kind, replaces.clone());
-        let rows = SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), footer, with_nan)?;
+        let layout = Arc::clone(&self.layout);
+        let rows = SegmentWriter::create(file, &self.schema, layout, footer, with_nan, &self.filters)?;
         Ok(Unfinished { file: scratch, kind, replaces, rows })
     }
 
@@ -126,6 +130,7 @@ impl ScopeFiles {
         let path = format!("{}/{}", self.prefix, paths::batch_file(number));
         objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
+        let bloom = bloom::place(objects, &self.prefix, number, segment.sidecar.as_deref()).await?;
         Ok(BatchRecord {
             batch_number: number,
             file_path: path,
@@ -142,6 +147,7 @@ impl ScopeFiles {
             tombstones: segment.tombstones.len() as u64,
             deletes: None,
             archived_at: None,
+            bloom,
         })
     }
 

@@ -4,9 +4,10 @@
 //! 1. Rows come sorted by `_id`, each `_id` once (an archive: by `_id`, newest first). The footer says so.
 //! 2. A float column that holds NaN has no statistics in the footer: readers take a column whose minimum is its
 //!    maximum for a constant, and statistics do not count NaN.
-//! 3. The footer's `seracdb` entry proves what the file belongs to.
+//! 3. A column of the filter plan has a Bloom filter in the sidecar and, where readers hash its type as we do, in the file.
+//! 4. The footer's `seracdb` entry proves what the file belongs to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -15,12 +16,14 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
     DataType, Float16Type, Float32Type, Float64Type, Int64Type, SchemaRef, TimestampNanosecondType,
 };
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
+use crate::bloom::{BlockFilter, FileFilters, FilterPlan, is_filterable, key_hashes};
 use crate::bounds::column_bounds;
 use crate::error::{Result, StorageError};
 use crate::hot::HotChunk;
@@ -33,7 +36,8 @@ use crate::system_columns::{CommitTs, deleted_array, id_array, updated_array};
 /// Key of our entry among the footer's key-value metadata.
 pub const FOOTER_KEY: &str = "seracdb";
 
-const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Rows of a row group; the last one of a file may have fewer.
+pub const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 /// What a batch file says of itself, as JSON in its footer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +80,9 @@ pub struct Segment {
     /// Newest version.
     pub max_updated: CommitTs,
     /// Bounds by column name.
-    pub bounds: std::collections::BTreeMap<String, ColumnBounds>,
+    pub bounds: BTreeMap<String, ColumnBounds>,
+    /// The sidecar with its Bloom filters; `None` when it has none.
+    pub sidecar: Option<Vec<u8>>,
     /// `_id` by position.
     pub ids: Vec<i64>,
     /// `_updated` by position.
@@ -94,22 +100,49 @@ pub struct SegmentWriter {
     ids: Vec<i64>,
     updated: Vec<i64>,
     tombstones: Vec<u32>,
+    filtered: Vec<FilteredColumn>,
+    fpp: f64,
+}
+
+/// A column on its way to its Bloom filter.
+struct FilteredColumn {
+    id: u32,
+    /// Place in the file.
+    place: usize,
+    hashes: Vec<u64>,
+    nan: bool,
 }
 
 impl SegmentWriter {
-    /// Starts a file. `with_nan`: names of the float columns that will hold NaN.
+    /// Starts a file. `with_nan`: names of the float columns that will hold NaN. An archive gets no filters: no query reads
+    /// it by key.
     pub fn create(
         file: File,
         schema: &TableSchema,
         layout: Arc<RowLayout>,
         footer: Footer,
         with_nan: &HashSet<String>,
+        filters: &FilterPlan,
     ) -> Result<Self> {
         let arrow_schema = schema.file();
-        let properties = properties(&arrow_schema, with_nan)?;
+        let filtered = match footer.kind {
+            BatchKind::Archive => Vec::new(),
+            _ => filtered_columns(&arrow_schema, filters),
+        };
+        let properties = properties(&arrow_schema, with_nan, &filtered, filters.fpp)?;
         let sink = Checksummed::new(BufWriter::with_capacity(1 << 20, file));
         let writer = ArrowWriter::try_new(sink, Arc::clone(&arrow_schema), Some(properties))?;
-        Ok(Self { schema: arrow_schema, layout, writer, footer, ids: vec![], updated: vec![], tombstones: vec![] })
+        Ok(Self {
+            schema: arrow_schema,
+            layout,
+            writer,
+            footer,
+            ids: vec![],
+            updated: vec![],
+            tombstones: vec![],
+            filtered,
+            fpp: filters.fpp,
+        })
     }
 
     /// Adds rows.
@@ -126,6 +159,7 @@ impl SegmentWriter {
 
     /// Adds rows of the file's own schema.
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.filtered.iter_mut().for_each(|column| column.add(batch.column(column.place)));
         self.writer.write(batch)?;
         let first = self.ids.len();
         let [.., updated, deleted] = batch.columns() else {
@@ -170,11 +204,49 @@ impl SegmentWriter {
             min_updated,
             max_updated,
             bounds,
+            sidecar: sidecar(self.filtered, self.fpp),
             ids: self.ids,
             updated: self.updated,
             tombstones: self.tombstones,
         })
     }
+}
+
+impl FilteredColumn {
+    fn add(&mut self, values: &ArrayRef) {
+        if let Some(keys) = key_hashes(values) {
+            self.nan |= keys.nan;
+            // Many columns repeat a value from row to row, `_updated` above all.
+            keys.hashes.into_iter().for_each(|hash| {
+                if self.hashes.last() != Some(&hash) {
+                    self.hashes.push(hash);
+                }
+            });
+        }
+    }
+}
+
+/// The columns of the plan that filters are possible for.
+fn filtered_columns(schema: &SchemaRef, plan: &FilterPlan) -> Vec<FilteredColumn> {
+    let columns = schema.fields().iter().enumerate().filter_map(|(place, field)| {
+        let id = field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()?;
+        let wanted = plan.columns.contains(&id) && is_filterable(field.data_type());
+        wanted.then(|| FilteredColumn { id, place, hashes: Vec::new(), nan: false })
+    });
+    columns.collect()
+}
+
+fn sidecar(columns: Vec<FilteredColumn>, fpp: f64) -> Option<Vec<u8>> {
+    let filters = columns.into_iter().map(|column| (column.id, BlockFilter::of(column.hashes, fpp)));
+    let filters = FileFilters::new(filters.collect());
+    (!filters.is_empty()).then(|| filters.encode())
+}
+
+/// Whether readers of Parquet hash a literal of this type as the file's writer does. Small integers and decimals are
+/// stored as something else, and floats have two zeros.
+fn hashed_alike(data_type: &DataType) -> bool {
+    use DataType::{Binary, Int32, Int64, LargeBinary, LargeUtf8, Timestamp, UInt32, UInt64, Utf8};
+    matches!(data_type, Int32 | Int64 | UInt32 | UInt64 | Utf8 | LargeUtf8 | Binary | LargeBinary | Timestamp(..))
 }
 
 /// The places of the float columns of a schema, nested ones left out: those never get statistics.
@@ -193,7 +265,12 @@ pub fn holds_nan(column: &ArrayRef) -> bool {
     }
 }
 
-fn properties(schema: &SchemaRef, with_nan: &HashSet<String>) -> Result<WriterProperties> {
+fn properties(
+    schema: &SchemaRef,
+    with_nan: &HashSet<String>,
+    filtered: &[FilteredColumn],
+    fpp: f64,
+) -> Result<WriterProperties> {
     // The first leaf is `_id`.
     let sorting = SortingColumn { column_idx: 0, descending: false, nulls_first: false };
     let mut builder = WriterProperties::builder()
@@ -205,6 +282,13 @@ fn properties(schema: &SchemaRef, with_nan: &HashSet<String>) -> Result<WriterPr
         let path = leaf.path();
         if path.parts().len() > 1 || with_nan.contains(&path.parts()[0]) {
             builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
+    }
+    for field in filtered.iter().map(|column| schema.field(column.place)) {
+        if hashed_alike(field.data_type()) {
+            let path = ColumnPath::new(vec![field.name().clone()]);
+            builder =
+                builder.set_column_bloom_filter_enabled(path.clone(), true).set_column_bloom_filter_fpp(path, fpp);
         }
     }
     Ok(builder.build())

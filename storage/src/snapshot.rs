@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 use crate::catalog::Catalog;
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
+use crate::file_index::FileIndex;
 use crate::hot::{HotChunk, HotCursor};
 use crate::keys::{
     BatchNumber, Generation, SCOPE_LEN, Scope, TableId, after_prefix, batch_prefix, decode_delete_log_key,
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Snapshot {
 #[derive(Debug, Clone)]
 pub struct ScopeView {
     /// The batch files that queries read, by number.
-    pub files: Arc<Vec<BatchRecord>>,
+    pub files: Arc<FileIndex>,
     /// Positions that are not to be read, by file.
     pub masks: Arc<Masks>,
     /// The generations of hot rows, oldest first.
@@ -137,7 +138,7 @@ impl Snapshot {
         Ok(records)
     }
 
-    fn files(&self, scope: Scope, version: u64) -> Result<Arc<Vec<BatchRecord>>> {
+    fn files(&self, scope: Scope, version: u64) -> Result<Arc<FileIndex>> {
         if let Some((cached, files)) = self.cache.files.lock().get(&scope)
             && *cached == version
         {
@@ -145,7 +146,7 @@ impl Snapshot {
         }
         let mut files = self.records(scope)?;
         files.retain(|file| file.status != BatchStatus::Archived);
-        let files = Arc::new(files);
+        let files = Arc::new(FileIndex::new(files));
         self.cache.files.lock().insert(scope, (version, Arc::clone(&files)));
         Ok(files)
     }
@@ -203,7 +204,7 @@ impl Snapshot {
 /// What was last read of each scope. Bounded by dropping all when it has grown too large.
 #[derive(Debug, Default)]
 pub(crate) struct ScopeCache {
-    files: Mutex<Bounded<(u64, Arc<Vec<BatchRecord>>)>>,
+    files: Mutex<Bounded<(u64, Arc<FileIndex>)>>,
     masks: Mutex<Bounded<(CommitTs, Arc<Masks>)>>,
 }
 

@@ -1,7 +1,13 @@
 //! The batch files of a scope as DataFusion's Parquet scan.
 //!
 //! The file list comes from the records: nothing is listed. What a file's mask hides is never read.
+//!
+//! ```text
+//! files of the scope → not all masked → bounds → Bloom filters → opened: row groups → pages → rows
+//!                      the record says          the sidecar      DataFusion's Parquet scan
+//! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -9,30 +15,63 @@ use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetRowSelection};
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use roaring::RoaringBitmap;
 use seracdb_storage::objects::object_path;
 use seracdb_storage::records::BatchRecord;
+use seracdb_storage::segment::ROW_GROUP_ROWS;
 use seracdb_storage::snapshot::ScopeView;
 
+use crate::engine::{PruningConfig, Pushdown};
+use crate::error::EngineError;
+
+use super::figures::{Figure, Figures, ScanTotals};
+use super::prune::FileFilter;
+use super::reader::{CountedReaders, CountedStore};
+use super::sidecars::Sidecars;
 use super::{ScopeTable, external, file_field, position_field};
 
 /// Where the engine registers the object store.
 pub(crate) const OBJECTS_URL: &str = "seracdb://objects/";
 
-/// Scans the files of a view. `projection` counts on the located schema.
-pub(super) fn scan(
+/// Files whose Bloom filters are in memory at the same time, whether they are kept or not.
+const FILTERED_AT_ONCE: usize = 64;
+
+/// What all scans of cold files share: an extension of the session's configuration.
+#[derive(Debug)]
+pub(crate) struct ColdTier {
+    sidecars: Sidecars,
+    pruning: PruningConfig,
+    totals: Arc<ScanTotals>,
+}
+
+impl ColdTier {
+    /// `filter_memory_max`: bytes of Bloom filters to keep.
+    pub(crate) fn new(filter_memory_max: usize, pruning: PruningConfig) -> Self {
+        Self { sidecars: Sidecars::new(filter_memory_max), pruning, totals: Arc::default() }
+    }
+
+    /// The figures of all scans since the start, by name.
+    pub(crate) fn totals(&self) -> [(&'static str, u64); 8] {
+        self.totals.values()
+    }
+}
+
+/// Scans the files of a view that filters leave. `projection` counts on the located schema.
+pub(super) async fn scan(
     table: &ScopeTable,
     view: &ScopeView,
     projection: &[usize],
+    filters: &[Expr],
     state: &dyn Session,
     limit: Option<usize>,
 ) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -45,21 +84,54 @@ pub(super) fn scan(
             .with_virtual_columns(vec![Arc::new(position_field())]);
     }
     let store = state.runtime_env().object_store(&url)?;
+    let tier = state.config().get_extension::<ColdTier>();
+    let tier = tier.ok_or_else(|| external(EngineError::internal("the session has no cold tier")))?;
     let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
     let mut parquet = state.config_options().execution.parquet.clone();
-    parquet.bloom_filter_on_read = true;
+    parquet.pruning = tier.pruning.bounds;
+    parquet.enable_page_index = tier.pruning.page_index;
     let options = datafusion::config::TableParquetOptions { global: parquet, ..Default::default() };
-    let source = ParquetSource::new(schema.build())
-        .with_table_parquet_options(options)
-        .with_enable_page_index(true)
-        .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
+    let source = ParquetSource::new(schema.build()).with_table_parquet_options(options);
+    let figures = Figures::new(source.metrics(), Arc::clone(&tier.totals));
+    let store: Arc<dyn ObjectStore> = Arc::new(CountedStore::new(store, figures.clone()));
+    let filter = FileFilter::of(filters, &table.table, state.execution_props(), tier.pruning);
+    // Who asks for a key gets few rows: only the pages of those are decoded.
+    let pushdown = match tier.pruning.pushdown {
+        Pushdown::Keys => filter.has_keys(),
+        Pushdown::Always => true,
+        Pushdown::Never => false,
+    };
+    let chosen = choose(&tier, &store, table, view, &filter, &figures).await;
 
-    let mut files = Vec::with_capacity(view.files.len());
-    for record in view.files.iter() {
-        files.extend(file(record, view.masks.get(&record.batch_number).map(|mask| &**mask), with_location)?);
+    let mut files = Vec::with_capacity(chosen.len());
+    let mut passed = HashSet::new();
+    let (mut rows, mut masked) = (0, 0);
+    for Chosen { record, tested } in &chosen {
+        let mask = view.masks.get(&record.batch_number).map(|mask| &**mask);
+        let file = file(record, mask, with_location)?;
+        // Only while decoding it is known which file a row came from.
+        if *tested && pushdown {
+            passed.insert(file.object_meta.location.clone());
+        }
+        rows += record.row_count;
+        masked += mask.map_or(0, RoaringBitmap::len);
+        files.push(file);
     }
-    let rows: u64 = view.files.iter().map(|record| record.row_count).sum();
-    let masked: u64 = view.masks.values().map(|mask| mask.len()).sum();
+    figures.add(Figure::RowsMasked, masked);
+    tracing::debug!(
+        table = table.scope.table.0,
+        batches_total = view.files.len(),
+        batches_skipped = view.files.len() - files.len(),
+        bloom_filter_tests = figures.value(Figure::BloomTests),
+        bloom_filter_skips = figures.value(Figure::BloomSkips),
+        "files chosen"
+    );
+    // A sidecar knows what the filter of a file's only row group does.
+    let is_answered = |file: &Chosen<'_>| file.tested && file.record.row_count <= ROW_GROUP_ROWS as u64;
+    let source = source
+        .with_bloom_filter_on_read(tier.pruning.bloom && !chosen.iter().all(is_answered))
+        .with_pushdown_filters(pushdown)
+        .with_parquet_file_reader_factory(Arc::new(CountedReaders::new(store, cache, figures, passed)));
     let width = table.located().fields().len() - if with_location { 0 } else { 2 };
     let mut statistics = Statistics::new_unknown(&table.located().project(&(0..width).collect::<Vec<_>>())?);
     // Never exact: a count taken from statistics would be wrong as soon as one row is masked.
@@ -74,8 +146,52 @@ pub(super) fn scan(
     Ok(DataSourceExec::from_data_source(config))
 }
 
-/// One file as DataFusion reads it; `None` when all of its rows are masked.
-fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool) -> DfResult<Option<PartitionedFile>> {
+/// A file that may hold rows the filters let pass.
+struct Chosen<'a> {
+    record: &'a BatchRecord,
+    /// Whether a Bloom filter said so.
+    tested: bool,
+}
+
+/// The files that a scan has to open.
+async fn choose<'a>(
+    tier: &ColdTier,
+    store: &Arc<dyn ObjectStore>,
+    table: &ScopeTable,
+    view: &'a ScopeView,
+    filter: &FileFilter,
+    figures: &Figures,
+) -> Vec<Chosen<'a>> {
+    let by_bounds = filter.by_bounds(&table.table, &view.files);
+    let is_all_masked =
+        |record: &BatchRecord| view.masks.get(&record.batch_number).is_some_and(|mask| mask.len() >= record.row_count);
+    let possible: Vec<&BatchRecord> =
+        view.files.iter().zip(by_bounds).filter(|(file, kept)| *kept && !is_all_masked(file)).map(|(f, _)| f).collect();
+    let mut chosen = Vec::with_capacity(possible.len());
+    if !filter.has_keys() {
+        chosen.extend(possible.into_iter().map(|record| Chosen { record, tested: false }));
+    } else {
+        for records in possible.chunks(FILTERED_AT_ONCE) {
+            let named: Vec<_> = records.iter().map(|record| record.bloom.clone()).collect();
+            let filters = tier.sidecars.read(store, &named).await;
+            for (record, filters) in records.iter().zip(filters) {
+                let verdict = filters.map(|filters| filter.by_filters(&table.table, record, &filters));
+                let tests = verdict.map_or(0, |verdict| verdict.tests);
+                figures.add(Figure::BloomTests, tests);
+                match verdict {
+                    Some(verdict) if !verdict.may_match => figures.add(Figure::BloomSkips, 1),
+                    _ => chosen.push(Chosen { record, tested: tests > 0 }),
+                }
+            }
+        }
+    }
+    figures.add(Figure::Total, view.files.len() as u64);
+    figures.add(Figure::Skipped, (view.files.len() - chosen.len()) as u64);
+    chosen
+}
+
+/// One file as DataFusion reads it.
+fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool) -> DfResult<PartitionedFile> {
     let mut file = PartitionedFile::new_from_meta(ObjectMeta {
         location: object_path(&record.file_path).map_err(external)?,
         // Files never change: the metadata cache is to hit whenever path and size are the same.
@@ -88,9 +204,8 @@ fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool)
         file = file.with_partition_values(vec![ScalarValue::UInt64(Some(record.batch_number.0))]);
     }
     Ok(match mask {
-        None => Some(file),
-        Some(mask) if mask.len() >= record.row_count => None,
-        Some(mask) => Some(file.with_extension(ParquetRowSelection::new(unmasked(mask, record.row_count as usize)))),
+        None => file,
+        Some(mask) => file.with_extension(ParquetRowSelection::new(unmasked(mask, record.row_count as usize))),
     })
 }
 

@@ -8,9 +8,12 @@
 //! generation that became a file is no longer read as hot rows. So any predicate may be pushed down.
 
 mod cold;
-
+mod figures;
 mod hot;
 mod id_range;
+mod prune;
+mod reader;
+mod sidecars;
 
 use std::sync::Arc;
 
@@ -29,7 +32,7 @@ use seracdb_storage::system_columns::CommitTs;
 
 use crate::error::EngineError;
 
-pub(crate) use cold::OBJECTS_URL;
+pub(crate) use cold::{ColdTier, OBJECTS_URL};
 
 /// Number of the batch file that a row lies in; 0 for a hot row.
 pub(crate) const FILE_COLUMN: &str = "__serac_file";
@@ -92,7 +95,7 @@ impl TableProvider for ScopeTable {
         TableType::Base
     }
 
-    /// Filters are asked for to find the row ids they leave; DataFusion applies them all again.
+    /// Filters are asked for to find the row ids and the files they leave; DataFusion applies them all again.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
@@ -111,7 +114,7 @@ impl TableProvider for ScopeTable {
         if view.files.is_empty() {
             return Ok(hot);
         }
-        let cold = cold::scan(self, &view, &projection, state, limit)?;
+        let cold = cold::scan(self, &view, &projection, filters, state, limit).await?;
         UnionExec::try_new(vec![cold, hot])
     }
 }

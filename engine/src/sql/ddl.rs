@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use datafusion::sql::sqlparser::ast::{ColumnDef as SqlColumn, ColumnOption, Expr, SqlOption, UnaryOperator, Value};
 use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::names::{TableName, fold, namespace_name};
 use super::parse::{Reader, comes_later};
-use super::statement::{ColumnDef, CreateTable, Password, Statement, TableKind};
+use super::statement::{ColumnDef, CreateIndex, CreateTable, Password, Statement, TableKind};
 use super::types::{column_type, refuse_system_column};
 use super::validate::unsupported;
 use crate::error::{EngineError, Result};
@@ -35,16 +36,19 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.word("USER") {
         return create_user(reader);
     }
+    if reader.word("INDEX") {
+        return create_index(reader);
+    }
     let token = reader.parser.peek_token();
     let Token::Word(word) = &token.token else {
-        return Err(reader.expected("TABLE, NAMESPACE or USER after CREATE", &token));
+        return Err(reader.expected("TABLE, NAMESPACE, INDEX or USER after CREATE", &token));
     };
     Err(match word.keyword {
         Keyword::VIEW | Keyword::MATERIALIZED => comes_later("CREATE VIEW"),
-        Keyword::INDEX | Keyword::UNIQUE => comes_later("CREATE INDEX"),
+        Keyword::UNIQUE => comes_later("CREATE UNIQUE INDEX"),
         Keyword::OR => comes_later("CREATE OR REPLACE"),
         Keyword::TEMPORARY | Keyword::TEMP => comes_later("CREATE TEMPORARY TABLE"),
-        Keyword::NoKeyword => reader.expected("TABLE, NAMESPACE or USER after CREATE", &token),
+        Keyword::NoKeyword => reader.expected("TABLE, NAMESPACE, INDEX or USER after CREATE", &token),
         _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
     })
 }
@@ -73,13 +77,21 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
         }
         return Ok(Statement::DropTable { name, if_exists });
     }
+    if reader.word("INDEX") {
+        let if_exists = reader.words(&["IF", "EXISTS"]);
+        let name = TableName::parse(&reader.object_name()?)?;
+        if !reader.word("RESTRICT") {
+            reader.word("CASCADE");
+        }
+        return Ok(Statement::DropIndex { name, if_exists });
+    }
     let token = reader.parser.peek_token();
     Err(match &token.token {
         Token::Word(word) if word.keyword == Keyword::USER => comes_later("DROP USER"),
         Token::Word(word) if word.keyword != Keyword::NoKeyword => {
             unsupported(&format!("DROP {}", word.value.to_uppercase()))
         }
-        _ => reader.expected("TABLE or NAMESPACE after DROP", &token),
+        _ => reader.expected("TABLE, INDEX or NAMESPACE after DROP", &token),
     })
 }
 
@@ -134,6 +146,36 @@ fn create_user(reader: &mut Reader<'_>) -> Result<Statement> {
         ));
     };
     Ok(Statement::CreateUser { name, password, role: role.unwrap_or(Role::User) })
+}
+
+/// [IF NOT EXISTS] [name] ON table (column, …).
+fn create_index(reader: &mut Reader<'_>) -> Result<Statement> {
+    let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
+    let name = if reader.word("ON") {
+        None
+    } else {
+        let parsed = reader.parser.parse_identifier();
+        let name = fold(&reader.at(parsed)?);
+        if !reader.word("ON") {
+            let token = reader.parser.peek_token();
+            return Err(reader.expected("ON and the table", &token));
+        }
+        Some(name)
+    };
+    if name.is_none() && if_not_exists {
+        return Err(EngineError::invalid("CREATE INDEX IF NOT EXISTS needs the index's name"));
+    }
+    let table = TableName::parse(&reader.object_name()?)?;
+    if reader.word("USING") {
+        return Err(unsupported("CREATE INDEX … USING (there is one kind of index)"));
+    }
+    let parsed = reader.parser.parse_parenthesized_column_list(IsOptional::Mandatory, false);
+    let columns: Vec<String> = reader.at(parsed)?.iter().map(fold).collect();
+    let mut seen = HashSet::new();
+    if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {
+        return Err(EngineError::invalid(format!("CREATE INDEX names column '{twice}' twice")));
+    }
+    Ok(Statement::CreateIndex(CreateIndex { name, table, columns, if_not_exists }))
 }
 
 /// [IF NOT EXISTS] name (column type [NOT NULL | NULL], …) [WITH (key = value, …)].

@@ -55,6 +55,15 @@ pub(crate) enum Statement {
         /// None of this name is no error.
         if_exists: bool,
     },
+    /// CREATE INDEX.
+    CreateIndex(CreateIndex),
+    /// DROP INDEX [namespace.]name.
+    DropIndex {
+        /// The index, named as tables are.
+        name: TableName,
+        /// None of this name is no error.
+        if_exists: bool,
+    },
     /// CREATE USER name WITH PASSWORD '…' [ROLE role].
     CreateUser {
         /// The user's name, as written.
@@ -177,6 +186,19 @@ pub(crate) struct ColumnDef {
     pub nullable: bool,
 }
 
+/// CREATE INDEX [IF NOT EXISTS] [name] ON table (columns).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CreateIndex {
+    /// Its name; `None` = made of the table's and the columns'.
+    pub name: Option<String>,
+    /// The table.
+    pub table: TableName,
+    /// The columns, each once.
+    pub columns: Vec<String>,
+    /// One that is there already is no error.
+    pub if_not_exists: bool,
+}
+
 /// A password on its way to its hash. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Password(pub String);
@@ -204,6 +226,8 @@ impl Statement {
             | Self::DropNamespace { .. }
             | Self::CreateTable(_)
             | Self::DropTable { .. }
+            | Self::CreateIndex(_)
+            | Self::DropIndex { .. }
             | Self::CreateUser { .. }
             | Self::FlushTable(_)
             | Self::FlushAll

@@ -211,6 +211,9 @@ impl Store {
         self.export(&without, scope).await?;
         for record in &records {
             self.objects().remove(&record.file_path).await?;
+            if let Some(bloom) = &record.bloom {
+                self.objects().remove(&bloom.file_path).await?;
+            }
         }
         Ok(())
     }

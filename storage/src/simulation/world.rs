@@ -104,6 +104,7 @@ impl World {
             kind: TableKind::Shared,
             prefix: String::new(),
             options: BTreeMap::new(),
+            indexes: Default::default(),
             ttl_ns: None,
             schemas: vec![schema],
             created_at_ns: 0,
