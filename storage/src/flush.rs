@@ -106,7 +106,8 @@ impl Store {
         let job = FlushJob::new(Arc::clone(snapshot), scope)?;
         let records = snapshot.records(scope)?;
         let now = self.clock().now_ns();
-        let manifest = Manifest::of(scope.table, job.user.as_deref(), &job.header, records, now);
+        let epoch = self.objects().epoch();
+        let manifest = Manifest::of(scope.table, job.user.as_deref(), &job.header, records, epoch, now);
         self.objects().put(&format!("{}/{}", job.prefix, paths::MANIFEST_FILE), manifest.to_json()).await?;
         self.committer().exported(scope, job.header.version).await
     }
@@ -168,7 +169,7 @@ impl FlushJob {
             let name = format!("{}-{}-{number}-{kind:?}", self.scope.table.0, self.scope.owner.0);
             let (path, file) = objects.scratch_file(&name)?;
             let scratch = ScratchFile(path);
-            let footer = self.footer(number, kind);
+            let footer = self.footer(number, kind, objects.epoch());
             let writer = SegmentWriter::create(file, &self.schema, Arc::clone(&self.layout), footer, &with_nan)?;
             Ok((scratch, writer))
         };
@@ -211,7 +212,7 @@ impl FlushJob {
         Ok(found)
     }
 
-    fn footer(&self, number: BatchNumber, kind: BatchKind) -> Footer {
+    fn footer(&self, number: BatchNumber, kind: BatchKind, epoch: u64) -> Footer {
         Footer {
             format_version: 1,
             table_id: self.scope.table,
@@ -224,7 +225,7 @@ impl FlushJob {
             min_updated: CommitTs::default(),
             max_updated: CommitTs::default(),
             as_of: self.snapshot.ts(),
-            epoch: 0,
+            epoch,
         }
     }
 
@@ -236,7 +237,7 @@ impl FlushJob {
         kind: BatchKind,
         file: &Scratch,
     ) -> Result<BatchRecord> {
-        let path = format!("{}/{}", self.prefix, paths::batch_file(number));
+        let path = format!("{}/{}", self.prefix, paths::batch_file(number, objects.name_epoch()));
         objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
         Ok(BatchRecord {

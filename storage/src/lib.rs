@@ -7,6 +7,7 @@
 //! generations of hot rows, which [`hot::HotCursor`] reads. [`flush`] moves rows from one tier to the other.
 
 mod bounds;
+mod bucket;
 pub mod catalog;
 pub mod clock;
 pub mod commit;
@@ -16,10 +17,14 @@ mod error;
 pub mod flush;
 pub mod hot;
 pub mod keys;
+pub mod lease;
 pub mod manifest;
 pub mod objects;
+pub mod ownership;
 pub mod paths;
+mod probe;
 pub mod records;
+mod renewal;
 mod rocks;
 pub mod row_codec;
 pub mod schema;

@@ -22,6 +22,9 @@ pub struct Manifest {
     pub scope: String,
     /// Version of the records.
     pub version: u64,
+    /// Of the owner of the object store that wrote it; 0 for a local folder.
+    #[serde(default)]
+    pub epoch: u64,
     /// When it was written, in ns since the Unix epoch.
     pub generated_at: i64,
     /// The highest number ever committed; 0 when there was none.
@@ -37,6 +40,7 @@ impl Manifest {
         user: Option<&str>,
         header: &ScopeHeader,
         batches: Vec<BatchRecord>,
+        epoch: u64,
         now_ns: i64,
     ) -> Self {
         Self {
@@ -44,6 +48,7 @@ impl Manifest {
             table_id: table,
             scope: user.map_or_else(|| "shared".to_owned(), |name| format!("user:{name}")),
             version: header.version,
+            epoch,
             generated_at: now_ns,
             max_batch: header.max_batch,
             batches,

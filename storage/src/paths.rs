@@ -3,12 +3,20 @@
 //! ```text
 //! {namespace}/{table}[~{table_id}]/shared/batch-0001.parquet
 //!                                  user_{name}/manifest.json
+//! _seracdb/owner.json
 //! ```
 //!
 //! Invariants: a name is one path segment and cannot leave its prefix; two names never share a segment, also on file
 //! systems that ignore letter case.
 
 use crate::keys::{BatchNumber, TableId};
+
+/// The folder of what belongs to no table. No namespace gets it.
+pub const OWN_FOLDER: &str = "_seracdb";
+/// Who owns the object store; see [`crate::ownership`].
+pub const OWNER_FILE: &str = "_seracdb/owner.json";
+/// Files that are being uploaded in parts.
+pub const UPLOADS_FOLDER: &str = "_seracdb/uploads";
 
 /// The longest segment that is not shortened. With `user_` in front or `~` and a number behind it stays below the 255
 /// bytes that file systems allow.
@@ -20,6 +28,9 @@ const SHORTENED: usize = 80;
 /// ends in `==` and 128 bits of the BLAKE3 hash of the name.
 pub fn segment(name: &str) -> String {
     let encoded = encode(name);
+    if encoded == OWN_FOLDER {
+        return format!("=5F{}", &OWN_FOLDER[1..]);
+    }
     if encoded.len() <= SEGMENT_MAX {
         return encoded;
     }
@@ -43,9 +54,9 @@ pub fn table_prefix(namespace: &str, table: &str) -> String {
     format!("{}/{}", segment(namespace), segment(table))
 }
 
-/// The prefix of a table whose name was used before.
-pub fn table_prefix_again(namespace: &str, table: &str, id: TableId) -> String {
-    format!("{}~{}", table_prefix(namespace, table), id.0)
+/// The prefix of a table when `prefix` was used before.
+pub fn prefix_again(prefix: &str, id: TableId) -> String {
+    format!("{prefix}~{}", id.0)
 }
 
 /// The folder of a scope: the shared one, or that of the user of this name.
@@ -56,9 +67,13 @@ pub fn scope_prefix(table_prefix: &str, user: Option<&str>) -> String {
     }
 }
 
-/// A batch file's name within its scope's folder.
-pub fn batch_file(number: BatchNumber) -> String {
-    format!("batch-{:04}.parquet", number.0)
+/// A batch file's name within its scope's folder. `epoch`: after a take-over, see
+/// [`crate::objects::Objects::name_epoch`], so that it is no name that the owner before may still give out.
+pub fn batch_file(number: BatchNumber, epoch: Option<u64>) -> String {
+    match epoch {
+        None => format!("batch-{:04}.parquet", number.0),
+        Some(epoch) => format!("batch-{:04}-e{epoch}.parquet", number.0),
+    }
 }
 
 /// The manifest's name within its scope's folder.
@@ -73,11 +88,13 @@ mod tests {
     #[test]
     fn reads_plainly() {
         assert_eq!(table_prefix("app", "flights"), "app/flights");
-        assert_eq!(table_prefix_again("app", "flights", TableId(12)), "app/flights~12");
+        assert_eq!(prefix_again("app/flights", TableId(12)), "app/flights~12");
         assert_eq!(scope_prefix("app/t", None), "app/t/shared");
         assert_eq!(scope_prefix("app/t", Some("Zoë")), "app/t/user_=5Ao=C3=AB");
-        assert_eq!(batch_file(BatchNumber(7)), "batch-0007.parquet");
-        assert_eq!(batch_file(BatchNumber(12345)), "batch-12345.parquet");
+        assert_eq!(batch_file(BatchNumber(7), None), "batch-0007.parquet");
+        assert_eq!(batch_file(BatchNumber(12345), None), "batch-12345.parquet");
+        assert_eq!(batch_file(BatchNumber(7), Some(2)), "batch-0007-e2.parquet");
+        assert_eq!(segment("_seracdb"), "=5Fseracdb");
         assert_eq!(segment("../x"), "=2E=2E=2Fx");
         let long = segment(&"Ä".repeat(60));
         assert_eq!((long.len(), &long[..12]), (114, "=C3=84=C3=84"));
