@@ -180,6 +180,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::faulty_bucket::FaultyBucket;
 
     fn store() -> Store {
         Arc::new(InMemory::new())
@@ -217,6 +218,25 @@ mod tests {
         let others = file(b"ROWS");
         let taken = create_file(&store, others.path(), "b", WHOLE_BYTES_MAX).await;
         assert!(matches!(taken, Err(StorageError::Taken(_))), "{taken:?}");
+    }
+
+    #[tokio::test]
+    async fn an_error_without_an_answer_is_looked_into() {
+        let bucket = FaultyBucket::new();
+        let store: Store = bucket.clone();
+        let rows = file(b"rows");
+        bucket.put_without_answer();
+        create_file(&store, rows.path(), "b", WHOLE_BYTES_MAX).await.unwrap();
+        bucket.put_without_answer();
+        let Put::Done(etag) = put_if(&store, "m", "1".into(), None).await.unwrap() else { panic!() };
+        bucket.put_without_answer();
+        let Put::Done(_) = put_if(&store, "m", "2".into(), Some(&etag)).await.unwrap() else { panic!() };
+        assert_eq!(get(&store, "m").await.unwrap().unwrap().bytes, "2");
+        bucket.set_down(true);
+        assert!(put_if(&store, "m", "3".into(), None).await.is_err());
+        assert!(create_file(&store, rows.path(), "c", WHOLE_BYTES_MAX).await.is_err());
+        bucket.set_down(false);
+        assert!(get(&store, "c").await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
@@ -59,6 +59,7 @@ pub struct ManualClock {
     wall_ns: AtomicI64,
     monotonic_ns: AtomicI64,
     advanced: Notify,
+    sleepers: AtomicUsize,
 }
 
 impl ManualClock {
@@ -70,6 +71,11 @@ impl ManualClock {
     /// Puts the wall clock to `ns`, which may lie before the time it shows.
     pub fn set_ns(&self, ns: i64) {
         self.wall_ns.store(ns, Ordering::SeqCst);
+    }
+
+    /// How many wait in [`Clock::sleep`].
+    pub fn sleepers(&self) -> usize {
+        self.sleepers.load(Ordering::SeqCst)
     }
 
     /// Lets time pass, on both clocks.
@@ -93,6 +99,7 @@ impl Clock for ManualClock {
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
         let until = self.monotonic() + duration;
         async move {
+            let _asleep = Asleep::new(&self.sleepers);
             loop {
                 // Made before the look at the time, so that no step between the two is missed.
                 let advanced = self.advanced.notified();
@@ -103,5 +110,21 @@ impl Clock for ManualClock {
             }
         }
         .boxed()
+    }
+}
+
+/// Counts who sleeps, also one that is woken by something else.
+struct Asleep<'a>(&'a AtomicUsize);
+
+impl<'a> Asleep<'a> {
+    fn new(sleepers: &'a AtomicUsize) -> Self {
+        sleepers.fetch_add(1, Ordering::SeqCst);
+        Self(sleepers)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -130,9 +130,15 @@ impl Lease {
         epoch <= self.epoch && written_by(&self.eras, epoch) == Some(now.data_dir_id.as_str())
     }
 
-    /// The wall clock, as far as timestamps are reserved: a clock that was put far ahead does not stop commits.
+    /// The wall clock for new timestamps and ids. When it was put so far ahead that it is above the ceiling, 0: they go on
+    /// one by one until more is reserved.
     pub(crate) fn now_ns(&self) -> i64 {
-        self.clock.now_ns().min(self.updated_ceiling.load(Ordering::Acquire))
+        let now = self.clock.now_ns();
+        if now < self.updated_ceiling.load(Ordering::Acquire) {
+            return now;
+        }
+        self.wanted.notify_one();
+        0
     }
 
     /// Refuses when the next timestamp, or an id given out, is not reserved; and has more reserved.
@@ -188,4 +194,79 @@ pub(crate) fn ahead(now_ns: i64, last_updated: CommitTs, id_tick: u64, lease: Du
 
 fn as_ns(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn lease(clock: &Arc<ManualClock>) -> Lease {
+        let ceilings = Ceilings { updated: CommitTs::stored(100), id_tick: 50 };
+        let eras = vec![Era { from_epoch: 1, data_dir_id: "a".into() }];
+        Lease::taken(
+            Arc::clone(clock) as Arc<dyn Clock>,
+            "s3://here".into(),
+            1,
+            eras,
+            Duration::from_secs(30),
+            ceilings,
+        )
+    }
+
+    #[test]
+    fn ends_at_its_deadline_unless_it_is_renewed() {
+        let clock = Arc::new(ManualClock::default());
+        let lease = lease(&clock);
+        clock.advance(Duration::from_secs(29));
+        lease.check().unwrap();
+        lease.renewed(Duration::from_secs(40), Ceilings::NONE);
+        clock.advance(Duration::from_secs(10));
+        lease.check().unwrap();
+        clock.advance(Duration::from_secs(1));
+        let error = lease.check().unwrap_err();
+        assert!(matches!(&error, StorageError::LeaseExpired(store) if store == "s3://here"), "{error}");
+    }
+
+    #[test]
+    fn ends_at_once_when_someone_else_owns_the_store() {
+        let lease = lease(&Arc::new(ManualClock::default()));
+        lease.fenced("b".into());
+        let error = lease.check().unwrap_err();
+        assert!(matches!(&error, StorageError::Fenced { owner, .. } if owner == "b"), "{error}");
+    }
+
+    #[test]
+    fn gives_out_nothing_above_its_ceilings() {
+        let clock = Arc::new(ManualClock::at_ns(70));
+        let lease = lease(&clock);
+        assert_eq!(lease.now_ns(), 70);
+        clock.set_ns(1_000);
+        assert_eq!(lease.now_ns(), 0);
+        lease.covers(CommitTs::stored(99), 50).unwrap();
+        assert!(matches!(lease.covers(CommitTs::stored(100), 50), Err(StorageError::ReserveUsedUp)));
+        assert!(matches!(lease.covers(CommitTs::stored(99), 51), Err(StorageError::ReserveUsedUp)));
+        lease.renewed(Duration::from_secs(40), Ceilings { updated: CommitTs::stored(200), id_tick: 60 });
+        lease.covers(CommitTs::stored(100), 51).unwrap();
+    }
+
+    #[test]
+    fn reserves_for_several_leases_ahead_of_clock_and_use() {
+        let second = Duration::from_secs(1);
+        let now = (crate::system_columns::SNOWFLAKE_EPOCH_MS + 5) * 1_000_000;
+        let from_clock = ahead(now, CommitTs::stored(1), 1, second);
+        assert_eq!((from_clock.updated.get(), from_clock.id_tick), (now + 4_000_000_000, (5 << 12) + (4_000 << 12)));
+        let from_use = ahead(now, CommitTs::stored(now + 7), 6 << 12, second);
+        assert_eq!((from_use.updated.get(), from_use.id_tick), (now + 4_000_000_007, (6 << 12) + (4_000 << 12)));
+    }
+
+    #[test]
+    fn a_store_of_ones_own_has_no_end_and_no_ceiling() {
+        let clock = Arc::new(ManualClock::at_ns(7));
+        let lease = Lease::unlimited(Arc::clone(&clock) as Arc<dyn Clock>);
+        clock.advance(Duration::from_secs(1 << 30));
+        lease.check().unwrap();
+        lease.covers(CommitTs::stored(i64::MAX - 1), u64::MAX).unwrap();
+        assert_eq!((lease.epoch(), lease.name_epoch(), lease.wrote(0)), (0, None, true));
+    }
 }

@@ -14,6 +14,8 @@ pub mod commit;
 mod committer;
 pub mod delete_log;
 mod error;
+#[cfg(test)]
+mod faulty_bucket;
 pub mod flush;
 pub mod hot;
 pub mod keys;
@@ -32,5 +34,7 @@ pub mod segment;
 pub mod snapshot;
 pub mod store;
 pub mod system_columns;
+#[cfg(test)]
+mod take_over_tests;
 
 pub use error::{Result, StorageError};

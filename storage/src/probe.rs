@@ -80,6 +80,24 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::faulty_bucket::{Condition, FaultyBucket};
+
+    #[tokio::test]
+    async fn a_store_that_ignores_a_condition_is_refused_by_its_name() {
+        for (ignored, named) in [
+            (Condition::Create, "If-None-Match when an object is put"),
+            (Condition::Update, "If-Match when an object is put"),
+            (Condition::Complete, "If-None-Match when an upload in parts"),
+        ] {
+            let bucket = FaultyBucket::new();
+            bucket.ignore(ignored);
+            let store: Arc<dyn ObjectStore> = bucket.clone();
+            let error = probe(&store, "s3://here").await.unwrap_err().to_string();
+            assert!(error.contains(named) && error.contains("s3://here"), "{error}");
+            let left: Vec<_> = store.list(None).try_collect().await.unwrap();
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_store_that_keeps_conditions_passes_and_stays_clean() {
