@@ -26,7 +26,8 @@ def shared(request, tmp_path):
         folder = tmp_path / "shared"
 
         def read() -> dict[str, bytes]:
-            files = [file for file in folder.rglob("*") if file.is_file() and file.name != "LOCK"]
+            # Other processes are at work: what they are about to rename or remove is left out.
+            files = [f for f in folder.rglob("*") if f.is_file() and f.name != "LOCK" and f.suffix != ".tmp"]
             return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
         return folder.as_uri(), read
@@ -34,6 +35,7 @@ def shared(request, tmp_path):
 
     def read() -> dict[str, bytes]:
         listed = [o["Key"] for o in s3.list_objects_v2(Bucket=BUCKET, Prefix="here/").get("Contents", [])]
+        listed = [key for key in listed if "/probe-" not in key]
         return {key.removeprefix("here/"): s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in listed}
 
     return f"s3://{BUCKET}/here", read

@@ -22,7 +22,7 @@ pub struct Manifest {
     pub scope: String,
     /// Version of the records.
     pub version: u64,
-    /// Of the owner of the object store that wrote it; 0 for a local folder.
+    /// Of the owner of the object store that wrote it; 0 when only this data directory can own it.
     #[serde(default)]
     pub epoch: u64,
     /// When it was written, in ns since the Unix epoch.

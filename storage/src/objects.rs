@@ -210,8 +210,8 @@ impl Objects {
         .await
     }
 
-    /// Writes a manifest, durably, over the one that this data directory wrote before. Another's is
-    /// [`StorageError::Taken`]: its `epoch` says whose it is.
+    /// Writes a manifest, durably, over the one that this data directory wrote before. Its `epoch` says whose it is:
+    /// another's is [`StorageError::Taken`], and that of a later owner [`StorageError::Fenced`].
     pub async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
         const TRIES: usize = 3;
         let bytes = Bytes::from(bytes);
@@ -223,8 +223,14 @@ impl Objects {
                     return Ok(());
                 }
                 Put::Refused(None) => None,
-                Put::Refused(Some(found)) if self.is_ours(&found) => Some(found.etag),
-                Put::Refused(Some(_)) => break,
+                Put::Refused(Some(found)) if self.lease.wrote(epoch_of(&found)) => Some(found.etag),
+                Put::Refused(Some(found)) => match epoch_of(&found) {
+                    later if later > self.epoch() => {
+                        let (store, owner) = (self.name.clone(), format!("that of epoch {later}"));
+                        return Err(StorageError::Fenced { store, owner });
+                    }
+                    _ => break,
+                },
             };
         }
         Err(StorageError::Taken(path.to_owned()))
@@ -249,18 +255,6 @@ impl Objects {
     /// Writes who owns the store: the one write that needs no lease.
     pub(crate) async fn put_owner(&self, bytes: Bytes, last: Option<&ETag>) -> Result<Put> {
         self.put_through(&self.for_owner, OWNER_FILE, bytes, last).await
-    }
-
-    /// Whether a manifest was written by this data directory.
-    fn is_ours(&self, found: &Found) -> bool {
-        #[derive(Deserialize)]
-        struct Written {
-            #[serde(default)]
-            epoch: u64,
-        }
-        // One that cannot be read is nobody's, and replaced from the records, unless there is someone else.
-        let epoch = serde_json::from_slice(&found.bytes).map_or(0, |written: Written| written.epoch);
-        self.lease.wrote(epoch)
     }
 
     /// Removes every object below `prefix`. After a take-over, folders whose manifest is another's stay.
@@ -303,7 +297,7 @@ impl Objects {
         while let Some(object) = listed.next().await {
             let path = object?.location.to_string();
             let Some((folder, MANIFEST_FILE)) = path.rsplit_once('/') else { continue };
-            if self.get(&path).await?.is_some_and(|found| !self.is_ours(&found)) {
+            if self.get(&path).await?.is_some_and(|found| !self.lease.wrote(epoch_of(&found))) {
                 tracing::warn!(folder, "kept: it belongs to the data directory that owned the object store before");
                 folders.insert(folder.to_owned());
             }
@@ -361,6 +355,16 @@ impl Objects {
         let target = root.join(path);
         blocking(move || get_local(&target)).await
     }
+}
+
+/// The epoch in which a manifest was written. One that cannot be read counts as the first owner's.
+fn epoch_of(manifest: &Found) -> u64 {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        epoch: u64,
+    }
+    serde_json::from_slice(&manifest.bytes).map_or(0, |written: Written| written.epoch)
 }
 
 fn s3(url: &str, prefix: &str, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>> {
@@ -575,8 +579,8 @@ mod tests {
             second.put("app/t/user_b/manifest.json", br#"{"epoch": 2}"#.to_vec()).await.unwrap();
             // Nor does the first replace what its successor wrote.
             first.etags.lock().clear();
-            let taken = first.put("app/t/user_b/manifest.json", br#"{"epoch": 1}"#.to_vec()).await;
-            assert!(matches!(taken, Err(StorageError::Taken(_))), "{taken:?}");
+            let fenced = first.put("app/t/user_b/manifest.json", br#"{"epoch": 1}"#.to_vec()).await;
+            assert!(matches!(fenced, Err(StorageError::Fenced { .. })), "{fenced:?}");
             assert_eq!(second.table_folders().await.unwrap(), ["app/t"]);
             second.remove_below("app/t").await.unwrap();
             assert!(read(&second, "app/t/shared/manifest.json").await.is_some());

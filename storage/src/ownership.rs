@@ -27,7 +27,7 @@ use crate::paths::OWNER_FILE;
 use crate::system_columns::CommitTs;
 
 /// The version of the format that this build writes, and the highest it reads.
-const OWNER_FORMAT: u32 = 1;
+pub const OWNER_FORMAT: u32 = 1;
 /// How much longer than the lease an owner is watched, in parts of the lease: clocks run at slightly other speeds.
 const PATIENCE_PART: u32 = 10;
 /// How often an owner is looked at while it is watched, in parts of the lease.
