@@ -98,6 +98,7 @@ impl From<StorageError> for EngineError {
             StorageError::Catalog(CatalogError::NotEmpty(_) | CatalogError::Fixed(_))
             | StorageError::ObjectStoreUrl { .. }
             | StorageError::Owned { .. }
+            | StorageError::Copied { .. }
             | StorageError::Unconditional { .. }
             | StorageError::FormatVersion { .. } => ErrorKind::InvalidArgument,
             StorageError::TooLarge { .. } | StorageError::Codec(CodecError::TooLarge { .. }) => {

@@ -63,6 +63,20 @@ pub enum StorageError {
         /// Id of the data directory that was to be opened.
         me: String,
     },
+    /// The object store was last written to from a copy of the data directory.
+    #[error(
+        "the object store {store} was last owned (epoch {epoch}) by a copy of this data directory, {me}, which has gone on \
+         without it: start that one; or, when it is gone for good and what it wrote since may be lost, start once with \
+         --take-over"
+    )]
+    Copied {
+        /// The object store.
+        store: String,
+        /// Epoch of the owner.
+        epoch: u64,
+        /// Id of both data directories.
+        me: String,
+    },
     /// Another process has taken the object store over.
     #[error(
         "the object store {store} has another owner now, {owner}: this server has lost it and acknowledges nothing any more"

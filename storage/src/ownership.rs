@@ -84,6 +84,8 @@ pub struct Claimant {
     pub data_dir_id: String,
     /// The process.
     pub holder: String,
+    /// Processes that had this data directory open, and may have left the store as it is found.
+    pub holders_before: Vec<String>,
     /// How long its lease will be.
     pub lease: Duration,
     /// Whether it may take the store from another data directory.
@@ -97,15 +99,15 @@ pub(crate) enum Step {
     Own(Owner),
     /// Look again; when it is the same for this long from now, [`Step::Own`].
     Watch(Duration),
-    /// It belongs to this data directory, since this epoch.
-    Refuse(String, u64),
+    /// It belongs to another data directory, or to a copy of this one.
+    Refuse,
 }
 
 /// Decides what a start does about the owner it found, which has been the same for `unchanged`.
 pub(crate) fn decide(found: Option<&Owner>, me: &Claimant, unchanged: Duration) -> Step {
     let Some(found) = found else { return Step::Own(me.first()) };
-    if found.data_dir_id == me.data_dir_id {
-        // Its LOCK says that no other process has the directory open.
+    if found.data_dir_id == me.data_dir_id && me.holders_before.contains(&found.holder) {
+        // Its LOCK says that no other process has the directory open. A copy would not know who came after it.
         return Step::Own(Owner {
             epoch: found.epoch + 1,
             owners: found.owners.clone(),
@@ -117,7 +119,7 @@ pub(crate) fn decide(found: Option<&Owner>, me: &Claimant, unchanged: Duration) 
         });
     }
     if !me.take_over {
-        return Step::Refuse(found.data_dir_id.clone(), found.epoch);
+        return Step::Refuse;
     }
     let lease = Duration::from_millis(found.lease_ms).max(me.lease);
     let patience = lease + lease / PATIENCE_PART;
@@ -138,6 +140,15 @@ pub(crate) fn decide(found: Option<&Owner>, me: &Claimant, unchanged: Duration) 
 }
 
 impl Claimant {
+    fn refused(&self, store: &str, found: Option<&Owner>) -> StorageError {
+        let (store, me) = (store.to_owned(), self.data_dir_id.clone());
+        let (owner, epoch) = found.map_or((String::new(), 0), |owner| (owner.data_dir_id.clone(), owner.epoch));
+        match owner == me {
+            true => StorageError::Copied { store, epoch, me },
+            false => StorageError::Owned { store, owner, epoch, me },
+        }
+    }
+
     /// The owner that it becomes of a store without one.
     fn first(&self) -> Owner {
         Owner {
@@ -205,12 +216,14 @@ pub(crate) enum Renewal {
 }
 
 impl Ownership {
-    /// Becomes the owner, waiting for another's lease to end when it may be taken over.
+    /// Becomes the owner, waiting for another's lease to end when it may be taken over. `remember` makes durable what a
+    /// later start of this data directory gets as [`Claimant::holders_before`].
     pub(crate) async fn take(
         objects: Objects,
         me: &Claimant,
         last: Ceilings,
         clock: &Arc<dyn Clock>,
+        remember: impl Fn(&[&str]) -> Result<()>,
     ) -> Result<(Self, Arc<Lease>)> {
         let mut seen: Option<(Option<ETag>, Duration)> = None;
         loop {
@@ -224,8 +237,11 @@ impl Ownership {
             seen = Some((etag.clone(), since));
             let owner = found.as_ref().map(Owner::read).transpose()?;
             match decide(owner.as_ref(), me, now.saturating_sub(since)) {
-                Step::Own(owner) => {
-                    if let Some(taken) = Self::own(&objects, owner, etag, me.lease, last, clock).await? {
+                Step::Own(next) => {
+                    // Before the write: after a crash in between either may be found.
+                    let before = owner.as_ref().map_or("", |owner| &owner.holder);
+                    remember(&[before, &next.holder])?;
+                    if let Some(taken) = Self::own(&objects, next, etag, me.lease, last, clock).await? {
                         return Ok(taken);
                     }
                 }
@@ -238,10 +254,7 @@ impl Ownership {
                     );
                     clock.sleep(still.min(me.lease / LOOKS)).await;
                 }
-                Step::Refuse(owner, epoch) => {
-                    let (store, me) = (objects.name().to_owned(), me.data_dir_id.clone());
-                    return Err(StorageError::Owned { store, owner, epoch, me });
-                }
+                Step::Refuse => return Err(me.refused(objects.name(), owner.as_ref())),
             }
         }
     }
@@ -340,7 +353,8 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(30);
 
     fn me(id: &str, take_over: bool) -> Claimant {
-        Claimant { data_dir_id: id.into(), holder: format!("a process of {id}"), lease: LEASE, take_over }
+        let holder = format!("a process of {id}");
+        Claimant { data_dir_id: id.into(), holders_before: vec![holder.clone()], holder, lease: LEASE, take_over }
     }
 
     fn owner(id: &str, epoch: u64) -> Owner {
@@ -375,8 +389,18 @@ mod tests {
     fn another_one_is_refused_whatever_the_owner_does() {
         for released in [false, true] {
             let found = Owner { released, ..owner("a", 4) };
-            assert_eq!(decide(Some(&found), &me("b", false), 10 * LEASE), Step::Refuse("a".into(), 4));
+            assert_eq!(decide(Some(&found), &me("b", false), 10 * LEASE), Step::Refuse);
         }
+    }
+
+    #[test]
+    fn a_copy_of_the_data_directory_is_another_one() {
+        let found = Owner { released: true, holder: "a process on the copy".into(), ..owner("a", 4) };
+        assert_eq!(decide(Some(&found), &me("a", false), 10 * LEASE), Step::Refuse);
+        let error = me("a", false).refused("s3://here", Some(&found)).to_string();
+        assert!(error.contains("copy") && error.contains("s3://here"), "{error}");
+        let mine = owned(decide(Some(&found), &me("a", true), Duration::ZERO));
+        assert_eq!((mine.epoch, mine.updated_floor.get(), mine.owners.len()), (5, 500, 2));
     }
 
     #[test]

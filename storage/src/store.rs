@@ -289,6 +289,9 @@ impl Store {
     }
 }
 
+/// Key of the processes that may have written what is found of the object store's owner.
+const HOLDERS: &[u8] = b"holders";
+
 /// An object store, and the right to write to it.
 struct Owned {
     objects: Objects,
@@ -316,10 +319,15 @@ async fn own(
     let me = Claimant {
         data_dir_id: read_format(&config.data_dir)?.data_dir_id,
         holder: uuid::Uuid::new_v4().to_string(),
+        holders_before: match rocks.get_root(HOLDERS)? {
+            Some(json) => serde_json::from_slice(&json).map_err(StorageError::damaged_json("the holders"))?,
+            None => Vec::new(),
+        },
         lease: Duration::from_secs(config.lease_seconds.max(1).into()),
         take_over: config.take_over,
     };
-    let (ownership, lease) = Ownership::take(objects.clone(), &me, last, clock).await?;
+    let remember = |holders: &[&str]| rocks.put_root(HOLDERS, &serde_json::to_vec(holders).expect("texts can be JSON"));
+    let (ownership, lease) = Ownership::take(objects.clone(), &me, last, clock, remember).await?;
     let objects = objects.under(Arc::clone(&lease));
     objects.remove_uploads().await?;
     if lease.was_taken_over() {

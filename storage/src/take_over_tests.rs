@@ -269,3 +269,24 @@ async fn a_clock_put_far_ahead_stops_no_commit() {
         a_moment().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_data_directory_is_refused_once_the_other_has_gone_on() {
+    let bucket = FaultyBucket::new();
+    let (machine, copied) = (Machine::new(&bucket), Machine::new(&bucket));
+    machine.open(false).await.unwrap().close().await;
+    for entry in ["FORMAT", "rocksdb"] {
+        let (from, to) = (machine.dir.path().join(entry), copied.dir.path());
+        assert!(std::process::Command::new("cp").arg("-r").args([&from, to]).status().unwrap().success());
+    }
+    let store = machine.reopen().await.unwrap();
+    let last = commit(&store, "after the copy").await.unwrap();
+    store.close().await;
+    drop(store);
+    let error = copied.open(false).await.unwrap_err();
+    assert!(matches!(&error, StorageError::Copied { epoch: 2, .. }), "{error}");
+    let taken = copied.open(true).await.unwrap();
+    assert_eq!(owner(&bucket).await.owners.len(), 2);
+    assert!(commit(&taken, "on the copy").await.unwrap() > last);
+    assert!(matches!(machine.reopen().await, Err(StorageError::Copied { epoch: 3, .. })));
+}
