@@ -86,8 +86,11 @@ impl EngineError {
 impl From<StorageError> for EngineError {
     fn from(error: StorageError) -> Self {
         let kind = match &error {
-            StorageError::InUse(_) | StorageError::Stopped => ErrorKind::Unavailable,
-            StorageError::Conflict => ErrorKind::Aborted,
+            StorageError::InUse(_)
+            | StorageError::Stopped
+            | StorageError::Fenced { .. }
+            | StorageError::LeaseExpired(_) => ErrorKind::Unavailable,
+            StorageError::Conflict | StorageError::ReserveUsedUp => ErrorKind::Aborted,
             StorageError::Catalog(
                 CatalogError::NoNamespace(_) | CatalogError::NoTable(..) | CatalogError::NoIndex(_),
             ) => ErrorKind::NotFound,
@@ -99,6 +102,9 @@ impl From<StorageError> for EngineError {
             ) => ErrorKind::AlreadyExists,
             StorageError::Catalog(CatalogError::NotEmpty(_) | CatalogError::Fixed(_))
             | StorageError::ObjectStoreUrl { .. }
+            | StorageError::Owned { .. }
+            | StorageError::Copied { .. }
+            | StorageError::Unconditional { .. }
             | StorageError::FormatVersion { .. } => ErrorKind::InvalidArgument,
             StorageError::TooLarge { .. } | StorageError::Codec(CodecError::TooLarge { .. }) => {
                 ErrorKind::ResourceExhausted
@@ -112,6 +118,8 @@ impl From<StorageError> for EngineError {
             StorageError::Io { .. }
             | StorageError::Damaged(_)
             | StorageError::Taken(_)
+            | StorageError::Fenced { .. }
+            | StorageError::LeaseExpired(_)
             | StorageError::Rocks(_)
             | StorageError::ObjectStore(_)
             | StorageError::Parquet(_) => "the storage failed; the server's log says why".to_owned(),

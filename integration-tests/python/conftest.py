@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import urllib.request
 from collections.abc import Callable, Iterator
 
+import boto3
 import pytest
 import seracdb
+from moto.server import ThreadedMotoServer
 from testserver import ROOT_PASSWORD, Server
+
+BUCKET = "frozen"
 
 _names = itertools.count(1)
 
@@ -46,6 +51,31 @@ def namespace(db) -> str:
     name = f"ns{next(_names)}"
     db.run(f"CREATE NAMESPACE {name}")
     return name
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 server with an empty bucket; its address is in the environment that servers inherit."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    # What it holds belongs to the process, not to this server.
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST"), timeout=30).close()
+    moto.stop()
 
 
 class Connections:

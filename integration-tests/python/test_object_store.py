@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from pathlib import Path
+import random
 
-import boto3
-import pytest
+import pyarrow as pa
 import seracdb
-from moto.server import ThreadedMotoServer
+from conftest import BUCKET
 from testserver import ROOT_PASSWORD, Server
-
-BUCKET = "frozen"
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    """An S3 server with an empty bucket; its address is in the environment that servers inherit."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    for name, value in {
-        "AWS_ENDPOINT": endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    moto.stop()
 
 
 def run_history(server: Server) -> None:
@@ -80,22 +55,25 @@ def test_rows_are_frozen_to_a_folder(tmp_path):
     assert not (tmp_path / "data" / "objects").exists()
 
 
-def test_a_file_of_another_data_directory_is_never_replaced(tmp_path):
-    """Two data directories on one object store: the second's flush fails and loses nothing."""
-    folder = tmp_path / "shared"
-    args = ["--object-store", folder.as_uri()]
-    for number, name in enumerate(["first", "second"]):
-        with Server(tmp_path / name, args=args) as server:
-            with seracdb.connect(server.uri, "root", ROOT_PASSWORD) as db:
-                db.run("CREATE TABLE t (n BIGINT)")
-                db.run(f"INSERT INTO t VALUES ({number})")
-                if name == "first":
-                    db.run("STORAGE FLUSH TABLE t")
-                else:
-                    with pytest.raises(seracdb.Error, match="storage failed"):
-                        db.run("STORAGE FLUSH TABLE t")
-                    assert "another data directory" in Path(server.log_path).read_text()
-                assert db.query("SELECT n FROM t").to_pylist() == [{"n": number}]
+def test_a_large_file_goes_up_in_parts(s3, tmp_path):
+    """One that is too large for a single put: in parts, and only to where nothing is."""
+    noise = random.Random(7)
+    rows = [noise.randbytes(1 << 20) for _ in range(70)]
+    schema = pa.schema([("n", pa.int64()), ("noise", pa.binary())])
+    batches = [pa.record_batch([[n], [row]], schema=schema) for n, row in enumerate(rows)]
+    with Server(tmp_path / "data", args=["--object-store", f"s3://{BUCKET}/here"]) as server:
+        with seracdb.connect(server.uri, "root", ROOT_PASSWORD) as db:
+            db.ingest("large", pa.Table.from_batches(batches), mode="create")
+            db.run("STORAGE FLUSH TABLE large")
+            found = db.query("SELECT n, noise FROM large ORDER BY n").to_pylist()
+    assert [hashlib.sha256(row["noise"]).digest() for row in found] == [hashlib.sha256(row).digest() for row in rows]
+    listed = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert {o["Key"].removeprefix("here/") for o in listed} == {
+        "_seracdb/owner.json",
+        "default/large/shared/batch-0001.parquet",
+        "default/large/shared/manifest.json",
+    }
+    assert max(o["Size"] for o in listed) > 64 << 20
 
 
 def test_an_object_store_that_cannot_be_is_refused_at_start(tmp_path):

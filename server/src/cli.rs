@@ -47,6 +47,10 @@ struct Serve {
     /// Where cold files go, file:///… or s3://bucket/prefix (server.object_store).
     #[arg(long, value_name = "URL")]
     object_store: Option<String>,
+    /// Takes the object store from the data directory that owns it, once that one's lease has ended. For one start, when
+    /// the other is gone for good (server.take_over).
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Args)]
@@ -95,6 +99,7 @@ fn serve(arguments: Serve) -> Result<(), String> {
         ("server.listen", arguments.listen),
         ("http.listen", arguments.http_listen),
         ("server.object_store", arguments.object_store),
+        ("server.take_over", arguments.take_over.then(|| "true".to_owned())),
     ];
     let flags: Vec<_> = flags.into_iter().filter_map(|(path, value)| Some((path, value?))).collect();
     // Other programs' variables may be no Unicode; those are not ours.

@@ -24,8 +24,8 @@ pub struct ServerConfig {
     pub auth: AuthSection,
     /// How long and how many statements are kept for clients.
     pub flight: FlightSection,
-    /// The engine's own settings, with those of the storage in `[engine.storage]`. `data_dir`, `object_store` and
-    /// `node_id` come from `[server]`.
+    /// The engine's own settings, with those of the storage in `[engine.storage]`. `data_dir`, `object_store`,
+    /// `take_over` and `node_id` come from `[server]`.
     pub engine: EngineConfig,
     /// Logging.
     pub log: LogSection,
@@ -41,6 +41,10 @@ pub struct ServerSection {
     pub data_dir: PathBuf,
     /// Where cold files go: absent = below `data_dir`, else `file:///…` or `s3://bucket/prefix`.
     pub object_store: Option<String>,
+    /// Whether the object store may be taken from the data directory that owns it, once that one's lease has ended. For
+    /// one start, when the other is gone for good.
+    #[serde(deserialize_with = "figment::util::bool_from_str_or_int")]
+    pub take_over: bool,
     /// Name of this node; its hash is the node part of Snowflake ids.
     pub node_id: String,
     /// Seconds that calls in flight get to finish when the server is asked to stop.
@@ -54,6 +58,7 @@ impl Default for ServerSection {
             listen: "127.0.0.1:50051".into(),
             data_dir: storage.data_dir,
             object_store: storage.object_store,
+            take_over: storage.take_over,
             node_id: storage.node_id,
             drain_seconds: 10,
         }
@@ -153,7 +158,7 @@ pub enum LogFormat {
 pub struct ConfigError(String);
 
 /// Settings that are in `[server]`, where people look for them, and not in the storage's own part of the tree.
-const SERVER_OWNED: [&str; 3] = ["data_dir", "object_store", "node_id"];
+const SERVER_OWNED: [&str; 4] = ["data_dir", "object_store", "take_over", "node_id"];
 
 impl ServerConfig {
     /// Loads the settings. `file`: the TOML file, which has to exist when given. `variables`: the environment;
@@ -182,6 +187,7 @@ impl ServerConfig {
         let storage = &mut config.engine.storage;
         storage.data_dir.clone_from(&config.server.data_dir);
         storage.object_store.clone_from(&config.server.object_store);
+        storage.take_over = config.server.take_over;
         storage.node_id.clone_from(&config.server.node_id);
         config.validate()?;
         Ok(config)
@@ -189,6 +195,7 @@ impl ServerConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
+            ("engine.storage.lease_seconds", u64::from(self.engine.storage.lease_seconds)),
             ("auth.session_idle_seconds", self.auth.session_idle_seconds),
             ("auth.sessions_max", self.auth.sessions_max as u64),
             ("flight.ticket_idle_seconds", self.flight.ticket_idle_seconds),
@@ -281,6 +288,14 @@ mod tests {
     }
 
     #[test]
+    fn a_take_over_is_asked_for_in_each_of_the_ways() {
+        assert!(!load("", &[], &[]).unwrap().engine.storage.take_over);
+        assert!(load("[server]\ntake_over = true", &[], &[]).unwrap().engine.storage.take_over);
+        assert!(load("", &[("SERACDB_SERVER__TAKE_OVER", "true")], &[]).unwrap().engine.storage.take_over);
+        assert!(load("", &[], &[("server.take_over", "true")]).unwrap().engine.storage.take_over);
+    }
+
+    #[test]
     fn unknown_settings_are_named() {
         let error = load("[server]\nlisten_on = 1", &[], &[]).unwrap_err();
         assert!(error.contains("unknown setting 'server.listen_on'"), "{error}");
@@ -301,6 +316,10 @@ mod tests {
         assert!(error.contains("server.data_dir"), "{error}");
         let error = load("[flight]\ntickets_max = 0", &[], &[]).unwrap_err();
         assert!(error.contains("'flight.tickets_max'"), "{error}");
+        let error = load("[engine.storage]\nlease_seconds = 0", &[], &[]).unwrap_err();
+        assert!(error.contains("'engine.storage.lease_seconds'"), "{error}");
+        let error = load("[server]\ntake_over = 'perhaps'", &[], &[]).unwrap_err();
+        assert!(error.contains("'server.take_over'"), "{error}");
     }
 
     #[test]

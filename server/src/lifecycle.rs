@@ -67,8 +67,11 @@ pub enum ServeError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// RocksDB could not write.
-    #[error("the storage failed to write and takes no more commits: see the log, mend its cause and start again")]
+    /// RocksDB could not write, or the object store has another owner.
+    #[error(
+        "the storage takes no more commits, because a write failed or the object store was lost to another server: the log \
+         says which; mend its cause and start again"
+    )]
     StorageFailed,
     /// Anything else of the system.
     #[error("cannot {what}: {source}")]
@@ -158,7 +161,7 @@ fn stop_on_signal(stop: CancellationToken) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// After a failed write nothing may be acknowledged any more: the server ends.
+/// After a failed write, or without the lease on the object store, nothing may be acknowledged any more: the server ends.
 async fn stop_on_failure(engine: Arc<Engine>, stop: CancellationToken) {
     engine.storage_ended().await;
     stop.cancel();

@@ -360,12 +360,11 @@ impl Catalog {
         if self.table(&record.namespace, &record.name).is_some() {
             return Err(CatalogError::TableExists(record.namespace.clone(), record.name.clone()));
         }
-        let plain = paths::table_prefix(&record.namespace, &record.name);
-        let prefix = if self.prefixes.contains(&plain) {
-            paths::table_prefix_again(&record.namespace, &record.name, record.id)
-        } else {
-            plain
-        };
+        let mut prefix = paths::table_prefix(&record.namespace, &record.name);
+        // More than once when another data directory has used the object store too.
+        while self.prefixes.contains(&prefix) {
+            prefix = paths::prefix_again(&prefix, record.id);
+        }
         let record = TableRecord { prefix: prefix.clone(), ..record.clone() };
         Ok(vec![self.put(CatalogRecord::Prefix(prefix)), self.put(CatalogRecord::Table(record))])
     }

@@ -1,14 +1,19 @@
-//! Wall-clock time as an argument.
+//! Time as an argument.
 //!
 //! Nothing in the project asks the operating system for the time but [`SystemClock`]: everything else is handed a
 //! [`Clock`], so that a test can step it, also backwards. No order is ever taken from a clock; see
 //! [`crate::system_columns`].
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A source of wall-clock time.
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+
+/// A source of wall-clock time, and of time that only goes forward.
 pub trait Clock: Debug + Send + Sync {
     /// Nanoseconds since the Unix epoch, UTC. May repeat and may go back.
     fn now_ns(&self) -> i64;
@@ -17,6 +22,12 @@ pub trait Clock: Debug + Send + Sync {
     fn now_ms(&self) -> i64 {
         self.now_ns().div_euclid(1_000_000)
     }
+
+    /// Time since some start of its own. Never goes back: what a lease is measured with.
+    fn monotonic(&self) -> Duration;
+
+    /// Returns when [`Clock::monotonic`] has gone on by this much.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
 }
 
 /// The operating system's clock.
@@ -31,26 +42,89 @@ impl Clock for SystemClock {
             Err(_) => 0,
         }
     }
+
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
+        tokio::time::sleep(duration).boxed()
+    }
 }
 
 /// A clock that stands where a test put it.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall_ns: AtomicI64,
+    monotonic_ns: AtomicI64,
+    advanced: Notify,
+    sleepers: AtomicUsize,
+}
 
 impl ManualClock {
     /// A clock that stands at `ns` nanoseconds since the Unix epoch.
     pub fn at_ns(ns: i64) -> Self {
-        Self(AtomicI64::new(ns))
+        Self { wall_ns: AtomicI64::new(ns), ..Self::default() }
     }
 
-    /// Puts the clock to `ns`, which may lie before the time it shows.
+    /// Puts the wall clock to `ns`, which may lie before the time it shows.
     pub fn set_ns(&self, ns: i64) {
-        self.0.store(ns, Ordering::SeqCst);
+        self.wall_ns.store(ns, Ordering::SeqCst);
+    }
+
+    /// How many wait in [`Clock::sleep`].
+    pub fn sleepers(&self) -> usize {
+        self.sleepers.load(Ordering::SeqCst)
+    }
+
+    /// Lets time pass, on both clocks.
+    pub fn advance(&self, duration: Duration) {
+        let ns = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        self.wall_ns.fetch_add(ns, Ordering::SeqCst);
+        self.monotonic_ns.fetch_add(ns, Ordering::SeqCst);
+        self.advanced.notify_waiters();
     }
 }
 
 impl Clock for ManualClock {
     fn now_ns(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+        self.wall_ns.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.monotonic_ns.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
+        let until = self.monotonic() + duration;
+        async move {
+            let _asleep = Asleep::new(&self.sleepers);
+            loop {
+                // Made before the look at the time, so that no step between the two is missed.
+                let advanced = self.advanced.notified();
+                if self.monotonic() >= until {
+                    return;
+                }
+                advanced.await;
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Counts who sleeps, also one that is woken by something else.
+struct Asleep<'a>(&'a AtomicUsize);
+
+impl<'a> Asleep<'a> {
+    fn new(sleepers: &'a AtomicUsize) -> Self {
+        sleepers.fetch_add(1, Ordering::SeqCst);
+        Self(sleepers)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

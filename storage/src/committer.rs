@@ -7,7 +7,8 @@
 //! 1. Nothing is answered before what the answer rests on is durable and visible: a refusal too may rest on a commit of
 //!    the same group.
 //! 2. After a failed write nothing is answered any more: what RocksDB holds is then unknown.
-//! 3. Nothing here waits for a client, or for a lock that is held while something waits.
+//! 3. Nothing is answered without the lease on the object store: whoever owns it now may have gone on without us.
+//! 4. Nothing here waits for a client, or for a lock that is held while something waits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,10 +18,10 @@ use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::Clock;
 use crate::commit::{Commit, CommitState, Publication, ScopeWrite, SequenceRecord, check_size};
 use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, TableId};
+use crate::lease::Lease;
 use crate::rocks::{Rocks, RocksSnapshot};
 use crate::snapshot::{OpenSnapshots, ScopeCache, Snapshot};
 use crate::system_columns::CommitTs;
@@ -41,6 +42,8 @@ enum Request {
     Exported(Scope, u64, oneshot::Sender<Result<Committed<()>>>),
     ForgetBatches(Scope, Vec<BatchNumber>, oneshot::Sender<Result<Committed<()>>>),
     ForgetTable(TableId, oneshot::Sender<Result<Committed<()>>>),
+    /// Looks at the lease, also when nothing is committed.
+    CheckLease,
     Stop,
 }
 
@@ -55,13 +58,14 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn start(rocks: Arc<Rocks>, clock: Arc<dyn Clock>, state: CommitState) -> Result<Self> {
+    pub(crate) fn start(rocks: Arc<Rocks>, lease: Arc<Lease>, state: CommitState) -> Result<Self> {
         let cache = Arc::new(ScopeCache::default());
         let open = Arc::new(OpenSnapshots::default());
         let first = take_snapshot(&rocks, &state, &cache, &open);
         let published = Arc::new(ArcSwap::new(first));
+        lease.committed(state.last_ts());
         let (queue, requests) = mpsc::channel(QUEUE_LEN);
-        let run = Run { rocks, clock, state, cache, open: Arc::clone(&open), published: Arc::clone(&published) };
+        let run = Run { rocks, lease, state, cache, open: Arc::clone(&open), published: Arc::clone(&published) };
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || run.until_stopped(requests))
@@ -118,6 +122,17 @@ impl Committer {
         self.queue.is_closed()
     }
 
+    /// Makes the thread look at the lease, and end when it is lost. Not for async code.
+    pub(crate) fn lease_check(&self) -> impl FnOnce() + Send + 'static {
+        let queue = self.queue.downgrade();
+        move || {
+            if let Some(queue) = queue.upgrade() {
+                // Without a thread there is nothing left to end.
+                let _ = queue.blocking_send(Request::CheckLease);
+            }
+        }
+    }
+
     /// Ends the thread after what is queued.
     pub(crate) async fn stop(&self) {
         let _ = self.queue.send(Request::Stop).await;
@@ -141,7 +156,7 @@ type Answer = Box<dyn FnOnce(&Arc<Snapshot>)>;
 
 struct Run {
     rocks: Arc<Rocks>,
-    clock: Arc<dyn Clock>,
+    lease: Arc<Lease>,
     state: CommitState,
     cache: Arc<ScopeCache>,
     open: Arc<OpenSnapshots>,
@@ -156,7 +171,7 @@ impl Run {
                 Ok(false) => return,
                 Err(error) => {
                     // Dropping the queue answers every waiting request with `Stopped`.
-                    tracing::error!(%error, cause = ?error, "a commit could not be written: no more are taken");
+                    tracing::error!(%error, cause = ?error, "nothing more is committed or acknowledged");
                     return;
                 }
             }
@@ -180,9 +195,14 @@ impl Run {
             answers.push(self.stage(request, &mut batch));
             next = if batch.size_in_bytes() < GROUP_BYTES { requests.try_recv().ok() } else { None };
         }
-        if !batch.is_empty() {
+        let writes = !batch.is_empty();
+        if writes {
             batch.put(SequenceRecord::KEY, self.state.sequence().encode());
             self.rocks.write(batch)?;
+            self.lease.committed(self.state.last_ts());
+        }
+        self.lease.check()?;
+        if writes {
             self.published.store(take_snapshot(&self.rocks, &self.state, &self.cache, &self.open));
         }
         let snapshot = self.published.load_full();
@@ -192,18 +212,26 @@ impl Run {
 
     /// Appends a request to the batch, unless it is refused.
     fn stage(&mut self, request: Request, batch: &mut WriteBatch) -> Answer {
-        let now = self.clock.now_ns();
+        let now = self.lease.now_ns();
+        let covered = |state: &CommitState| {
+            let used = state.sequence();
+            self.lease.covers(used.last_updated, used.id_high_water)
+        };
         match request {
-            Request::Commit(commit, reply) => settle(self.state.commit(&commit, now, batch), reply),
+            Request::Commit(commit, reply) => {
+                settle(covered(&self.state).and_then(|()| self.state.commit(&commit, now, batch)), reply)
+            }
             Request::Seal(scope, reply) => settle(self.state.seal(scope, batch), reply),
             Request::ReserveBatch(scope, reply) => settle(self.state.reserve_batch(scope, batch), reply),
-            Request::Publish(publication, reply) => settle(self.state.publish(&publication, now, batch), reply),
+            Request::Publish(publication, reply) => {
+                settle(covered(&self.state).and_then(|()| self.state.publish(&publication, now, batch)), reply)
+            }
             Request::Exported(scope, version, reply) => settle(self.state.exported(scope, version, batch), reply),
             Request::ForgetBatches(scope, numbers, reply) => {
                 settle(self.state.forget_batches(scope, &numbers, batch), reply)
             }
             Request::ForgetTable(table, reply) => settle(self.state.forget_table(table, batch), reply),
-            Request::Stop => Box::new(|_| {}),
+            Request::CheckLease | Request::Stop => Box::new(|_| {}),
         }
     }
 }

@@ -48,6 +48,65 @@ pub enum StorageError {
     /// A file that is to be written is there already.
     #[error("the object store already has {0}: another data directory uses it, or did; give each its own prefix")]
     Taken(String),
+    /// The object store belongs to another data directory.
+    #[error(
+        "the object store {store} belongs to the data directory {owner} (epoch {epoch}), not to this one, {me}: give each \
+         data directory its own prefix, or, when the other is gone for good, start once with --take-over"
+    )]
+    Owned {
+        /// The object store.
+        store: String,
+        /// Id of its owner, as in the file FORMAT there.
+        owner: String,
+        /// Epoch of the owner.
+        epoch: u64,
+        /// Id of the data directory that was to be opened.
+        me: String,
+    },
+    /// The object store was last written to from a copy of the data directory.
+    #[error(
+        "the object store {store} was last owned (epoch {epoch}) by a copy of this data directory, {me}, which has gone on \
+         without it: start that one; or, when it is gone for good and what it wrote since may be lost, start once with \
+         --take-over"
+    )]
+    Copied {
+        /// The object store.
+        store: String,
+        /// Epoch of the owner.
+        epoch: u64,
+        /// Id of both data directories.
+        me: String,
+    },
+    /// Another process has taken the object store over.
+    #[error(
+        "the object store {store} has another owner now, {owner}: this server has lost it and acknowledges nothing any more"
+    )]
+    Fenced {
+        /// The object store.
+        store: String,
+        /// What is known of the new owner.
+        owner: String,
+    },
+    /// The lease on the object store was not renewed in time.
+    #[error(
+        "the lease on the object store {0} ran out before it could be renewed: another server may own it by now, so nothing \
+         is acknowledged any more; see the log for why renewing failed, and start again"
+    )]
+    LeaseExpired(String),
+    /// Row ids or commit timestamps have reached what the lease has reserved.
+    #[error("too many rows in too short a time for the lease on the object store: run the statement again")]
+    ReserveUsedUp,
+    /// The object store does not do what ownership rests on.
+    #[error(
+        "the object store {store} cannot be used: it {ignores}, so that two servers could overwrite each other; use one \
+         with conditional writes, such as Amazon S3, MinIO or Cloudflare R2, or a folder"
+    )]
+    Unconditional {
+        /// The object store.
+        store: String,
+        /// What it does not do.
+        ignores: String,
+    },
     /// Something stored is not what was written.
     #[error("damaged data: {0}")]
     Damaged(String),

@@ -116,7 +116,8 @@ impl Store {
         let job = ScopeFiles::new(Arc::clone(snapshot), scope)?;
         let records = snapshot.records(scope)?;
         let now = self.clock().now_ns();
-        let manifest = Manifest::of(scope.table, job.user.as_deref(), &job.header, records, now);
+        let epoch = self.objects().epoch();
+        let manifest = Manifest::of(scope.table, job.user.as_deref(), &job.header, records, epoch, now);
         self.objects().put(&format!("{}/{}", job.prefix, paths::MANIFEST_FILE), manifest.to_json()).await?;
         self.reached(Step::ManifestWritten).await;
         self.committer().exported(scope, job.header.version).await

@@ -8,6 +8,7 @@
 
 pub mod bloom;
 mod bounds;
+mod bucket;
 pub mod catalog;
 pub mod clock;
 pub mod commit;
@@ -16,14 +17,20 @@ pub mod compact;
 pub mod delete_log;
 pub mod delete_vector;
 mod error;
+#[cfg(test)]
+mod faulty_bucket;
 pub mod file_index;
 pub mod flush;
 pub mod hot;
 pub mod keys;
+pub mod lease;
 pub mod manifest;
 pub mod objects;
+pub mod ownership;
 pub mod paths;
+mod probe;
 pub mod records;
+mod renewal;
 mod rocks;
 pub mod row_codec;
 pub mod schema;
@@ -35,5 +42,7 @@ pub mod snapshot;
 pub mod steps;
 pub mod store;
 pub mod system_columns;
+#[cfg(test)]
+mod take_over_tests;
 
 pub use error::{Result, StorageError};

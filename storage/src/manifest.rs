@@ -23,6 +23,9 @@ pub struct Manifest {
     pub scope: String,
     /// Version of the records.
     pub version: u64,
+    /// Of the owner of the object store that wrote it; 0 when only this data directory can own it.
+    #[serde(default)]
+    pub epoch: u64,
     /// When it was written, in ns since the Unix epoch.
     pub generated_at: i64,
     /// The highest number ever committed; 0 when there was none.
@@ -41,6 +44,7 @@ impl Manifest {
         user: Option<&str>,
         header: &ScopeHeader,
         batches: Vec<BatchRecord>,
+        epoch: u64,
         now_ns: i64,
     ) -> Self {
         Self {
@@ -48,6 +52,7 @@ impl Manifest {
             table_id: table,
             scope: user.map_or_else(|| "shared".to_owned(), |name| format!("user:{name}")),
             version: header.version,
+            epoch,
             generated_at: now_ns,
             max_batch: header.max_batch,
             flushed_to: header.flushed_to,

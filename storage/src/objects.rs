@@ -4,28 +4,42 @@
 //! 1. A file that [`Objects::put_file`] or [`Objects::put`] has returned from survives power failure: on local disk
 //!    temporary file, fsync, rename, fsync of the folder; on a bucket the store's acknowledgement.
 //! 2. A file is seen whole or not at all.
-//! 3. [`Objects::put_file`] never replaces a file: one that is there belongs to another data directory.
+//! 3. [`Objects::put_file`] never replaces a file, and [`Objects::put`] only what this data directory wrote: what else
+//!    is there belongs to another one. Both hold also when another process writes at the same moment.
+//! 4. Nothing is written or removed without the lease; see [`crate::lease`].
 //!
-//! Reads go through [`Objects::reader`]. The local writer is our own because `object_store`'s has no fsync.
+//! Reads go through [`Objects::reader`]. The local writer is our own because `object_store`'s has no fsync and no
+//! conditional replacement.
 
 mod fetch;
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
-use object_store::buffered::BufWriter;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut, S3CopyIfNotExists};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
-use tokio::io::AsyncWriteExt;
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
+use parking_lot::Mutex;
+use serde::Deserialize;
 use url::Url;
 
+use crate::bucket;
+use crate::clock::Clock;
 use crate::error::{Result, StorageError};
+use crate::lease::Lease;
+use crate::paths::{MANIFEST_FILE, OWN_FOLDER, OWNER_FILE, UPLOADS_FOLDER};
+use crate::probe::probe;
+
+/// ETags that are remembered; when there are more, all are forgotten and read again.
+const ETAGS_MAX: usize = 100_000;
 
 pub(crate) use fetch::LocalCopy;
 
@@ -33,44 +47,135 @@ pub(crate) use fetch::LocalCopy;
 #[derive(Debug, Clone)]
 pub struct Objects {
     reader: Arc<dyn ObjectStore>,
+    /// A client of its own for the owner's record, with connections that no query keeps busy.
+    for_owner: Arc<dyn ObjectStore>,
     /// The root when files are local.
     local: Option<PathBuf>,
+    /// Whether another data directory could use it too.
+    shared: bool,
+    /// What messages call it.
+    name: String,
     /// Where files are built before they are put.
     scratch: PathBuf,
+    lease: Arc<Lease>,
+    /// ETags of the objects that were put, by path.
+    etags: Arc<Mutex<HashMap<String, ETag>>>,
+}
+
+/// What tells one content of an object from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ETag(pub String);
+
+/// An object as it was read.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its content.
+    pub bytes: Bytes,
+    /// The content's ETag.
+    pub etag: ETag,
+}
+
+/// What came of a conditional write.
+#[derive(Debug, Clone)]
+pub enum Put {
+    /// It is there, under this ETag.
+    Done(ETag),
+    /// Something else is there, or nothing although something was expected.
+    Refused(Option<Found>),
 }
 
 impl Objects {
     /// Opens the store at `url` (`file:///folder` or `s3://bucket/prefix`); `None` is `objects` below the data
-    /// directory.
-    pub fn open(url: Option<&str>, data_dir: &FsPath) -> Result<Self> {
-        let scratch = data_dir.join("scratch");
-        reset_folder(&scratch)?;
+    /// directory, which nobody else uses.
+    pub fn open(url: Option<&str>, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
         let Some(url) = url else {
-            return Self::local(data_dir.join("objects"), scratch);
+            return Self::local(data_dir.join("objects"), false, data_dir, clock);
         };
         let wrong = |reason: String| StorageError::ObjectStoreUrl { url: url.to_owned(), reason };
         let parsed = Url::parse(url).map_err(|e| wrong(e.to_string()))?;
         match parsed.scheme() {
             "file" => {
                 let root = parsed.to_file_path().map_err(|()| wrong("not an absolute path".into()))?;
-                Self::local(root, scratch)
+                Self::local(root, true, data_dir, clock)
             }
             "s3" => {
-                let store = AmazonS3Builder::from_env().with_url(url).build()?;
-                let reader: Arc<dyn ObjectStore> = match parsed.path().trim_matches('/') {
-                    "" => Arc::new(store),
-                    prefix => Arc::new(PrefixStore::new(store, prefix)),
-                };
-                Ok(Self { reader, local: None, scratch })
+                let prefix = parsed.path().trim_matches('/');
+                let reader = s3(url, prefix, RetryConfig::default())?;
+                // Renewing must not outlast the lease.
+                let quick =
+                    RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
+                Self::on_bucket(reader, s3(url, prefix, quick)?, url, data_dir, clock)
             }
             other => Err(wrong(format!("scheme '{other}' is unknown: use file:///folder or s3://bucket/prefix"))),
         }
     }
 
-    fn local(root: PathBuf, scratch: PathBuf) -> Result<Self> {
+    /// A bucket that is open already, as tests have one in memory.
+    pub fn on_bucket(
+        reader: Arc<dyn ObjectStore>,
+        for_owner: Arc<dyn ObjectStore>,
+        name: &str,
+        data_dir: &FsPath,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self> {
+        Ok(Self {
+            reader,
+            for_owner,
+            local: None,
+            shared: true,
+            name: name.to_owned(),
+            scratch: scratch(data_dir)?,
+            lease: Arc::new(Lease::unlimited(Arc::clone(clock))),
+            etags: Arc::default(),
+        })
+    }
+
+    fn local(root: PathBuf, shared: bool, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
         make_folder(&root)?;
-        let reader = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
-        Ok(Self { reader, local: Some(root), scratch })
+        let reader: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
+        Ok(Self {
+            for_owner: Arc::clone(&reader),
+            reader,
+            name: root.display().to_string(),
+            local: Some(root),
+            shared,
+            scratch: scratch(data_dir)?,
+            lease: Arc::new(Lease::unlimited(Arc::clone(clock))),
+            etags: Arc::default(),
+        })
+    }
+
+    /// Refuses a bucket that ignores the conditions of writes.
+    pub(crate) async fn probe(&self) -> Result<()> {
+        match self.local {
+            Some(_) => Ok(()),
+            None => probe(&self.for_owner, &self.name).await,
+        }
+    }
+
+    /// The same store, under this lease.
+    pub(crate) fn under(self, lease: Arc<Lease>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Whether another data directory could use it too, so that it needs an owner.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The epoch of its ownership, for footers and manifests; 0 when only this data directory can own it.
+    pub fn epoch(&self) -> u64 {
+        self.lease.epoch()
+    }
+
+    /// What the names of batch files carry: the epoch, once there was a take-over.
+    pub fn name_epoch(&self) -> Option<u64> {
+        self.lease.name_epoch()
     }
 
     /// For reading.
@@ -87,15 +192,21 @@ impl Objects {
 
     /// Makes the object `path` of a scratch file, durably. It must not be there.
     pub async fn put_file(&self, scratch: &FsPath, path: &str) -> Result<()> {
-        let Some(root) = self.local.clone() else { return self.upload(scratch, path).await };
+        self.lease.check()?;
+        let Some(root) = self.local.clone() else {
+            return bucket::create_file(&self.reader, scratch, path, bucket::WHOLE_BYTES_MAX).await;
+        };
         let (scratch, target) = (scratch.to_owned(), root.join(path));
-        let taken = StorageError::Taken(path.to_owned());
+        let path = path.to_owned();
         blocking(move || {
             make_folder_below(&root, folder_of(&target)?)?;
             sync_file(&scratch)?;
-            match fs::hard_link(&scratch, &target) {
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_beside(&scratch, &target)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(taken),
+            let linked = match fs::hard_link(&scratch, &target) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_beside(&scratch, &target),
+                linked => linked,
+            };
+            match linked {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StorageError::Taken(path)),
                 linked => linked.map_err(StorageError::io(format!("making {}", target.display())))?,
             }
             sync_folder(folder_of(&target)?)
@@ -103,65 +214,216 @@ impl Objects {
         .await
     }
 
-    /// Writes a small object, durably, over what may be there.
+    /// Writes a manifest, durably, over the one that this data directory wrote before. Its `epoch` says whose it is:
+    /// another's is [`StorageError::Taken`], and that of a later owner [`StorageError::Fenced`].
     pub async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
-        match &self.local {
-            Some(root) => {
-                let (root, target) = (root.clone(), root.join(path));
-                blocking(move || {
-                    let folder = folder_of(&target)?;
-                    make_folder_below(&root, folder)?;
-                    let temporary = target.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
-                    fs::write(&temporary, &bytes)
-                        .map_err(StorageError::io(format!("writing {}", temporary.display())))?;
-                    sync_file(&temporary)?;
-                    fs::rename(&temporary, &target)
-                        .map_err(StorageError::io(format!("making {}", target.display())))?;
-                    sync_folder(folder)
-                })
-                .await
-            }
-            None => {
-                self.reader.put(&object_path(path)?, bytes.into()).await?;
-                Ok(())
-            }
+        const TRIES: usize = 3;
+        let bytes = Bytes::from(bytes);
+        let mut last = self.etags.lock().get(path).cloned();
+        for _ in 0..TRIES {
+            last = match self.put_if(path, bytes.clone(), last.as_ref()).await? {
+                Put::Done(etag) => {
+                    self.remember(path, etag);
+                    return Ok(());
+                }
+                Put::Refused(None) => None,
+                Put::Refused(Some(found)) if self.lease.wrote(epoch_of(&found)) => Some(found.etag),
+                Put::Refused(Some(found)) => match epoch_of(&found) {
+                    later if later > self.epoch() => {
+                        let (store, owner) = (self.name.clone(), format!("that of epoch {later}"));
+                        return Err(StorageError::Fenced { store, owner });
+                    }
+                    _ => break,
+                },
+            };
         }
+        Err(StorageError::Taken(path.to_owned()))
     }
 
-    /// Removes every object below `prefix`.
+    /// Puts a small object, durably, over that of the ETag `last`, or where there is none.
+    pub async fn put_if(&self, path: &str, bytes: Bytes, last: Option<&ETag>) -> Result<Put> {
+        self.lease.check()?;
+        self.put_through(&self.reader, path, bytes, last).await
+    }
+
+    /// What is at a path.
+    pub async fn get(&self, path: &str) -> Result<Option<Found>> {
+        self.get_through(&self.reader, path).await
+    }
+
+    /// Who owns the store.
+    pub(crate) async fn get_owner(&self) -> Result<Option<Found>> {
+        self.get_through(&self.for_owner, OWNER_FILE).await
+    }
+
+    /// Writes who owns the store: the one write that needs no lease.
+    pub(crate) async fn put_owner(&self, bytes: Bytes, last: Option<&ETag>) -> Result<Put> {
+        self.put_through(&self.for_owner, OWNER_FILE, bytes, last).await
+    }
+
+    /// Removes every object below `prefix`. After a take-over, folders whose manifest is another's stay.
     pub async fn remove_below(&self, prefix: &str) -> Result<()> {
         if prefix.trim_matches('/').is_empty() {
             return Err(StorageError::Damaged("an empty prefix would remove everything".into()));
         }
-        if let Some(root) = &self.local {
-            let folder = root.join(prefix);
-            return blocking(move || match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(StorageError::io(format!("removing {}", folder.display()))(error))
-                }
-                _ => Ok(()),
-            })
-            .await;
+        self.lease.check()?;
+        match &self.local {
+            Some(root) if !self.lease.was_taken_over() => {
+                let folder = root.join(prefix);
+                blocking(move || match fs::remove_dir_all(&folder) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(StorageError::io(format!("removing {}", folder.display()))(error))
+                    }
+                    _ => Ok(()),
+                })
+                .await
+            }
+            _ => self.remove_objects(prefix).await,
         }
-        let paths = self.reader.list(Some(&object_path(prefix)?)).map_ok(|object| object.location);
-        paths.try_for_each_concurrent(8, |path| async move { self.reader.delete(&path).await }).await?;
-        Ok(())
     }
 
-    async fn upload(&self, scratch: &FsPath, path: &str) -> Result<()> {
-        if self.reader.head(&object_path(path)?).await.is_ok() {
-            return Err(StorageError::Taken(path.to_owned()));
+    async fn remove_objects(&self, prefix: &str) -> Result<()> {
+        let kept = if self.lease.was_taken_over() { self.folders_of_others(prefix).await? } else { HashSet::new() };
+        let paths = self.reader.list(Some(&object_path(prefix)?)).map_ok(|object| object.location);
+        let kept = &kept;
+        let remove = |path: Path| async move {
+            match path.as_ref().rsplit_once('/') {
+                Some((folder, _)) if kept.contains(folder) => Ok(()),
+                _ => self.reader.delete(&path).await,
+            }
+        };
+        Ok(paths.try_for_each_concurrent(8, remove).await?)
+    }
+
+    async fn folders_of_others(&self, prefix: &str) -> Result<HashSet<String>> {
+        let mut folders = HashSet::new();
+        let mut listed = self.reader.list(Some(&object_path(prefix)?));
+        while let Some(object) = listed.next().await {
+            let path = object?.location.to_string();
+            let Some((folder, MANIFEST_FILE)) = path.rsplit_once('/') else { continue };
+            if self.get(&path).await?.is_some_and(|found| !self.lease.wrote(epoch_of(&found))) {
+                tracing::warn!(folder, "kept: it belongs to the data directory that owned the object store before");
+                folders.insert(folder.to_owned());
+            }
         }
-        let what = format!("reading {}", scratch.display());
-        let mut file = tokio::fs::File::open(scratch).await.map_err(StorageError::io(what.clone()))?;
-        let mut writer = BufWriter::new(Arc::clone(&self.reader), object_path(path)?);
-        tokio::io::copy(&mut file, &mut writer).await.map_err(StorageError::io(format!("uploading {path}")))?;
-        writer.shutdown().await.map_err(StorageError::io(format!("uploading {path}")))
+        Ok(folders)
+    }
+
+    /// Removes what an owner before has left of uploads.
+    pub(crate) async fn remove_uploads(&self) -> Result<()> {
+        match self.local {
+            Some(_) => Ok(()),
+            None => self.remove_below(UPLOADS_FOLDER).await,
+        }
+    }
+
+    /// The folders `{namespace}/{table}` that there are.
+    pub(crate) async fn table_folders(&self) -> Result<Vec<String>> {
+        let mut tables = Vec::new();
+        for namespace in self.reader.list_with_delimiter(None).await?.common_prefixes {
+            if namespace.as_ref() != OWN_FOLDER {
+                let below = self.reader.list_with_delimiter(Some(&namespace)).await?;
+                tables.extend(below.common_prefixes.into_iter().map(|table| table.to_string()));
+            }
+        }
+        Ok(tables)
+    }
+
+    fn remember(&self, path: &str, etag: ETag) {
+        let mut etags = self.etags.lock();
+        if etags.len() >= ETAGS_MAX {
+            etags.clear();
+        }
+        etags.insert(path.to_owned(), etag);
+    }
+
+    async fn put_through(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        path: &str,
+        bytes: Bytes,
+        last: Option<&ETag>,
+    ) -> Result<Put> {
+        let Some(root) = self.local.clone() else { return bucket::put_if(store, path, bytes, last).await };
+        let (path, last, shared) = (path.to_owned(), last.cloned(), self.shared);
+        blocking(move || {
+            // Between the look at what is there and the write nobody else writes.
+            let _locked = if shared { Some(lock_folder(&root)?) } else { None };
+            put_local(&root, &root.join(path), &bytes, last.as_ref())
+        })
+        .await
+    }
+
+    async fn get_through(&self, store: &Arc<dyn ObjectStore>, path: &str) -> Result<Option<Found>> {
+        let Some(root) = &self.local else { return bucket::get(store, path).await };
+        let target = root.join(path);
+        blocking(move || get_local(&target)).await
     }
 }
 
+/// The epoch in which a manifest was written. One that cannot be read counts as the first owner's.
+fn epoch_of(manifest: &Found) -> u64 {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        epoch: u64,
+    }
+    serde_json::from_slice(&manifest.bytes).map_or(0, |written: Written| written.epoch)
+}
+
+fn s3(url: &str, prefix: &str, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>> {
+    let store = AmazonS3Builder::from_env()
+        .with_url(url)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_copy_if_not_exists(S3CopyIfNotExists::Multipart)
+        .with_retry(retry)
+        .build()?;
+    Ok(match prefix {
+        "" => Arc::new(store),
+        prefix => Arc::new(PrefixStore::new(store, prefix)),
+    })
+}
+
+fn get_local(target: &FsPath) -> Result<Option<Found>> {
+    match fs::read(target) {
+        Ok(bytes) => Ok(Some(Found { etag: etag_of(&bytes), bytes: bytes.into() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::io(format!("reading {}", target.display()))(error)),
+    }
+}
+
+fn put_local(root: &FsPath, target: &FsPath, bytes: &Bytes, last: Option<&ETag>) -> Result<Put> {
+    let found = get_local(target)?;
+    if found.as_ref().map(|found| &found.etag) != last {
+        return Ok(Put::Refused(found));
+    }
+    let folder = folder_of(target)?;
+    make_folder_below(root, folder)?;
+    let temporary = target.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
+    fs::write(&temporary, bytes).map_err(StorageError::io(format!("writing {}", temporary.display())))?;
+    sync_file(&temporary)?;
+    fs::rename(&temporary, target).map_err(StorageError::io(format!("making {}", target.display())))?;
+    sync_folder(folder)?;
+    Ok(Put::Done(etag_of(bytes)))
+}
+
+fn etag_of(bytes: &[u8]) -> ETag {
+    ETag(blake3::hash(bytes).to_hex().to_string())
+}
+
+/// Waits until no other process writes to the folder.
+fn lock_folder(root: &FsPath) -> Result<File> {
+    let folder = root.join(OWN_FOLDER);
+    make_folder_below(root, &folder)?;
+    let path = folder.join("LOCK");
+    let locking = || StorageError::io(format!("locking {}", path.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(locking())?;
+    file.lock().map_err(locking())?;
+    Ok(file)
+}
+
 /// A path of ours as the object store's. It is taken as it is: `Path::from` would encode the `~` of
-/// [`crate::paths::table_prefix_again`].
+/// [`crate::paths::prefix_again`].
 pub fn object_path(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|e| StorageError::Damaged(format!("the path {path}: {e}")))
 }
@@ -211,62 +473,151 @@ fn sync_file(path: &FsPath) -> Result<()> {
 }
 
 /// The object folder lies on another file system than the scratch folder: copies beside the target first.
-fn copy_beside(source: &FsPath, target: &FsPath) -> Result<()> {
+fn copy_beside(source: &FsPath, target: &FsPath) -> io::Result<()> {
     let beside = target.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
     let placed = fs::copy(source, &beside).and_then(|_| {
         File::open(&beside)?.sync_all()?;
-        fs::hard_link(&beside, target)?;
-        fs::remove_file(&beside)
+        fs::hard_link(&beside, target)
     });
-    placed.map_err(StorageError::io(format!("copying to {}", target.display())))
+    // Placed or not, nothing refers to it.
+    let _ = fs::remove_file(&beside);
+    placed
 }
 
 fn folder_of(target: &FsPath) -> Result<&FsPath> {
     target.parent().ok_or_else(|| StorageError::Damaged(format!("{} has no folder", target.display())))
 }
 
-/// Scratch files of a process that is gone name nothing.
-fn reset_folder(folder: &FsPath) -> Result<()> {
+/// The folder of files being built, emptied: those of a process that is gone name nothing.
+fn scratch(data_dir: &FsPath) -> Result<PathBuf> {
+    let folder = data_dir.join("scratch");
     if folder.exists() {
-        fs::remove_dir_all(folder).map_err(StorageError::io(format!("emptying {}", folder.display())))?;
+        fs::remove_dir_all(&folder).map_err(StorageError::io(format!("emptying {}", folder.display())))?;
     }
-    make_folder(folder)
+    make_folder(&folder)?;
+    Ok(folder)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use object_store::memory::InMemory;
+
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::lease::Ceilings;
+    use crate::ownership::Era;
+
+    fn clock() -> Arc<dyn Clock> {
+        Arc::new(ManualClock::default())
+    }
+
+    async fn read(objects: &Objects, path: &str) -> Option<Bytes> {
+        objects.get(path).await.unwrap().map(|found| found.bytes)
+    }
+
+    /// A lease of the first owner, or of "b" after a take-over at epoch 2.
+    fn lease(epoch: u64) -> Arc<Lease> {
+        let era = |from_epoch, id: &str| Era { from_epoch, data_dir_id: id.into() };
+        let eras = [era(1, "a"), era(2, "b")][..epoch.min(2) as usize].to_vec();
+        let until = Duration::from_secs(30);
+        Arc::new(Lease::taken(clock(), "here".into(), epoch, eras, until, Ceilings::NONE))
+    }
 
     #[tokio::test]
     async fn files_are_placed_whole_and_removed_by_prefix() {
         let dir = tempfile::tempdir().unwrap();
-        let objects = Objects::open(None, dir.path()).unwrap();
-        let (scratch, mut file) = objects.scratch_file("a").unwrap();
-        file.write_all(b"rows").unwrap();
-        objects.put_file(&scratch, "app/t~2/shared/batch-0001.parquet").await.unwrap();
-        objects.put("app/t~2/shared/manifest.json", b"{}".to_vec()).await.unwrap();
-        objects.put("app/t~2/shared/manifest.json", b"{ }".to_vec()).await.unwrap();
-        let read = |path: &'static str| {
-            let reader = Arc::clone(objects.reader());
-            async move { reader.get(&object_path(path).unwrap()).await?.bytes().await }
-        };
-        assert_eq!(read("app/t~2/shared/batch-0001.parquet").await.unwrap(), "rows");
-        assert_eq!(read("app/t~2/shared/manifest.json").await.unwrap(), "{ }");
-        let again = objects.put_file(&scratch, "app/t~2/shared/batch-0001.parquet").await;
-        assert!(matches!(again, Err(StorageError::Taken(_))), "{again:?}");
-        assert!(objects.remove_below("/").await.is_err());
-        objects.remove_below("app/t~2").await.unwrap();
-        objects.remove_below("app/t~2").await.unwrap();
-        assert!(read("app/t~2/shared/manifest.json").await.is_err());
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        for objects in [
+            Objects::open(None, dir.path(), &clock()).unwrap(),
+            Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap(),
+        ] {
+            let (scratch, mut file) = objects.scratch_file("a").unwrap();
+            file.write_all(b"rows").unwrap();
+            objects.put_file(&scratch, "app/t~2/shared/batch-0001.parquet").await.unwrap();
+            objects.put("app/t~2/shared/manifest.json", b"{}".to_vec()).await.unwrap();
+            objects.put("app/t~2/shared/manifest.json", b"{ }".to_vec()).await.unwrap();
+            assert_eq!(read(&objects, "app/t~2/shared/batch-0001.parquet").await.unwrap(), "rows");
+            assert_eq!(read(&objects, "app/t~2/shared/manifest.json").await.unwrap(), "{ }");
+            let (others, mut file) = objects.scratch_file("b").unwrap();
+            file.write_all(b"ROWS").unwrap();
+            let again = objects.put_file(&others, "app/t~2/shared/batch-0001.parquet").await;
+            assert!(matches!(again, Err(StorageError::Taken(_))), "{again:?}");
+            assert!(objects.remove_below("/").await.is_err());
+            objects.remove_below("app/t~2").await.unwrap();
+            objects.remove_below("app/t~2").await.unwrap();
+            assert!(read(&objects, "app/t~2/shared/manifest.json").await.is_none());
+        }
+    }
+
+    #[test]
+    fn a_copy_to_another_file_system_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join("source"), dir.path().join("target.parquet"));
+        fs::write(&source, "rows").unwrap();
+        copy_beside(&source, &target).unwrap();
+        fs::write(&source, "others").unwrap();
+        assert_eq!(copy_beside(&source, &target).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&target).unwrap(), b"rows");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "a temporary file stays");
+    }
+
+    #[tokio::test]
+    async fn a_manifest_of_another_owner_is_neither_replaced_nor_removed() {
+        let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let url = Url::from_directory_path(folder.path()).unwrap().to_string();
+        for store in [
+            Objects::open(Some(&url), dir.path(), &clock()).unwrap(),
+            Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap(),
+        ] {
+            let (first, second) = (store.clone().under(lease(1)), store.clone().under(lease(2)));
+            first.put("app/t/shared/manifest.json", br#"{"epoch": 1}"#.to_vec()).await.unwrap();
+            // What knows no ETag, as after a restart, finds its own.
+            first.etags.lock().clear();
+            first.put("app/t/shared/manifest.json", br#"{"epoch": 1, "version": 2}"#.to_vec()).await.unwrap();
+            second.etags.lock().clear();
+            let taken = second.put("app/t/shared/manifest.json", br#"{"epoch": 2}"#.to_vec()).await;
+            assert!(matches!(taken, Err(StorageError::Taken(_))), "{taken:?}");
+            second.put("app/t/user_b/manifest.json", br#"{"epoch": 2}"#.to_vec()).await.unwrap();
+            // Nor does the first replace what its successor wrote.
+            first.etags.lock().clear();
+            let fenced = first.put("app/t/user_b/manifest.json", br#"{"epoch": 1}"#.to_vec()).await;
+            assert!(matches!(fenced, Err(StorageError::Fenced { .. })), "{fenced:?}");
+            assert_eq!(second.table_folders().await.unwrap(), ["app/t"]);
+            second.remove_below("app/t").await.unwrap();
+            assert!(read(&second, "app/t/shared/manifest.json").await.is_some());
+            assert!(read(&second, "app/t/user_b/manifest.json").await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_without_the_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let objects = Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap();
+        let lease = lease(1);
+        let objects = objects.under(Arc::clone(&lease));
+        objects.put("app/t/shared/manifest.json", b"{}".to_vec()).await.unwrap();
+        lease.fenced("someone".into());
+        let (scratch, _) = objects.scratch_file("a").unwrap();
+        let refused = [
+            objects.put("app/t/shared/manifest.json", b"{ }".to_vec()).await,
+            objects.put_file(&scratch, "app/t/shared/batch-0001.parquet").await,
+            objects.remove_below("app/t").await,
+        ];
+        for refused in refused {
+            assert!(matches!(&refused, Err(StorageError::Fenced { owner, .. }) if owner == "someone"), "{refused:?}");
+        }
+        assert_eq!(read(&objects, "app/t/shared/manifest.json").await.unwrap(), "{}");
     }
 
     #[test]
     fn wrong_urls_say_what_is_possible() {
         let dir = tempfile::tempdir().unwrap();
         for url in ["ftp://x", "no url"] {
-            let error = Objects::open(Some(url), dir.path()).unwrap_err().to_string();
+            let error = Objects::open(Some(url), dir.path(), &clock()).unwrap_err().to_string();
             assert!(error.contains(url), "{error}");
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! {namespace}/{table}[~{table_id}]/shared/batch-0001.parquet, batch-0001.bloom
 //!                                  user_{name}/manifest.json
+//! _seracdb/owner.json
 //! ```
 //!
 //! Invariants: a name is one path segment and cannot leave its prefix; two names never share a segment, also on file
@@ -10,6 +11,13 @@
 
 use crate::keys::{BatchNumber, TableId};
 use crate::system_columns::CommitTs;
+
+/// The folder of what belongs to no table. No namespace gets it.
+pub const OWN_FOLDER: &str = "_seracdb";
+/// Who owns the object store; see [`crate::ownership`].
+pub const OWNER_FILE: &str = "_seracdb/owner.json";
+/// Files that are being uploaded in parts.
+pub const UPLOADS_FOLDER: &str = "_seracdb/uploads";
 
 /// The longest segment that is not shortened. With `user_` in front or `~` and a number behind it stays below the 255
 /// bytes that file systems allow.
@@ -21,6 +29,9 @@ const SHORTENED: usize = 80;
 /// ends in `==` and 128 bits of the BLAKE3 hash of the name.
 pub fn segment(name: &str) -> String {
     let encoded = encode(name);
+    if encoded == OWN_FOLDER {
+        return format!("=5F{}", &OWN_FOLDER[1..]);
+    }
     if encoded.len() <= SEGMENT_MAX {
         return encoded;
     }
@@ -44,9 +55,9 @@ pub fn table_prefix(namespace: &str, table: &str) -> String {
     format!("{}/{}", segment(namespace), segment(table))
 }
 
-/// The prefix of a table whose name was used before.
-pub fn table_prefix_again(namespace: &str, table: &str, id: TableId) -> String {
-    format!("{}~{}", table_prefix(namespace, table), id.0)
+/// The prefix of a table when `prefix` was used before.
+pub fn prefix_again(prefix: &str, id: TableId) -> String {
+    format!("{prefix}~{}", id.0)
 }
 
 /// The folder of a scope: the shared one, or that of the user of this name.
@@ -57,9 +68,17 @@ pub fn scope_prefix(table_prefix: &str, user: Option<&str>) -> String {
     }
 }
 
-/// A batch file's name within its scope's folder.
-pub fn batch_file(number: BatchNumber) -> String {
-    format!("batch-{:04}.parquet", number.0)
+/// A batch file's name within its scope's folder. `epoch`: after a take-over, see
+/// [`crate::objects::Objects::name_epoch`], so that it is no name that the owner before may still give out.
+pub fn batch_file(number: BatchNumber, epoch: Option<u64>) -> String {
+    format!("{}.parquet", batch_stem(number, epoch))
+}
+
+fn batch_stem(number: BatchNumber, epoch: Option<u64>) -> String {
+    match epoch {
+        None => format!("batch-{:04}", number.0),
+        Some(epoch) => format!("batch-{:04}-e{epoch}", number.0),
+    }
 }
 
 /// The name of a batch's delete vector that considers every commit up to `as_of`.
@@ -67,9 +86,9 @@ pub fn vector_file(number: BatchNumber, as_of: CommitTs) -> String {
     format!("batch-{:04}.deletes-{}", number.0, as_of.get())
 }
 
-/// The name of a batch file's Bloom filters within its scope's folder.
-pub fn bloom_file(number: BatchNumber) -> String {
-    format!("batch-{:04}.bloom", number.0)
+/// The name of a batch file's Bloom filters within its scope's folder; `epoch` as in [`batch_file`].
+pub fn bloom_file(number: BatchNumber, epoch: Option<u64>) -> String {
+    format!("{}.bloom", batch_stem(number, epoch))
 }
 
 /// The manifest's name within its scope's folder.
@@ -84,12 +103,15 @@ mod tests {
     #[test]
     fn reads_plainly() {
         assert_eq!(table_prefix("app", "flights"), "app/flights");
-        assert_eq!(table_prefix_again("app", "flights", TableId(12)), "app/flights~12");
+        assert_eq!(prefix_again("app/flights", TableId(12)), "app/flights~12");
         assert_eq!(scope_prefix("app/t", None), "app/t/shared");
         assert_eq!(scope_prefix("app/t", Some("Zoë")), "app/t/user_=5Ao=C3=AB");
-        assert_eq!(batch_file(BatchNumber(7)), "batch-0007.parquet");
-        assert_eq!(bloom_file(BatchNumber(7)), "batch-0007.bloom");
-        assert_eq!(batch_file(BatchNumber(12345)), "batch-12345.parquet");
+        assert_eq!(batch_file(BatchNumber(7), None), "batch-0007.parquet");
+        assert_eq!(batch_file(BatchNumber(12345), None), "batch-12345.parquet");
+        assert_eq!(batch_file(BatchNumber(7), Some(2)), "batch-0007-e2.parquet");
+        assert_eq!(bloom_file(BatchNumber(7), None), "batch-0007.bloom");
+        assert_eq!(bloom_file(BatchNumber(7), Some(2)), "batch-0007-e2.bloom");
+        assert_eq!(segment("_seracdb"), "=5Fseracdb");
         assert_eq!(segment("../x"), "=2E=2E=2Fx");
         let long = segment(&"Ä".repeat(60));
         assert_eq!((long.len(), &long[..12]), (114, "=C3=84=C3=84"));

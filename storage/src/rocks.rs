@@ -95,6 +95,12 @@ impl Rocks {
         Ok(self.db.get(key)?)
     }
 
+    /// Writes a value outside of the families, durably whatever the setting.
+    pub(crate) fn put_root(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.db.put(key, value)?;
+        Ok(self.db.flush_wal(true)?)
+    }
+
     /// Calls `visit` with every key and value that starts with `prefix`, in order.
     pub(crate) fn scan_prefix(
         &self,

@@ -102,13 +102,13 @@ impl ScopeFiles {
         let name = format!("{}-{}-{number}-{kind:?}", self.scope.table.0, self.scope.owner.0);
         let (path, file) = objects.scratch_file(&name)?;
         let scratch = ScratchFile(path);
-        let footer = self.footer(number, kind, replaces.clone());
+        let footer = self.footer(number, kind, replaces.clone(), objects.epoch());
         let layout = Arc::clone(&self.layout);
         let rows = SegmentWriter::create(file, &self.schema, layout, footer, with_nan, &self.filters)?;
         Ok(Unfinished { file: scratch, kind, replaces, rows })
     }
 
-    fn footer(&self, number: BatchNumber, kind: BatchKind, replaces: Vec<BatchNumber>) -> Footer {
+    fn footer(&self, number: BatchNumber, kind: BatchKind, replaces: Vec<BatchNumber>, epoch: u64) -> Footer {
         Footer {
             format_version: 1,
             table_id: self.scope.table,
@@ -121,13 +121,13 @@ impl ScopeFiles {
             min_updated: CommitTs::default(),
             max_updated: CommitTs::default(),
             as_of: self.snapshot.ts(),
-            epoch: 0,
+            epoch,
         }
     }
 
     /// Makes a finished file durable at its place, and gives its record.
     pub(crate) async fn place(&self, objects: &Objects, number: BatchNumber, file: &Scratch) -> Result<BatchRecord> {
-        let path = format!("{}/{}", self.prefix, paths::batch_file(number));
+        let path = format!("{}/{}", self.prefix, paths::batch_file(number, objects.name_epoch()));
         objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
         let bloom = bloom::place(objects, &self.prefix, number, segment.sidecar.as_deref()).await?;

@@ -62,7 +62,7 @@ pub struct Footer {
     pub max_updated: CommitTs,
     /// The last commit that was visible when it was written.
     pub as_of: CommitTs,
-    /// Of the owner of the object store's prefix; 0 for a local folder.
+    /// Of the owner of the object store; 0 when only this data directory can own it.
     pub epoch: u64,
 }
 

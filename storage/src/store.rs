@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
+use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -29,8 +30,11 @@ use crate::committer::Committer;
 use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
 use crate::keys::{Scope, TableId};
+use crate::lease::{Ceilings, Lease};
 use crate::objects::{Objects, make_folder, sync_folder};
+use crate::ownership::{Claimant, Ownership};
 use crate::records::ScopeHeader;
+use crate::renewal::Renewing;
 use crate::rocks::{Family, Rocks};
 use crate::snapshot::Snapshot;
 use crate::steps::{NoWait, Pace, Step};
@@ -64,6 +68,11 @@ pub struct StorageConfig {
     pub durability: Durability,
     /// When files are merged.
     pub compaction: CompactionConfig,
+    /// How long this process may act as the owner of the object store without renewing that; a successor waits as long.
+    /// Only for a store that is not below `data_dir`.
+    pub lease_seconds: u32,
+    /// Whether the object store may be taken from the data directory that owns it.
+    pub take_over: bool,
 }
 
 impl Default for StorageConfig {
@@ -74,6 +83,8 @@ impl Default for StorageConfig {
             node_id: "node1".into(),
             durability: Durability::Fsync,
             compaction: CompactionConfig::default(),
+            lease_seconds: 30,
+            take_over: false,
         }
     }
 }
@@ -84,8 +95,11 @@ pub struct Store {
     rocks: Arc<Rocks>,
     objects: Objects,
     clock: Arc<dyn Clock>,
+    lease: Arc<Lease>,
     ids: Arc<IdSequence>,
     committer: Committer,
+    /// Keeps the lease on an object store that others could own.
+    renewing: Option<Renewing>,
     next_table_id: Mutex<u32>,
     scope_locks: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
     removing: tokio::sync::Mutex<()>,
@@ -107,11 +121,17 @@ struct Format {
 impl Store {
     /// Opens a data directory, making it when it is not there, and finishes what a stop has interrupted.
     pub async fn open(config: &StorageConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
-        Self::open_paced(config, clock, Arc::new(NoWait)).await
+        Self::open_on(config, clock, None, Arc::new(NoWait)).await
     }
 
-    /// [`Store::open`], with the pace at which flushes and compactions make their steps.
-    pub async fn open_paced(config: &StorageConfig, clock: Arc<dyn Clock>, pace: Arc<dyn Pace>) -> Result<Arc<Self>> {
+    /// The same with cold files on a bucket that is open already, as tests have one in memory, and with the pace at which
+    /// flushes and compactions make their steps.
+    pub async fn open_on(
+        config: &StorageConfig,
+        clock: Arc<dyn Clock>,
+        bucket: Option<Arc<dyn ObjectStore>>,
+        pace: Arc<dyn Pace>,
+    ) -> Result<Arc<Self>> {
         let dir = &config.data_dir;
         make_folder(dir)?;
         let lock = lock(dir)?;
@@ -120,29 +140,42 @@ impl Store {
         make_folder(&rocksdb)?;
         let rocks = Arc::new(Rocks::open(&rocksdb, config.durability == Durability::Fsync)?);
         write_format(dir)?;
-        let objects = Objects::open(config.object_store.as_deref(), dir)?;
-
         let sequence = match rocks.get_root(SequenceRecord::KEY)? {
             Some(bytes) => SequenceRecord::decode(&bytes)?,
             None => SequenceRecord::default(),
         };
+        let objects = match bucket {
+            Some(bucket) => Objects::on_bucket(Arc::clone(&bucket), bucket, "the given bucket", dir, &clock)?,
+            None => Objects::open(config.object_store.as_deref(), dir, &clock)?,
+        };
+        let Owned { objects, lease, ownership, above } = own(objects, config, sequence, &rocks, &clock).await?;
+
         let catalog = read_catalog(&rocks, clock.now_ns())?;
-        let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), sequence.id_high_water));
+        let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), above.id_tick));
         let max_table_id = sequence.max_table_id.max(catalog.max_table_id());
         let state = CommitState::new(
             Arc::clone(&rocks),
             Arc::clone(&ids),
-            CommitClock::after(sequence.last_updated),
+            CommitClock::after(above.updated),
             Arc::new(catalog),
             max_table_id,
         );
-        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&clock), state)?;
+        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state)?;
+        let renewing = match ownership {
+            Some(ownership) => {
+                let ended = committer.lease_check();
+                Some(Renewing::start(ownership, Arc::clone(&lease), Arc::clone(&ids), ended)?)
+            }
+            None => None,
+        };
         let store = Arc::new(Self {
             rocks,
             objects,
             clock,
+            lease,
             ids,
             committer,
+            renewing,
             next_table_id: Mutex::new(max_table_id + 1),
             scope_locks: Mutex::default(),
             removing: tokio::sync::Mutex::default(),
@@ -171,7 +204,7 @@ impl Store {
 
     /// New row ids, in order.
     pub fn new_ids(&self, count: usize) -> Vec<RowId> {
-        self.ids.reserve(count, self.clock.now_ms()).collect()
+        self.ids.reserve(count, self.lease.now_ns().div_euclid(1_000_000)).collect()
     }
 
     /// A number for a table to be created.
@@ -209,7 +242,8 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until the store takes no more commits: it was closed, or a write failed and what is durable is unknown.
+    /// Waits until the store takes no more commits: it was closed, a write failed and what is durable is unknown, or the
+    /// object store has another owner.
     pub async fn ended(&self) {
         self.committer.ended().await;
     }
@@ -219,7 +253,8 @@ impl Store {
         self.committer.has_ended()
     }
 
-    /// Ends: what is queued is committed, then RocksDB is closed. Files that are being merged are left as they were.
+    /// Ends: what is queued is committed, then the object store is given back and RocksDB is closed. Files that are being
+    /// merged are left as they were.
     pub async fn close(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         let background = self.background.lock().take();
@@ -227,6 +262,9 @@ impl Store {
             tasks.join_all().await;
         }
         self.committer.stop().await;
+        if let Some(renewing) = &self.renewing {
+            renewing.release().await;
+        }
         self.rocks.close();
     }
 
@@ -297,6 +335,64 @@ impl Store {
     }
 }
 
+/// Key of the processes that may have written what is found of the object store's owner.
+const HOLDERS: &[u8] = b"holders";
+
+/// An object store, and the right to write to it.
+struct Owned {
+    objects: Objects,
+    lease: Arc<Lease>,
+    /// Of a store that another data directory could own.
+    ownership: Option<Ownership>,
+    /// What commits and row ids must be above.
+    above: Ceilings,
+}
+
+/// Becomes the owner of the object store, unless it is nobody else's anyway.
+async fn own(
+    objects: Objects,
+    config: &StorageConfig,
+    sequence: SequenceRecord,
+    rocks: &Rocks,
+    clock: &Arc<dyn Clock>,
+) -> Result<Owned> {
+    let last = Ceilings { updated: sequence.last_updated, id_tick: sequence.id_high_water };
+    if !objects.is_shared() {
+        let lease = Arc::new(Lease::unlimited(Arc::clone(clock)));
+        return Ok(Owned { objects, lease, ownership: None, above: last });
+    }
+    objects.probe().await?;
+    let me = Claimant {
+        data_dir_id: read_format(&config.data_dir)?.data_dir_id,
+        holder: uuid::Uuid::new_v4().to_string(),
+        holders_before: match rocks.get_root(HOLDERS)? {
+            Some(json) => serde_json::from_slice(&json).map_err(StorageError::damaged_json("the holders"))?,
+            None => Vec::new(),
+        },
+        lease: Duration::from_secs(config.lease_seconds.max(1).into()),
+        take_over: config.take_over,
+    };
+    let remember = |holders: &[&str]| rocks.put_root(HOLDERS, &serde_json::to_vec(holders).expect("texts can be JSON"));
+    let (ownership, lease) = Ownership::take(objects.clone(), &me, last, clock, remember).await?;
+    let objects = objects.under(Arc::clone(&lease));
+    objects.remove_uploads().await?;
+    if lease.was_taken_over() {
+        // No new table gets the folder of one of another owner.
+        rocks.write(used_prefixes(rocks, objects.table_folders().await?))?;
+    }
+    let floors = ownership.floors();
+    let above = Ceilings { updated: last.updated.max(floors.updated), id_tick: last.id_tick.max(floors.id_tick) };
+    Ok(Owned { objects, lease, ownership: Some(ownership), above })
+}
+
+fn used_prefixes(rocks: &Rocks, prefixes: Vec<String>) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    for prefix in prefixes {
+        batch.put_cf(rocks.family(Family::Catalog), format!("p/{prefix}"), b"{}");
+    }
+    batch
+}
+
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("LOCK");
     let what = format!("opening {}", path.display());
@@ -311,10 +407,8 @@ fn lock(dir: &Path) -> Result<File> {
 
 /// Refuses a data directory of a newer format, and one of which a part is missing: it would look empty.
 fn check_format(dir: &Path, has_rocksdb: bool) -> Result<()> {
-    let path = dir.join("FORMAT");
-    match std::fs::read(&path) {
-        Ok(json) => {
-            let format: Format = serde_json::from_slice(&json).map_err(StorageError::damaged_json("FORMAT"))?;
+    match read_format(dir) {
+        Ok(format) => {
             if format.format_version > FORMAT_VERSION {
                 let (found, known) = (format.format_version, FORMAT_VERSION);
                 return Err(StorageError::FormatVersion { path: dir.to_owned(), found, known });
@@ -324,9 +418,15 @@ fn check_format(dir: &Path, has_rocksdb: bool) -> Result<()> {
             }
             Ok(())
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StorageError::io(format!("reading {}", path.display()))(error)),
+        Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+fn read_format(dir: &Path) -> Result<Format> {
+    let path = dir.join("FORMAT");
+    let json = std::fs::read(&path).map_err(StorageError::io(format!("reading {}", path.display())))?;
+    serde_json::from_slice(&json).map_err(StorageError::damaged_json("FORMAT"))
 }
 
 /// Marks a new data directory, once its RocksDB is there.

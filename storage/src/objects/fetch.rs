@@ -48,6 +48,7 @@ impl Objects {
 
     /// Removes an object. It need not be there.
     pub(crate) async fn remove(&self, path: &str) -> Result<()> {
+        self.lease.check()?;
         match self.reader.delete(&object_path(path)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

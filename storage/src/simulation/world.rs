@@ -375,13 +375,13 @@ impl Life {
         let pace: Arc<dyn Pace> = Arc::clone(&gate) as _;
         let store = runtime.block_on(async {
             for _ in 0..2000 {
-                match Store::open_paced(config, Arc::clone(clock) as _, Arc::clone(&pace)).await {
+                match Store::open_on(config, Arc::clone(clock) as _, None, Arc::clone(&pace)).await {
                     Ok(store) => return store,
                     // The threads of the life before are still ending.
                     Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
                 }
             }
-            Store::open_paced(config, Arc::clone(clock) as _, pace).await.unwrap()
+            Store::open_on(config, Arc::clone(clock) as _, None, pace).await.unwrap()
         });
         let left = gate.permits.available_permits();
         gate.permits.forget_permits(left);

@@ -23,7 +23,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 pub use commit_clock::CommitClock;
-pub use snowflake::{IdSequence, NodeNumber, SNOWFLAKE_EPOCH_MS};
+pub use snowflake::{IdSequence, NodeNumber, SNOWFLAKE_EPOCH_MS, tick_at, ticks_in};
 
 /// Name of the row id column.
 pub const ID: &str = "_id";
@@ -69,6 +69,9 @@ impl RowId {
 pub struct CommitTs(i64);
 
 impl CommitTs {
+    /// Above every commit.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// A commit timestamp that was stored before.
     pub fn stored(ns: i64) -> Self {
         Self(ns)

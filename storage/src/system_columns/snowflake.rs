@@ -69,7 +69,7 @@ impl IdSequence {
 
     /// Takes `count` ticks and gives the first.
     fn take(&self, count: u64, now_ms: i64) -> u64 {
-        let now_tick = ((now_ms - SNOWFLAKE_EPOCH_MS).max(0) as u64) << SEQUENCE_BITS;
+        let now_tick = tick_at_ms(now_ms);
         let mut last = self.last_tick.load(Ordering::Relaxed);
         loop {
             let first = now_tick.max(last + 1);
@@ -88,6 +88,21 @@ impl IdSequence {
         // 41 bits of milliseconds leave the sign bit clear until 2093.
         RowId(id as i64)
     }
+}
+
+/// The first tick of this millisecond since the Unix epoch.
+fn tick_at_ms(ms: i64) -> u64 {
+    ((ms - SNOWFLAKE_EPOCH_MS).max(0) as u64) << SEQUENCE_BITS
+}
+
+/// The first tick at this time, in ns since the Unix epoch.
+pub fn tick_at(ns: i64) -> u64 {
+    tick_at_ms(ns.div_euclid(1_000_000))
+}
+
+/// How many ticks there are in `ns` nanoseconds.
+pub fn ticks_in(ns: i64) -> u64 {
+    (ns.max(0) as u64 / 1_000_000) << SEQUENCE_BITS
 }
 
 #[cfg(test)]
