@@ -70,6 +70,7 @@ def test_a_large_file_goes_up_in_parts(s3, tmp_path):
     listed = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
     assert {o["Key"].removeprefix("here/") for o in listed} == {
         "_seracdb/owner.json",
+        "default/large/shared/batch-0001.bloom",
         "default/large/shared/batch-0001.parquet",
         "default/large/shared/manifest.json",
     }
