@@ -42,11 +42,19 @@ def free_port() -> int:
 class Server:
     """One server process over `data_dir`. Its log goes to `data_dir` + ".log"."""
 
-    def __init__(self, data_dir: Path | str, *, password: str | None = ROOT_PASSWORD, args: list[str] | None = None):
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        password: str | None = ROOT_PASSWORD,
+        args: list[str] | None = None,
+        variables: dict[str, str] | None = None,
+    ):
         self.data_dir = Path(data_dir)
         self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
         self.password = password
         self.args = args or []
+        self.variables = variables or {}
         self.process: subprocess.Popen[str] | None = None
         self.uri = ""
         self.http = ""
@@ -56,6 +64,7 @@ class Server:
         env = {k: v for k, v in os.environ.items() if not k.startswith("SERACDB_")}
         if self.password is not None:
             env["SERACDB_ROOT_PASSWORD"] = self.password
+        env |= self.variables
         command = [binary(), "serve", "--data-dir", str(self.data_dir)]
         for flag in ("--listen", "--http-listen"):
             if flag not in self.args:

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Format, Serialized, Toml};
-use figment::value::{Dict, Map, Value};
+use figment::value::{Dict, Empty, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use seracdb_engine::EngineConfig;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,9 @@ pub struct FlightSection {
     pub prepared_max: usize,
     /// Bytes of parameters that may be bound to one prepared statement.
     pub bound_bytes_max: usize,
+    /// Seconds after which a result that is not read to its end is given up: as long as it lives, it keeps alive the
+    /// snapshot that it reads.
+    pub result_seconds_max: u64,
 }
 
 impl Default for FlightSection {
@@ -122,6 +125,7 @@ impl Default for FlightSection {
             prepared_idle_seconds: 3600,
             prepared_max: 20_000,
             bound_bytes_max: 256 << 20,
+            result_seconds_max: 3600,
         }
     }
 }
@@ -184,6 +188,8 @@ impl ServerConfig {
             return Err(ConfigError(format!("setting 'engine.storage.{name}' is not used: set 'server.{name}'")));
         }
         let mut config: Self = figment.extract().map_err(|error| ConfigError(describe(error)))?;
+        // As the variable may be set to nothing.
+        config.server.object_store = config.server.object_store.filter(|url| !url.is_empty());
         let storage = &mut config.engine.storage;
         storage.data_dir.clone_from(&config.server.data_dir);
         storage.object_store.clone_from(&config.server.object_store);
@@ -202,6 +208,7 @@ impl ServerConfig {
             ("flight.tickets_max", self.flight.tickets_max as u64),
             ("flight.prepared_idle_seconds", self.flight.prepared_idle_seconds),
             ("flight.prepared_max", self.flight.prepared_max as u64),
+            ("flight.result_seconds_max", self.flight.result_seconds_max),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError(format!("setting '{name}' must be at least 1")));
@@ -237,9 +244,15 @@ impl Provider for Variable {
     }
 
     fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        let value = match self.value.parse::<Value>() {
-            Ok(value) => value,
-            Err(never) => match never {},
+        let defaults = Value::serialize(ServerConfig::default())?;
+        let value = match defaults.find_ref(&self.path) {
+            Some(Value::Empty(..)) if self.value.is_empty() => Value::from(Empty::None),
+            // A text stays one, whatever it looks like: the node may be called 1.
+            Some(Value::String(..) | Value::Empty(..)) => Value::from(self.value.clone()),
+            _ => match self.value.parse::<Value>() {
+                Ok(value) => value,
+                Err(never) => match never {},
+            },
         };
         let nested = figment::util::nest(&self.path, value);
         Ok(Profile::Default.collect(nested.into_dict().unwrap_or_default()))
@@ -320,6 +333,102 @@ mod tests {
         assert!(error.contains("'engine.storage.lease_seconds'"), "{error}");
         let error = load("[server]\ntake_over = 'perhaps'", &[], &[]).unwrap_err();
         assert!(error.contains("'server.take_over'"), "{error}");
+    }
+
+    /// Every setting's path with its default, which is empty when there is none.
+    fn leaves() -> Vec<(String, Value)> {
+        let mut found = vec![];
+        let mut waiting = vec![(String::new(), Value::serialize(ServerConfig::default()).unwrap())];
+        while let Some((path, value)) = waiting.pop() {
+            match value {
+                Value::Dict(_, fields) => waiting.extend(
+                    fields
+                        .into_iter()
+                        .map(|(name, value)| (if path.is_empty() { name } else { format!("{path}.{name}") }, value)),
+                ),
+                value => found.push((path, value)),
+            }
+        }
+        // These are in `[server]`.
+        let stands_elsewhere = |path: &str| SERVER_OWNED.iter().any(|name| path == format!("engine.storage.{name}"));
+        found.retain(|(path, _)| !stands_elsewhere(path));
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+    }
+
+    fn leaf(config: &ServerConfig, path: &str) -> Value {
+        Value::serialize(config).unwrap().find(path).unwrap()
+    }
+
+    /// Another value than the default, as a variable has it; for texts one that looks like a number.
+    fn another(path: &str, default: &Value) -> String {
+        match (path, default) {
+            ("server.listen" | "http.listen", _) => "1:2".into(),
+            ("log.format", _) => "json".into(),
+            ("engine.storage.durability", _) => "relaxed".into(),
+            ("engine.pruning.pushdown", _) => "never".into(),
+            (_, Value::Bool(_, value)) => (!value).to_string(),
+            _ => "17".into(),
+        }
+    }
+
+    #[test]
+    fn every_setting_has_its_variable() {
+        let leaves = leaves();
+        assert!(leaves.len() > 25, "{leaves:?}");
+        for (path, default) in leaves {
+            let variable = format!("SERACDB_{}", path.to_uppercase().replace('.', "__"));
+            let wanted = another(&path, &default);
+            let config = load("", &[(&variable, &wanted)], &[]).unwrap();
+            let found = leaf(&config, &path);
+            let found = match found.clone().into_string() {
+                Some(text) => text,
+                None => found
+                    .to_num()
+                    .map(|number| number.to_u128().unwrap().to_string())
+                    .unwrap_or_else(|| found.to_bool().unwrap().to_string()),
+            };
+            assert_eq!(found, wanted, "{variable}");
+        }
+    }
+
+    #[test]
+    fn an_empty_object_store_is_none() {
+        assert_eq!(load("", &[("SERACDB_SERVER__OBJECT_STORE", "")], &[]).unwrap().server.object_store, None);
+        let toml = "[server]\nobject_store = 'file:///x'";
+        assert_eq!(load(toml, &[("SERACDB_SERVER__OBJECT_STORE", "")], &[]).unwrap().engine.storage.object_store, None);
+        assert_eq!(load("", &[], &[("server.object_store", "")]).unwrap().server.object_store, None);
+        assert_eq!(load("[server]\nobject_store = ''", &[], &[]).unwrap().server.object_store, None);
+    }
+
+    /// The page's settings: what its TOML sets, and what it has as a comment because there is no default.
+    #[test]
+    fn the_page_of_settings_has_them_all_with_their_defaults() {
+        let page = include_str!("../../docs/configuration.md");
+        let toml = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let mut section = String::new();
+        let mut said = vec![];
+        for line in toml.lines() {
+            let line = line.trim();
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+            } else if let Some((name, _)) = line.split_once(" = ") {
+                let name = name.strip_prefix("# ").unwrap_or(name);
+                said.push(format!("{section}.{name}"));
+            }
+        }
+        said.sort();
+        let known: Vec<_> = leaves().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(said, known);
+        // With the defaults, the file changes nothing.
+        let set: ServerConfig = Figment::new().merge(Toml::string(toml)).extract().unwrap();
+        assert_eq!(Value::serialize(set).unwrap(), Value::serialize(ServerConfig::default()).unwrap());
+        let lines = toml.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        let set = Figment::new().merge(Toml::string(&lines));
+        for (path, default) in leaves() {
+            let is_set = set.find_value(&path).is_ok();
+            assert_eq!(is_set, !matches!(default, Value::Empty(..)), "{path}");
+        }
     }
 
     #[test]
