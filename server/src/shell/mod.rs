@@ -1,6 +1,7 @@
 //! `seracdb sql`: runs statements on a server and prints results. A client like any other: it knows Flight SQL through
 //! the client crate only.
 
+mod commands;
 mod interactive;
 mod output;
 mod statements;
@@ -9,8 +10,9 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
-use seracdb_client::{Client, Kind};
+use seracdb_client::Client;
 
+use self::commands::Shell;
 pub(crate) use self::output::Format;
 use self::output::Printer;
 use self::statements::split;
@@ -57,28 +59,11 @@ pub(crate) fn run(connection: &Connection, script: Script, format: Format) -> Re
 }
 
 async fn run_text(client: &Client, text: &str, format: Format) -> Result<(), String> {
-    let mut printer = Printer::new(format, std::io::stdout());
+    let mut shell = Shell { client, printer: Printer::new(format, std::io::stdout()) };
     for statement in split(text).statements {
-        execute(client, statement, &mut printer).await?;
+        if shell.run(statement).await?.is_break() {
+            break;
+        }
     }
     Ok(())
-}
-
-/// Runs one statement and prints what it gives.
-async fn execute<W: std::io::Write>(client: &Client, sql: &str, printer: &mut Printer<W>) -> Result<(), String> {
-    printer.start();
-    let statement = client.prepare(sql).await.map_err(|error| error.to_string())?;
-    let result = match statement.kind() {
-        Kind::Query => match statement.query().await {
-            Ok(rows) => printer.rows(rows).await,
-            Err(error) => Err(error.to_string()),
-        },
-        Kind::Update => match statement.update().await {
-            Ok(count) => printer.changed(count),
-            Err(error) => Err(error.to_string()),
-        },
-    };
-    // Statements also end with the session; the result is what counts.
-    let _ = statement.close().await;
-    result
 }

@@ -1,9 +1,11 @@
-//! Splits a script at its semicolons: not those in quotes, dollar quotes or comments.
+//! Splits a script at its semicolons: not those in quotes, dollar quotes or comments. Where a statement may begin, a
+//! backslash begins a command of the shell, which ends with its line.
 
 /// A script's statements.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Split<'a> {
-    /// The complete statements and, last, one without a semicolon. Without surrounding space; none is empty.
+    /// The complete statements, the shell's commands and, last, a statement without a semicolon. Without surrounding
+    /// space; none is empty.
     pub(super) statements: Vec<&'a str>,
     /// Whether the text ends where a statement may end: after a semicolon, or with nothing but space and comments.
     pub(super) complete: bool,
@@ -24,6 +26,12 @@ pub(super) fn split(text: &str) -> Split<'_> {
             }
             at += 1;
             (start, something) = (at, false);
+            continue;
+        }
+        if bytes[at] == b'\\' && !something {
+            let end = text[at..].find('\n').map_or(text.len(), |length| at + length + 1);
+            statements.push(text[at..end].trim());
+            (at, start) = (end, end);
             continue;
         }
         let token = token(text, at);
@@ -114,6 +122,14 @@ mod tests {
         check("SELECT 1", &["SELECT 1"], false);
         check("SELECT 1;", &["SELECT 1"], true);
         check("a; b ;c", &["a", "b", "c"], false);
+    }
+
+    #[test]
+    fn a_backslash_where_a_statement_begins_is_a_command_up_to_the_end_of_its_line() {
+        check("\\d", &["\\d"], true);
+        check("SELECT 1; \\d a.b ; \n SELECT 2;", &["SELECT 1", "\\d a.b ;", "SELECT 2"], true);
+        check("-- a comment\n\\dn\n\\q", &["\\dn", "\\q"], true);
+        check("SELECT '\n\\d'; b;", &["SELECT '\n\\d'", "b"], true);
     }
 
     #[test]
