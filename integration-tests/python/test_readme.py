@@ -1,4 +1,4 @@
-"""The README's commands, run as printed. Only the address, the data directory and the binary are a test's own."""
+"""What the documents show, run as printed. Only the address, the data directory, the password and the binary are a test's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from testserver import START_SECONDS, STOP_SECONDS, binary, free_port
+from conftest import root
+from testserver import ROOT_PASSWORD, START_SECONDS, STOP_SECONDS, binary, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "docs/quickstart.md"]
@@ -78,6 +79,20 @@ def test_quickstart(folder, document):
             server.wait(STOP_SECONDS)
 
 
+@pytest.mark.parametrize("document", ["docs/clients.md", "clients/python/README.md"])
+def test_python_examples(own_server, folder, document):
+    """In order, each a program of its own. `…` stands for the password."""
+    with root(own_server) as db:
+        if document.startswith("docs"):
+            db.run("CREATE NAMESPACE app")
+            db.run("CREATE TABLE app.peaks (name TEXT NOT NULL, metres INT)")
+    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+    assert programs, f"{document} has no Python"
+    for text in programs:
+        text = text.replace("grpc://127.0.0.1:50051", own_server.uri).replace('"…"', repr(ROOT_PASSWORD))
+        run([".venv/bin/python", "-"], folder, dict(os.environ), document, text, stdin=text)
+
+
 def run(command, folder, env, document, text, stdin=None) -> None:
     done = subprocess.run(command, cwd=folder, env=env, input=stdin, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{document}:\n{text}\n{done.stdout}\n{done.stderr}"
@@ -91,7 +106,7 @@ def wait_until(condition, process, log: Path) -> None:
 
 
 def test_links_lead_somewhere():
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "clients").glob("*/README.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"

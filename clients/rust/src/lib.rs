@@ -17,6 +17,16 @@
 //!
 //! What it does not know: the engine, the storage, SQL.
 
+/// The examples of the documents: they compile.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../../docs/clients.md")]
+    struct Clients;
+}
+
 mod client;
 mod error;
 mod rows;
