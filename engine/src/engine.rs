@@ -10,11 +10,14 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use seracdb_storage::clock::{Clock, SystemClock};
 use seracdb_storage::store::{StorageConfig, Store};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineError, Result};
+use crate::give_way;
 use crate::scan::{ColdTier, OBJECTS_URL};
 use crate::sql::Limits;
 use crate::sql::names::CATALOG;
+use crate::sql::planted::planted_panic;
 use crate::sql::rules;
 use crate::turns::Turns;
 
@@ -34,6 +37,9 @@ pub struct EngineConfig {
     pub pruning: PruningConfig,
     /// Where queries spill to; `None` = `spill` below the data directory.
     pub spill_dir: Option<PathBuf>,
+    /// Whether there is a function that panics; no setting, but for tests.
+    #[serde(skip)]
+    pub planted_panic: bool,
 }
 
 impl Default for EngineConfig {
@@ -45,6 +51,7 @@ impl Default for EngineConfig {
             filter_memory_max: 64 << 20,
             pruning: PruningConfig::default(),
             spill_dir: None,
+            planted_panic: false,
         }
     }
 }
@@ -82,11 +89,14 @@ pub enum Pushdown {
 }
 
 /// The engine: one per data directory.
+#[derive(Clone)]
 pub struct Engine {
     pub(crate) store: Arc<Store>,
-    pub(crate) state: SessionState,
+    pub(crate) state: Arc<SessionState>,
     pub(crate) limits: Limits,
-    pub(crate) turns: Turns,
+    pub(crate) turns: Arc<Turns>,
+    /// When what this engine runs is to stop.
+    pub(crate) stop: CancellationToken,
     cold: Arc<ColdTier>,
 }
 
@@ -108,12 +118,24 @@ impl Engine {
         let store = Store::open(&config.storage, clock).await?;
         let runtime = runtime(&config, &store)?;
         let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
-        let state = rules::state_builder()
+        let mut state = rules::state_builder();
+        if config.planted_panic {
+            state.scalar_functions().get_or_insert_default().push(Arc::new(planted_panic()));
+        }
+        let state = state
             .with_config(session_config().with_extension(Arc::clone(&cold)))
             .with_runtime_env(runtime)
+            .with_query_planner(Arc::new(give_way::Planner))
             .build();
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
-        Ok(Arc::new(Self { store, state, limits, turns: Turns::default(), cold }))
+        let (turns, stop) = (Arc::default(), CancellationToken::new());
+        Ok(Arc::new(Self { store, state: Arc::new(state), limits, turns, stop, cold }))
+    }
+
+    /// The same engine for statements that end early once `stop` fires: also those that compute for long without
+    /// giving rows, which dropping what waits for them does not stop.
+    pub fn until(&self, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { stop, ..self.clone() })
     }
 
     /// What all scans of cold files have skipped and read since the start, by the names that EXPLAIN ANALYZE has for it.

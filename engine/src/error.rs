@@ -81,6 +81,11 @@ impl EngineError {
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
+
+    /// A call that met a panic. The panic itself is in the log.
+    pub fn panicked() -> Self {
+        Self::internal("a bug in SeracDB stopped this call; the server goes on. Please report it with the statement")
+    }
 }
 
 impl From<StorageError> for EngineError {

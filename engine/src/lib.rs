@@ -11,6 +11,7 @@ mod ddl;
 mod engine;
 mod error;
 mod execute;
+mod give_way;
 mod identity;
 mod ingest;
 mod listing;

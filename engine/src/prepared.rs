@@ -10,6 +10,7 @@ use seracdb_storage::system_columns;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::give_way::Stop;
 use crate::listing;
 use crate::output::client_schema;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
@@ -110,9 +111,10 @@ impl Engine {
         }
     }
 
-    /// The session state of one statement: `now()` is its time.
+    /// The session state of one statement: `now()` is its time, and it knows when to stop.
     pub(crate) fn statement_state(&self) -> SessionState {
-        let mut state = self.state.clone();
+        let mut state = SessionState::clone(&self.state);
+        state.config_mut().set_extension(Arc::new(Stop(self.stop.clone())));
         let options = Arc::clone(state.config().options());
         state.execution_props_mut().mark_start_execution(options);
         state

@@ -1,4 +1,4 @@
-"""What the documents show, run as printed. Only the address, the data directory, the password and the binary are a test's own."""
+"""What the documents show, run as printed. Only address, data directory, password and binary are a test's own."""
 
 from __future__ import annotations
 

@@ -14,6 +14,9 @@ use crate::shell::{self, Connection, Format, Script};
 /// The variable with the password of `root` for a new data directory.
 const ROOT_PASSWORD: &str = "SERACDB_ROOT_PASSWORD";
 
+/// The variable by which tests ask for the SQL function `planted_panic`; nothing in a release build.
+const PLANTED_PANIC: &str = "SERACDB_PLANTED_PANIC";
+
 /// SeracDB: a Flight SQL database.
 #[derive(Parser)]
 #[command(name = "seracdb", version, arg_required_else_help = true)]
@@ -105,7 +108,8 @@ fn serve(arguments: Serve) -> Result<(), String> {
     // Other programs' variables may be no Unicode; those are not ours.
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = ServerConfig::load(arguments.config.as_deref(), variables, &flags).map_err(|e| e.to_string())?;
+    let mut config = ServerConfig::load(arguments.config.as_deref(), variables, &flags).map_err(|e| e.to_string())?;
+    config.engine.planted_panic = cfg!(debug_assertions) && std::env::var_os(PLANTED_PANIC).is_some();
     let root_password = std::env::var(ROOT_PASSWORD).ok().filter(|password| !password.is_empty());
     log_to_stderr(&config.log)?;
     lifecycle::log_panics();

@@ -22,7 +22,7 @@ use crate::auth::{Auth, random};
 use crate::config::ServerConfig;
 use crate::flight::{self, Flight};
 use crate::http;
-use crate::queries::{self, Queries, bug};
+use crate::queries::{self, Queries};
 
 /// The user of the first start.
 const ROOT: &str = "root";
@@ -39,6 +39,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// How often an idle connection is probed, so that a client that vanished is noticed and its query stops.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long calls that are cut off have for telling their clients.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long closing the engine may take: a flush that has begun is finished.
+const CLOSE: Duration = Duration::from_secs(30);
 
 /// How often what clients left behind is looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -94,7 +100,7 @@ pub fn serve(config: ServerConfig, root_password: Option<SecretString>) -> Resul
     let rpc = rpc.map_err(system("start the RPC runtime"))?;
     let queries = queries::runtime().map_err(system("start the query runtime"))?;
     let served = rpc.block_on(run(config, root_password, Queries::new(queries.handle().clone())));
-    // What has not ended by now was given its time in the drain.
+    // What has not ended by now was given its time in the drain; the process ends with what still computes.
     rpc.shutdown_timeout(Duration::from_secs(1));
     queries.shutdown_timeout(Duration::from_secs(1));
     served
@@ -109,12 +115,27 @@ async fn run(config: ServerConfig, root_password: Option<SecretString>, queries:
     let served = start_and_drain(&config, root_password, &queries, &engine, &stop).await;
     failure.abort();
     let served = if engine.has_storage_ended() { Err(ServeError::StorageFailed) } else { served };
-    let closing = engine.clone();
-    let closed = queries.run(async move { closing.close().await }).await;
+    queries.stop();
+    let closed = close(engine).await;
     served?;
     closed?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Closes the engine, here and not on the query runtime, whose threads may all be busy. Not for ever: what was
+/// acknowledged is durable already.
+async fn close(engine: Arc<Engine>) -> Result<(), ServeError> {
+    // A task, for a part of it blocks.
+    let closing = tokio::spawn(async move { engine.close().await });
+    match tokio::time::timeout(CLOSE, closing).await {
+        Ok(Ok(closed)) => Ok(closed?),
+        Ok(Err(_)) => Err(EngineError::panicked().into()),
+        Err(_) => {
+            tracing::warn!("closing takes more than {} s: left to the next start's recovery", CLOSE.as_secs());
+            Ok(())
+        }
+    }
 }
 
 /// Everything between the engine's opening and its closing.
@@ -139,7 +160,7 @@ async fn start_and_drain(
 
     tracing::info!(grpc = %grpc_address, http = %web_address, "ready");
     say_ready(grpc_address).map_err(|source| ServeError::System { what: "write to stdout", source })?;
-    let served = drain(grpc, stop, Duration::from_secs(config.server.drain_seconds)).await;
+    let served = drain(grpc, queries, stop, Duration::from_secs(config.server.drain_seconds)).await;
     stop.cancel();
     sweeper.abort();
     web.abort();
@@ -193,7 +214,7 @@ async fn serve_flight(
         .initial_stream_window_size(CALL_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(flight::service(flight))
+        .add_routes(flight::service(flight))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
         .await
 }
@@ -201,6 +222,7 @@ async fn serve_flight(
 /// Waits for the end of the service: after a stop, calls in flight get `patience`.
 async fn drain(
     mut grpc: JoinHandle<Result<(), tonic::transport::Error>>,
+    queries: &Queries,
     stop: &CancellationToken,
     patience: Duration,
 ) -> Result<(), ServeError> {
@@ -210,9 +232,12 @@ async fn drain(
     };
     match ended {
         Some(Ok(result)) => Ok(result?),
-        Some(Err(_)) => Err(bug().into()),
+        Some(Err(_)) => Err(EngineError::panicked().into()),
         None => {
             tracing::warn!("calls still in flight after {} s: they are cut off", patience.as_secs());
+            queries.stop();
+            // So that their clients are told.
+            let _ = tokio::time::timeout(FAREWELL, &mut grpc).await;
             grpc.abort();
             Ok(())
         }

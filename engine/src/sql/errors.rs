@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
+use tokio::task::JoinError;
 
 use super::suggest;
 use crate::error::{EngineError, ErrorKind};
@@ -43,6 +44,10 @@ fn from_boxed(error: Box<dyn StdError + Send + Sync>, hidden: &[&str]) -> Engine
     };
     let error = match error.downcast::<DataFusionError>() {
         Ok(inner) => return from_datafusion(*inner, hidden),
+        Err(error) => error,
+    };
+    let error = match error.downcast::<Arc<JoinError>>() {
+        Ok(task) => return from_task(&task),
         Err(error) => error,
     };
     match error.downcast::<ArrowError>() {
@@ -98,15 +103,21 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
             &format!("the query needs more memory than query_memory_max allows: {text}"),
         ),
         DataFusionError::ArrowError(error, _) => plain_arrow(error),
-        DataFusionError::ExecutionJoin(join) if join.is_cancelled() => {
-            new(ErrorKind::Cancelled, "the query was cancelled")
-        }
+        DataFusionError::ExecutionJoin(task) => from_task(task),
         // The text may hold file names and hosts: the log has it, the client only what to do.
         DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
             new(ErrorKind::Unavailable, STORED_FILE)
         }
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text),
         other => new(ErrorKind::Internal, &other.to_string()),
+    }
+}
+
+/// The error of a task that the plan has spawned.
+fn from_task(error: &JoinError) -> EngineError {
+    match error.is_panic() {
+        true => EngineError::panicked(),
+        false => EngineError::new(ErrorKind::Cancelled, "the query was cancelled"),
     }
 }
 

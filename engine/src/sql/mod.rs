@@ -22,6 +22,7 @@ pub(crate) mod names;
 pub(crate) mod params;
 mod parse;
 pub(crate) mod planner;
+pub(crate) mod planted;
 pub(crate) mod rewrite;
 pub(crate) mod rules;
 mod settings;

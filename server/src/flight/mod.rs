@@ -18,19 +18,21 @@ mod update;
 mod xdbc_types;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
+use axum::middleware::map_response;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{BoxStream, iter};
 use seracdb_engine::Engine;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::service::Routes;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::command::GetCommand;
 use self::prepared::Statements;
@@ -54,11 +56,14 @@ pub(crate) struct Flight {
     auth: Auth,
     statements: Statements,
     tickets: Tickets,
+    result_age_max: Duration,
 }
 
 impl Flight {
     pub(crate) fn new(engine: Arc<Engine>, queries: Queries, auth: Auth, config: &FlightSection) -> Self {
-        Self { engine, queries, auth, statements: Statements::new(config), tickets: Tickets::new(config) }
+        let tickets = Tickets::new(queries.clone(), config);
+        let result_age_max = Duration::from_secs(config.result_seconds_max);
+        Self { engine, queries, auth, statements: Statements::new(config), tickets, result_age_max }
     }
 
     /// Forgets what clients left behind.
@@ -70,8 +75,15 @@ impl Flight {
 }
 
 /// The gRPC service over these parts.
-pub(crate) fn service(flight: Arc<Flight>) -> FlightServiceServer<FlightRpc> {
-    FlightServiceServer::new(FlightRpc(flight)).max_decoding_message_size(RECEIVE_BYTES_MAX)
+pub(crate) fn service(flight: Arc<Flight>) -> Routes {
+    let service = FlightServiceServer::new(FlightRpc(flight)).max_decoding_message_size(RECEIVE_BYTES_MAX);
+    Routes::new(service).into_axum_router().layer(map_response(explain_size)).into()
+}
+
+/// A request that is too large is refused before it gets here, in gRPC's words.
+async fn explain_size(response: axum::response::Response) -> axum::response::Response {
+    let is_too_large = Status::from_header_map(response.headers()).is_some_and(|s| s.code() == Code::OutOfRange);
+    if is_too_large { status::too_large().into_http() } else { response }
 }
 
 pub(crate) struct FlightRpc(Arc<Flight>);

@@ -87,7 +87,8 @@ impl Flight {
         let ticket = self.tickets.fetch(call.principal(), id, Instant::now())?;
         match ticket.planned.clone() {
             Planned::Count(count) => count_stream(count),
-            Planned::Query { prepared, params } => self.rows(call, prepared, params, ticket.cancel.clone()).await,
+            // A token of its own: the end of one fetch is not that of another.
+            Planned::Query { prepared, params } => self.rows(call, prepared, params, ticket.cancel.child_token()).await,
         }
     }
 
@@ -97,7 +98,7 @@ impl Flight {
         if statement.prepared.kind() == StatementKind::Update {
             return Err(Status::invalid_argument("the statement is an update: execute it by DoPut"));
         }
-        self.rows(call, statement.prepared.clone(), statement.bound(), CancellationToken::new()).await
+        self.rows(call, statement.prepared.clone(), statement.bound(), self.queries.token()).await
     }
 
     /// Parses and plans one statement.
@@ -107,14 +108,15 @@ impl Flight {
         prepared.await.map_err(status::from_engine)
     }
 
-    /// Executes a statement.
+    /// Executes a statement until `cancel` fires.
     pub(super) async fn execute(
         &self,
         call: &Call,
         prepared: Arc<Prepared>,
         params: Option<RecordBatch>,
+        cancel: CancellationToken,
     ) -> Result<Outcome, Status> {
-        let (engine, session) = (self.engine.clone(), call.session.clone());
+        let (engine, session) = (self.engine.until(cancel), call.session.clone());
         let outcome = self.queries.run(async move { engine.execute(&session, &prepared, params).await });
         outcome.await.map_err(status::from_engine)
     }
@@ -127,9 +129,12 @@ impl Flight {
         cancel: CancellationToken,
     ) -> Result<DataStream, Status> {
         let schema = Arc::new(described(prepared.schema()));
-        match self.execute(&call, prepared, params).await? {
+        match self.execute(&call, prepared, params, cancel.clone()).await? {
             // The session is in use, and does not end, as long as the client reads.
-            Outcome::Rows(rows) => Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, call.session)),
+            Outcome::Rows(rows) => {
+                let age_max = self.result_age_max;
+                Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, age_max, call.session))
+            }
             Outcome::Changed(count) => count_stream(count_of(count)),
         }
     }

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use seracdb_engine::{EngineError, ErrorKind};
 use tonic::{Code, Status};
 
-use crate::queries::bug;
+use super::RECEIVE_BYTES_MAX;
 
 /// Bytes of a message. gRPC puts it into a header, percent-encoded; Java refuses headers above 8 KiB.
 const MESSAGE_BYTES_MAX: usize = 2000;
@@ -38,6 +38,22 @@ pub(crate) fn from_stream(error: impl StdError + Send + Sync + 'static) -> Statu
     from_engine(EngineError::caused(ErrorKind::Internal, message, error))
 }
 
+/// The status of a message that could not be received. gRPC says OUT_OF_RANGE when it is too large.
+pub(crate) fn unreceived(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange => too_large(),
+        _ => status,
+    }
+}
+
+pub(crate) fn too_large() -> Status {
+    Status::resource_exhausted(format!(
+        "the message has more than {} MiB, the limit: use parameters or bulk ingest for data, and send it in several \
+         messages",
+        RECEIVE_BYTES_MAX >> 20
+    ))
+}
+
 /// The status of data that a client sent and that cannot be read.
 pub(crate) fn unreadable(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(shortened(format!("the message cannot be read: {error}")))
@@ -52,7 +68,7 @@ pub(crate) fn unsendable(error: ArrowError) -> Status {
 pub(crate) async fn guarded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(result) => result,
-        Err(_) => Err(from_engine(bug())),
+        Err(_) => Err(from_engine(EngineError::panicked())),
     }
 }
 
@@ -96,10 +112,23 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_code() {
-        let status = from_engine(EngineError::not_found("no table 't'"));
-        assert_eq!((status.code(), status.message()), (Code::NotFound, "no table 't'"));
-        assert_eq!(from_engine(EngineError::invalid("x")).code(), Code::InvalidArgument);
-        assert_eq!(from_engine(EngineError::new(ErrorKind::Aborted, "x")).code(), Code::Aborted);
+        let codes = [
+            (ErrorKind::InvalidArgument, Code::InvalidArgument),
+            (ErrorKind::NotFound, Code::NotFound),
+            (ErrorKind::AlreadyExists, Code::AlreadyExists),
+            (ErrorKind::Aborted, Code::Aborted),
+            (ErrorKind::Unauthenticated, Code::Unauthenticated),
+            (ErrorKind::PermissionDenied, Code::PermissionDenied),
+            (ErrorKind::ResourceExhausted, Code::ResourceExhausted),
+            (ErrorKind::Unimplemented, Code::Unimplemented),
+            (ErrorKind::Unavailable, Code::Unavailable),
+            (ErrorKind::Cancelled, Code::Cancelled),
+            (ErrorKind::Internal, Code::Internal),
+        ];
+        for (kind, code) in codes {
+            let status = from_engine(EngineError::new(kind, "no table 't'"));
+            assert_eq!((status.code(), status.message()), (code, "no table 't'"));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! advertised; a message is at most 4 MiB unless a single row is larger; an error is the last item.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -19,10 +20,10 @@ use prost::Message;
 use seracdb_engine::{EngineError, ErrorKind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::status;
-use crate::queries::{Queries, bug};
+use crate::queries::{Queries, stopping};
 
 /// gRPC's default limit of a message, which most clients keep.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -51,29 +52,39 @@ pub(crate) fn from_batch(batch: &RecordBatch) -> Result<DataStream, Status> {
 }
 
 /// A result as it is computed. The computation runs on the query runtime, a few messages ahead of the client, and
-/// stops when the client goes away or `cancel` fires. `keep` lives as long as the stream.
+/// stops when `cancel` fires, which it does when the client goes away, or after `age_max`. `keep` lives as long as the
+/// stream.
 pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
     queries: &Queries,
     schema: SchemaRef,
     rows: impl Stream<Item = Result<RecordBatch, E>> + Send + 'static,
     cancel: CancellationToken,
+    age_max: Duration,
     keep: impl Send + 'static,
 ) -> DataStream {
     let (sender, receiver) = mpsc::channel(MESSAGES_WAITING_MAX);
+    let stopped = cancel.clone().drop_guard();
+    let all = queries.clone();
     let task = queries.spawn(async move {
         let _keep = keep;
-        if let Err(status) = send_rows(&schema, rows, cancel, &sender).await {
+        let sent = tokio::time::timeout(age_max, send_rows(&schema, rows, &cancel, &sender)).await;
+        if let Err(status) = sent.unwrap_or_else(|_| Err(too_old(age_max))) {
+            // What it computed with has to end, too.
+            cancel.cancel();
+            let status = if all.is_stopping() { status::from_engine(stopping()) } else { status };
             // The receiver is gone when the client is: then nobody wants the error.
             let _ = sender.send(Err(status)).await;
         }
     });
-    let messages = stream::unfold((receiver, Some(task)), async |(mut receiver, mut task)| {
+    let messages = stream::unfold((receiver, Some(task), stopped), async |(mut receiver, mut task, stopped)| {
         if let Some(message) = receiver.recv().await {
-            return Some((message, (receiver, task)));
+            return Some((message, (receiver, task, stopped)));
         }
         match task.take()?.await {
-            Err(error) if error.is_panic() => Some((Err(status::from_engine(bug())), (receiver, None))),
-            Err(_) => Some((Err(Status::unavailable("the server is stopping")), (receiver, None))),
+            Err(error) if error.is_panic() => {
+                Some((Err(status::from_engine(EngineError::panicked())), (receiver, None, stopped)))
+            }
+            Err(_) => Some((Err(status::from_engine(stopping())), (receiver, None, stopped))),
             Ok(()) => None,
         }
     });
@@ -83,7 +94,7 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
 async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
     schema: &Schema,
     rows: impl Stream<Item = Result<RecordBatch, E>>,
-    cancel: CancellationToken,
+    cancel: &CancellationToken,
     sender: &mpsc::Sender<Result<FlightData, Status>>,
 ) -> Result<(), Status> {
     let mut rows = std::pin::pin!(rows);
@@ -105,6 +116,18 @@ async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
             }
         }
     }
+}
+
+/// Ends a result whose client reads too slowly: it pins a snapshot, and with it rows and files nobody else needs.
+fn too_old(age_max: Duration) -> Status {
+    let seconds = age_max.as_secs();
+    status::from_engine(EngineError::new(
+        ErrorKind::Aborted,
+        format!(
+            "snapshot too old: the result was not read to its end within flight.result_seconds_max ({seconds} s): run the \
+             statement again and read faster, in parts, or raise the setting"
+        ),
+    ))
 }
 
 /// Clients read the columns with the types of the schema message, so that other types would be read as garbage.
@@ -213,6 +236,9 @@ impl Incoming {
 
 fn unreadable_stream(error: FlightError) -> EngineError {
     match error {
+        FlightError::Tonic(status) if status.code() == Code::OutOfRange => {
+            EngineError::new(ErrorKind::ResourceExhausted, status::too_large().message())
+        }
         FlightError::Tonic(status) => EngineError::new(ErrorKind::Cancelled, status.message()),
         other => EngineError::invalid(format!("the data sent cannot be read: {other}")),
     }
@@ -224,6 +250,8 @@ mod tests {
     use arrow::datatypes::{DataType, Field};
 
     use super::*;
+
+    const AGE_MAX: Duration = Duration::from_secs(3600);
 
     async fn decode(messages: Vec<FlightData>) -> (SchemaRef, Vec<RecordBatch>) {
         let messages = stream::iter(messages.into_iter().map(Ok));
@@ -283,7 +311,7 @@ mod tests {
             assert_eq!(index, 0, "a planted panic");
             Ok::<_, EngineError>(batch.clone())
         });
-        let stream = from_rows(&queries, schema, rows, CancellationToken::new(), ());
+        let stream = from_rows(&queries, schema, rows, CancellationToken::new(), AGE_MAX, ());
         let items: Vec<_> = stream.collect().await;
         assert_eq!(items.len(), 3);
         assert_eq!(items[2].as_ref().unwrap_err().code(), tonic::Code::Internal);
@@ -295,7 +323,7 @@ mod tests {
         let schema = strings(vec![]).schema();
         let cancel = CancellationToken::new();
         let rows = stream::pending::<Result<RecordBatch, EngineError>>();
-        let mut stream = from_rows(&queries, schema, rows, cancel.clone(), ());
+        let mut stream = from_rows(&queries, schema, rows, cancel.clone(), AGE_MAX, ());
         assert!(stream.next().await.unwrap().is_ok());
         cancel.cancel();
         assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Cancelled);

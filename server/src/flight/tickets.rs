@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::command::TicketId;
 use crate::config::FlightSection;
 use crate::expiring::Expiring;
+use crate::queries::Queries;
 
 /// Fetched tickets that are kept for another fetch.
 const FETCHED_MAX: usize = 256;
@@ -34,12 +35,13 @@ pub(crate) enum Planned {
 pub(crate) struct Ticket {
     owner: u64,
     pub(crate) planned: Planned,
-    /// Fires when the client cancels; running fetches stop.
+    /// Fires when the client cancels, or when the server stops; running fetches stop.
     pub(crate) cancel: CancellationToken,
 }
 
 pub(crate) struct Tickets {
     state: Mutex<State>,
+    queries: Queries,
 }
 
 struct State {
@@ -48,15 +50,15 @@ struct State {
 }
 
 impl Tickets {
-    pub(crate) fn new(config: &FlightSection) -> Self {
+    pub(crate) fn new(queries: Queries, config: &FlightSection) -> Self {
         let idle = Duration::from_secs(config.ticket_idle_seconds);
         let live = Expiring::new(idle, config.tickets_max.saturating_add(FETCHED_MAX));
-        Self { state: Mutex::new(State { live, fetched: VecDeque::new() }) }
+        Self { state: Mutex::new(State { live, fetched: VecDeque::new() }), queries }
     }
 
     pub(crate) fn issue(&self, owner: &Principal, planned: Planned, now: Instant) -> Result<TicketId, Status> {
         let id = TicketId(Uuid::new_v4().into_bytes());
-        let ticket = Ticket { owner: owner.number(), planned, cancel: CancellationToken::new() };
+        let ticket = Ticket { owner: owner.number(), planned, cancel: self.queries.token() };
         self.state.lock().live.insert(id, Arc::new(ticket), now).map_err(|_| {
             Status::resource_exhausted(
                 "too many statements wait to be fetched: fetch or cancel some, or raise flight.tickets_max",

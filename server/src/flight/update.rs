@@ -9,18 +9,20 @@ use arrow_flight::sql::DoPutUpdateResult;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use prost::Message;
-use seracdb_engine::{IngestTarget, Outcome, Prepared};
+use seracdb_engine::{EngineError, IngestTarget, Outcome, Prepared};
 use tonic::{Status, Streaming};
 
 use super::command::{PutCommand, StatementId};
+use super::status::unreceived;
 use super::stream::incoming;
 use super::{Flight, status};
 use crate::auth::Call;
+use crate::queries;
 
 impl Flight {
     /// DoPut; gives the `app_metadata` of its one result.
     pub(super) async fn put(&self, call: &Call, mut messages: Streaming<FlightData>) -> Result<Bytes, Status> {
-        let first = messages.message().await?;
+        let first = messages.message().await.map_err(unreceived)?;
         let first = first.ok_or_else(|| Status::invalid_argument("DoPut needs a message with a command"))?;
         let descriptor = first.flight_descriptor.as_ref();
         let descriptor =
@@ -44,7 +46,10 @@ impl Flight {
         prepared: Arc<Prepared>,
         params: Option<RecordBatch>,
     ) -> Result<i64, Status> {
-        match self.execute(call, prepared, params).await? {
+        let cancel = self.queries.token();
+        // Also when the client goes away.
+        let _stopped = cancel.clone().drop_guard();
+        match self.execute(call, prepared, params, cancel).await? {
             Outcome::Changed(count) => Ok(count_of(count)),
             Outcome::Rows(rows) => {
                 self.drain(rows).await?;
@@ -89,8 +94,8 @@ impl Flight {
         let drained = self.queries.spawn(rows.try_for_each(|_| std::future::ready(Ok(()))));
         match drained.await {
             Ok(result) => result.map_err(status::from_stream),
-            Err(error) if error.is_panic() => Err(status::from_engine(crate::queries::bug())),
-            Err(_) => Err(Status::unavailable("the server is stopping")),
+            Err(error) if error.is_panic() => Err(status::from_engine(EngineError::panicked())),
+            Err(_) => Err(status::from_engine(queries::stopping())),
         }
     }
 }

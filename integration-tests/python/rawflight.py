@@ -1,0 +1,33 @@
+"""Flight SQL without a driver: logins, statements, results message by message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow.flight as flight
+from testserver import ROOT_PASSWORD, Server
+from wire import field, packed
+
+
+def statement(sql: str) -> flight.FlightDescriptor:
+    return flight.FlightDescriptor.for_command(packed("CommandStatementQuery", field(1, sql)))
+
+
+class Client:
+    """A logged-in connection."""
+
+    def __init__(self, connection: flight.FlightClient):
+        self.connection = connection
+        self.options = flight.FlightCallOptions(headers=[connection.authenticate_basic_token("root", ROOT_PASSWORD)])
+
+    def start(self, sql: str) -> flight.FlightStreamReader:
+        """Starts a query; what is read from the result is up to the caller."""
+        info = self.connection.get_flight_info(statement(sql), self.options)
+        return self.connection.do_get(info.endpoints[0].ticket, self.options)
+
+
+@contextmanager
+def client(server: Server) -> Iterator[Client]:
+    with flight.FlightClient(server.uri) as connection:
+        yield Client(connection)
