@@ -13,7 +13,7 @@ from testserver import ROOT_PASSWORD
 
 # {t} is a table (x BIGINT NOT NULL, label TEXT) with one row, {ns} its namespace; each text has to be in the message.
 REFUSED = {
-    "syntax": ("SELECT x\nFROM {t} WHERE WHERE x = 1", Code.INVALID_ARGUMENT, ["line 2, column 29"]),
+    "syntax": ("SELECT x FROM {t}\nWHERE WHERE x = 1", Code.INVALID_ARGUMENT, ["line 2, column 13"]),
     "syntax at the end": ("SELECT (1 + ", Code.INVALID_ARGUMENT, []),
     "unclosed quote": ("SELECT 'abc", Code.INVALID_ARGUMENT, ["line 1, column 8"]),
     "empty": ("  -- nothing\n", Code.INVALID_ARGUMENT, ["empty"]),

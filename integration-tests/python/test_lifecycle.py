@@ -8,10 +8,15 @@ import time
 import urllib.request
 
 import pyarrow as pa
+import pyarrow.flight as flight
 import pytest
+import rawflight
 import seracdb
 from conftest import root
+from test_long_queries import ENDLESS, LARGE
+from test_long_queries import fill as fill_for_endless
 from testserver import ROOT_PASSWORD, Server
+from watching import start, wait_until, wait_until_busy
 
 N = 2000
 
@@ -107,6 +112,50 @@ def test_sigterm_ends_cleanly(own_server):
         db.run("CREATE NAMESPACE app")
     assert own_server.stop() == 0
     assert "panicked" not in own_server.log()
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_stop_cuts_off_what_computes(tmp_path, name):
+    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "1"}) as server:
+        fill_for_endless(server)
+        client = start(server, ENDLESS[name])
+        wait_until_busy(server)
+        started = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started < 15
+        assert "cut off" in server.log()
+        assert client.wait(60) != 0
+
+
+def test_a_stop_lets_a_call_end_and_takes_no_new_ones(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "60"}) as server:
+        with rawflight.client(server) as client:
+            reader = client.start(LARGE)
+            rows = reader.read_chunk().data.num_rows
+            server.process.terminate()
+            wait_until(lambda: "asked to stop" in server.log())
+            with pytest.raises((flight.FlightError, OSError)):
+                with rawflight.client(server):
+                    pass
+            with pytest.raises((flight.FlightError, OSError)):
+                client.start("SELECT 1")
+            rows += sum(chunk.data.num_rows for chunk in reader)
+            assert rows == 2_000_000
+        assert server.process.wait(60) == 0
+        assert "cut off" not in server.log()
+
+
+def test_a_stop_cuts_off_a_result_that_is_not_read(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "1"}) as server:
+        with rawflight.client(server) as client:
+            reader = client.start(LARGE)
+            reader.read_chunk()
+            started = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - started < 15
+            assert "cut off" in server.log()
+            with pytest.raises((flight.FlightError, pa.ArrowException, OSError)):
+                reader.read_all()
 
 
 def test_healthz(own_server):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 
 import pyarrow as pa
@@ -14,6 +11,7 @@ import rawflight
 import seracdb
 from conftest import root
 from testserver import ROOT_PASSWORD, Server
+from watching import start, wait_until_busy, wait_until_idle
 
 ROWS = 200_000
 # Each would take hours.
@@ -28,49 +26,17 @@ ENDLESS = {
 LARGE = "SELECT i, repeat('x', 100) AS x FROM generate_series(1, 2000000) t(i)"
 
 
-@pytest.fixture
-def filled(own_server) -> Server:
-    with root(own_server) as db:
+def fill(server: Server) -> None:
+    with root(server) as db:
         db.run("CREATE NAMESPACE app")
         values = pa.table({"k": range(ROWS), "one": [1] * ROWS, "s": [f"s{i % 977}" for i in range(ROWS)]})
         db.ingest("app.t", values, mode="create")
+
+
+@pytest.fixture
+def filled(own_server) -> Server:
+    fill(own_server)
     return own_server
-
-
-def start(server: Server, sql: str) -> subprocess.Popen:
-    """A client of its own, that can be killed."""
-    program = "import sys, seracdb\nwith seracdb.connect(*sys.argv[1:4]) as db: db.query(sys.argv[4])"
-    command = [sys.executable, "-c", program, server.uri, "root", ROOT_PASSWORD, sql]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def cpu_seconds(server: Server) -> float:
-    with open(f"/proc/{server.process.pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def wait_until_busy(server: Server) -> None:
-    before = cpu_seconds(server)
-    wait_until(lambda: cpu_seconds(server) - before > 1.5)
-
-
-def wait_until_idle(server: Server) -> None:
-    """A second in which it computes next to nothing."""
-
-    def idle() -> bool:
-        before = cpu_seconds(server)
-        time.sleep(1)  # what is measured
-        return cpu_seconds(server) - before < 0.2
-
-    wait_until(idle)
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # between looks at the condition
 
 
 @pytest.mark.parametrize("name", ENDLESS)
@@ -104,53 +70,6 @@ def test_several_of_them(filled):
             client.kill()
             client.wait()
     wait_until_idle(filled)
-
-
-@pytest.mark.parametrize("name", ENDLESS)
-def test_a_stop_cuts_it_off(tmp_path, name):
-    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "1"}) as server:
-        with root(server) as db:
-            db.run("CREATE NAMESPACE app")
-            values = pa.table({"k": range(ROWS), "one": [1] * ROWS, "s": [f"s{i % 977}" for i in range(ROWS)]})
-            db.ingest("app.t", values, mode="create")
-        client = start(server, ENDLESS[name])
-        wait_until_busy(server)
-        started = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - started < 15
-        assert "cut off" in server.log()
-        assert client.wait(60) != 0
-
-
-def test_a_stop_lets_a_call_end_and_takes_no_new_ones(tmp_path):
-    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "60"}) as server:
-        with rawflight.client(server) as client:
-            reader = client.start(LARGE)
-            rows = reader.read_chunk().data.num_rows
-            server.process.terminate()
-            wait_until(lambda: "asked to stop" in server.log())
-            with pytest.raises((flight.FlightError, OSError)):
-                with rawflight.client(server):
-                    pass
-            with pytest.raises((flight.FlightError, OSError)):
-                client.start("SELECT 1")
-            rows += sum(chunk.data.num_rows for chunk in reader)
-            assert rows == 2_000_000
-        assert server.process.wait(60) == 0
-        assert "cut off" not in server.log()
-
-
-def test_a_stop_cuts_off_a_result_that_is_not_read(tmp_path):
-    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "1"}) as server:
-        with rawflight.client(server) as client:
-            reader = client.start(LARGE)
-            reader.read_chunk()
-            started = time.monotonic()
-            assert server.stop() == 0
-            assert time.monotonic() - started < 15
-            assert "cut off" in server.log()
-            with pytest.raises((flight.FlightError, pa.ArrowException, OSError)):
-                reader.read_all()
 
 
 def test_a_result_that_is_not_read_loses_its_snapshot(tmp_path):
