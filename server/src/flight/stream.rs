@@ -61,8 +61,10 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
 ) -> DataStream {
     let (sender, receiver) = mpsc::channel(MESSAGES_WAITING_MAX);
     let task = queries.spawn(async move {
-        let _keep = keep;
-        if let Err(status) = send_rows(&schema, rows, cancel, &sender).await {
+        let sent = send_rows(&schema, rows, cancel, &sender).await;
+        // Before the error is sent: a client that reads no more may keep nothing.
+        drop(keep);
+        if let Err(status) = sent {
             // The receiver is gone when the client is: then nobody wants the error.
             let _ = sender.send(Err(status)).await;
         }
@@ -91,12 +93,14 @@ async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
     let mut messages = vec![encoder.schema(schema)];
     loop {
         for message in messages.drain(..) {
-            if sender.send(Ok(message)).await.is_err() {
-                return Ok(());
+            match cancel.run_until_cancelled(sender.send(Ok(message))).await {
+                None => return Err(cancelled()),
+                Some(Err(_)) => return Ok(()),
+                Some(Ok(())) => {}
             }
         }
         match cancel.run_until_cancelled(rows.next()).await {
-            None => return Err(Status::cancelled("the query was cancelled")),
+            None => return Err(cancelled()),
             Some(None) => return Ok(()),
             Some(Some(batch)) => {
                 let batch = batch.map_err(status::from_stream)?;
@@ -105,6 +109,10 @@ async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
             }
         }
     }
+}
+
+fn cancelled() -> Status {
+    Status::cancelled("the query was cancelled")
 }
 
 /// Clients read the columns with the types of the schema message, so that other types would be read as garbage.
