@@ -14,7 +14,7 @@ use seracdb_storage::schema::TableSchema;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
-use crate::session::{INFORMATION_SCHEMA, Session};
+use crate::session::{Session, describes};
 use crate::sql::statement::{self, CreateIndex, CreateTable};
 use crate::sql::{Statement, TableName, suggest};
 use crate::tables::Tables;
@@ -85,7 +85,7 @@ fn denied(why: &str) -> EngineError {
 
 async fn create_namespace(engine: &Engine, name: &str, if_not_exists: bool) -> Result<()> {
     check_name("namespace", name)?;
-    if name == INFORMATION_SCHEMA {
+    if describes(name) {
         return Err(EngineError::new(ErrorKind::AlreadyExists, format!("namespace '{name}' exists already")));
     }
     let record = NamespaceRecord { name: name.to_owned(), created_at_ns: engine.store.clock().now_ns() };
@@ -215,8 +215,8 @@ pub(crate) fn new_table(
     options: &BTreeMap<String, String>,
 ) -> Result<TableRecord> {
     check_name("table", name)?;
-    if namespace == INFORMATION_SCHEMA {
-        return Err(EngineError::invalid(format!("tables of {INFORMATION_SCHEMA} cannot be created")));
+    if describes(namespace) {
+        return Err(EngineError::invalid(format!("tables of {namespace} cannot be created")));
     }
     for field in fields {
         check_name("column", field.name())?;
@@ -342,10 +342,16 @@ async fn compact_table(engine: &Engine, tables: &Tables, name: &TableName) -> Re
         return Err(EngineError::invalid(format!("'{name}' is a stream table: it has no files")));
     }
     let scopes = engine.store.snapshot().scopes_with_files(table.id)?;
+    let mut result = Ok(());
     for scope in scopes {
-        engine.store.compact(scope).await?;
+        match engine.store.compact(scope).await {
+            // A table that was dropped meanwhile has nothing to merge.
+            Ok(_) | Err(StorageError::Conflict) => {}
+            Err(error) if result.is_ok() => result = Err(error.into()),
+            Err(error) => tracing::error!(%error, table = scope.table.0, "a further compaction failed"),
+        }
     }
-    Ok(())
+    result
 }
 
 /// The settings of a session. UTC is not a choice.

@@ -9,6 +9,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use seracdb_storage::clock::{Clock, SystemClock};
+use seracdb_storage::manifest::CacheTotals;
 use seracdb_storage::store::{StorageConfig, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -141,6 +142,11 @@ impl Engine {
     /// What all scans of cold files have skipped and read since the start, by the names that EXPLAIN ANALYZE has for it.
     pub fn scan_totals(&self) -> [(&'static str, u64); 8] {
         self.cold.totals()
+    }
+
+    /// How often the manifest cache was asked since the start, and what it took to answer.
+    pub fn manifest_cache_totals(&self) -> CacheTotals {
+        self.store.manifest_cache_totals()
     }
 
     /// Waits until the storage takes no more commits. Before [`Engine::close`] that means that a write has failed: what

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Unimplemented,
     /// The server is stopping, or its storage cannot be written.
     Unavailable,
+    /// Stored rows are gone or damaged.
+    DataLoss,
     /// The client went away or cancelled.
     Cancelled,
     /// A bug of ours.
@@ -95,7 +97,7 @@ impl From<StorageError> for EngineError {
             | StorageError::Stopped
             | StorageError::Fenced { .. }
             | StorageError::LeaseExpired(_) => ErrorKind::Unavailable,
-            StorageError::Conflict | StorageError::ReserveUsedUp => ErrorKind::Aborted,
+            StorageError::Conflict | StorageError::ReserveUsedUp | StorageError::Recovering => ErrorKind::Aborted,
             StorageError::Catalog(
                 CatalogError::NoNamespace(_) | CatalogError::NoTable(..) | CatalogError::NoIndex(_),
             ) => ErrorKind::NotFound,
@@ -122,6 +124,7 @@ impl From<StorageError> for EngineError {
             // These name files of the server: they are for its log.
             StorageError::Io { .. }
             | StorageError::Damaged(_)
+            | StorageError::Manifest { .. }
             | StorageError::Taken(_)
             | StorageError::Fenced { .. }
             | StorageError::LeaseExpired(_)

@@ -20,6 +20,7 @@ use crate::session::Session;
 use crate::sql::errors::from_datafusion;
 use crate::sql::params::bind;
 use crate::sql::{Statement, TableName};
+use crate::system;
 use crate::tables::Tables;
 
 /// What an execution gave.
@@ -65,6 +66,10 @@ impl Engine {
             | Statement::ShowSetting(_) => {
                 let tables = self.tables_for(session, statement);
                 listing::rows(&tables, statement).map(Outcome::Rows)
+            }
+            Statement::ShowManifest(_) | Statement::ShowManifestCache => {
+                let tables = self.tables_for(session, statement);
+                system::show(&self.store, &tables, statement).await.map(Outcome::Rows)
             }
             other => ddl::run(self, session, other).await.map(|()| Outcome::Changed(0)),
         }

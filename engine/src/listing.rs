@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use datafusion::common::TableReference;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
 use crate::error::{EngineError, Result};
-use crate::session::INFORMATION_SCHEMA;
-use crate::sql::Statement;
-use crate::sql::errors::from_arrow;
-use crate::sql::suggest;
+use crate::session::{INFORMATION_SCHEMA, describes};
+use crate::sql::errors::{from_arrow, from_datafusion};
+use crate::sql::{Statement, TableName, suggest};
+use crate::system::{self, SYSTEM_SCHEMA};
 use crate::tables::Tables;
 
 /// The columns of EXPLAIN.
@@ -22,6 +23,9 @@ pub(crate) fn explain_schema() -> SchemaRef {
 
 /// The columns of a statement whose result does not depend on the tables; none for one without rows.
 pub(crate) fn schema_of(statement: &Statement) -> SchemaRef {
+    if let Some(schema) = system::schema_of(statement) {
+        return schema;
+    }
     text_schema(match statement {
         Statement::ShowTables { .. } => &["namespace", "table", "kind"],
         Statement::ShowNamespaces => &["namespace"],
@@ -37,7 +41,7 @@ pub(crate) fn rows(tables: &Tables, statement: &Statement) -> Result<SendableRec
         Statement::ShowTables { namespace, like } => show_tables(tables, namespace.as_deref(), like.as_deref())?,
         Statement::ShowNamespaces => namespaces(tables).into_iter().map(|name| vec![name]).collect(),
         Statement::Describe(name) => {
-            let schema = tables.record(name)?.schema().full();
+            let schema = described(tables, name)?;
             let nullable = |field: &Field| if field.is_nullable() { "YES" } else { "NO" }.to_owned();
             let row = |field: &Arc<Field>| vec![field.name().clone(), field.data_type().to_string(), nullable(field)];
             schema.fields().iter().map(row).collect()
@@ -48,10 +52,21 @@ pub(crate) fn rows(tables: &Tables, statement: &Statement) -> Result<SendableRec
     stream(schema_of(statement), rows)
 }
 
-/// The namespaces by name, `information_schema` included.
+/// The columns of a table, those of `information_schema` and `system` included.
+fn described(tables: &Tables, name: &TableName) -> Result<SchemaRef> {
+    match name.namespace.as_deref().unwrap_or(&tables.namespace) {
+        namespace if describes(namespace) => {
+            let reference = TableReference::partial(namespace, name.table.as_str());
+            Ok(tables.source(&reference).map_err(|e| from_datafusion(e, &[]))?.schema())
+        }
+        _ => Ok(tables.record(name)?.schema().full()),
+    }
+}
+
+/// The namespaces by name, `information_schema` and `system` included.
 pub(crate) fn namespaces(tables: &Tables) -> Vec<String> {
     let mut names: Vec<String> = tables.snapshot.catalog().namespaces().map(|record| record.name.clone()).collect();
-    names.push(INFORMATION_SCHEMA.to_owned());
+    names.extend([INFORMATION_SCHEMA, SYSTEM_SCHEMA].map(str::to_owned));
     names.sort();
     names
 }

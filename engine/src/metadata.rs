@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::listing;
 use crate::session::{INFORMATION_SCHEMA, Session};
 use crate::sql::Statement;
+use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES};
 use crate::tables::INFORMATION_TABLES;
 
 /// A table as metadata commands list it.
@@ -25,7 +26,7 @@ pub struct TableInfo {
 }
 
 impl Engine {
-    /// The namespaces, sorted, `information_schema` included.
+    /// The namespaces, sorted, `information_schema` and `system` included.
     pub fn namespaces(&self, session: &Session) -> Vec<String> {
         listing::namespaces(&self.tables_for(session, &Statement::ShowNamespaces))
     }
@@ -40,11 +41,13 @@ impl Engine {
             schema: table.schema().full(),
             primary_key: vec![system_columns::ID.to_owned()],
         });
-        let described = INFORMATION_TABLES.iter().filter_map(|name| {
-            let reference = datafusion::common::TableReference::partial(INFORMATION_SCHEMA, *name);
+        let described = INFORMATION_TABLES.iter().map(|name| (INFORMATION_SCHEMA, *name));
+        let described = described.chain(SYSTEM_TABLES.iter().map(|name| (SYSTEM_SCHEMA, *name)));
+        let described = described.filter_map(|(namespace, name)| {
+            let reference = datafusion::common::TableReference::partial(namespace, name);
             Some(TableInfo {
-                namespace: INFORMATION_SCHEMA.to_owned(),
-                name: (*name).to_owned(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
                 table_type: "VIEW",
                 schema: tables.source(&reference).ok()?.schema(),
                 primary_key: vec![],

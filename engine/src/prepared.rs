@@ -14,7 +14,7 @@ use crate::give_way::Stop;
 use crate::listing;
 use crate::output::client_schema;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
-use crate::session::{INFORMATION_SCHEMA, Session};
+use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::mentions::mentions_identifier;
 use crate::sql::params::{Typed, hints, plan_typed};
@@ -137,7 +137,7 @@ pub(crate) fn plan_select(
     rewrite::prepare(&mut query)?;
     if tables.exposure == Exposure::All {
         leave_out_deleted(&mut query, &|name| {
-            name.namespace.as_deref() != Some(INFORMATION_SCHEMA) && tables.record(name).is_ok()
+            !name.namespace.as_deref().is_some_and(describes) && tables.record(name).is_ok()
         })?;
     }
     let source = |name: &_| tables.source(name);

@@ -9,9 +9,15 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::sql::suggest;
+use crate::system::SYSTEM_SCHEMA;
 
 /// The namespace of the tables that describe the others.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// Whether a namespace holds no tables of users, but what describes them.
+pub(crate) fn describes(namespace: &str) -> bool {
+    [INFORMATION_SCHEMA, SYSTEM_SCHEMA].contains(&namespace)
+}
 
 /// One client's session. Cheap to clone; clones share the settings.
 #[derive(Debug, Clone)]
@@ -39,7 +45,7 @@ impl Session {
     /// Sets the namespace that unqualified table names mean; NotFound when there is none of this name.
     pub fn set_namespace(&self, engine: &Engine, namespace: &str) -> Result<()> {
         let snapshot = engine.store.snapshot();
-        if snapshot.catalog().namespace(namespace).is_none() && namespace != INFORMATION_SCHEMA {
+        if snapshot.catalog().namespace(namespace).is_none() && !describes(namespace) {
             let known = snapshot.catalog().namespaces().map(|record| record.name.as_str());
             return Err(EngineError::not_found(suggest::unknown("namespace", namespace, known)));
         }

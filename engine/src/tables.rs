@@ -18,10 +18,11 @@ use seracdb_storage::system_columns::CommitTs;
 use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::scan::{Exposure, ScopeTable, external};
-use crate::session::INFORMATION_SCHEMA;
+use crate::session::{INFORMATION_SCHEMA, describes};
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::suggest;
+use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
 
 /// The tables of `information_schema` that there are: not DataFusion's settings, which name files of the server.
 pub(crate) const INFORMATION_TABLES: [&str; 6] = ["columns", "parameters", "routines", "schemata", "tables", "views"];
@@ -49,8 +50,9 @@ impl Tables {
         if let Some(table) = catalog.table(namespace, &name.table) {
             return Ok(table);
         }
-        if catalog.namespace(namespace).is_none() && namespace != INFORMATION_SCHEMA {
-            let known = catalog.namespaces().map(|record| record.name.as_str()).chain([INFORMATION_SCHEMA]);
+        if catalog.namespace(namespace).is_none() && !describes(namespace) {
+            let names = catalog.namespaces().map(|record| record.name.as_str());
+            let known = names.chain([INFORMATION_SCHEMA, SYSTEM_SCHEMA]);
             return Err(EngineError::not_found(suggest::unknown("namespace", namespace, known)));
         }
         let known: Vec<String> = catalog.tables().map(|table| self.shown_name(table, name)).collect();
@@ -79,8 +81,10 @@ impl Tables {
                 "unknown catalog '{catalog}': the only catalog is '{CATALOG}'"
             ))));
         }
-        if name.schema().unwrap_or(&self.namespace) == INFORMATION_SCHEMA {
-            return self.information_schema(name.table());
+        match name.schema().unwrap_or(&self.namespace) {
+            INFORMATION_SCHEMA => return self.information_schema(name.table()),
+            SYSTEM_SCHEMA => return self.system_table(name.table()),
+            _ => {}
         }
         let name = TableName { namespace: name.schema().map(str::to_owned), table: name.table().to_owned() };
         let record = self.record(&name).map_err(external)?;
@@ -103,6 +107,16 @@ impl Tables {
             let unknown = suggest::unknown("table", table, INFORMATION_TABLES);
             external(EngineError::not_found(format!("{unknown} in {INFORMATION_SCHEMA}")))
         })
+    }
+
+    fn system_table(&self, name: &str) -> DfResult<Arc<dyn TableProvider>> {
+        match SystemTable::named(self, name) {
+            Some(table) => Ok(Arc::new(table)),
+            None => {
+                let unknown = suggest::unknown("table", name, SYSTEM_TABLES);
+                Err(external(EngineError::not_found(format!("{unknown} in {SYSTEM_SCHEMA}"))))
+            }
+        }
     }
 
     /// A table's name in the form in which the statement gave the unknown one.
@@ -134,11 +148,15 @@ impl CatalogProviderList for Listing {
 
 impl CatalogProvider for Listing {
     fn schema_names(&self) -> Vec<String> {
-        self.0.snapshot.catalog().namespaces().map(|record| record.name.clone()).collect()
+        let names = self.0.snapshot.catalog().namespaces().map(|record| record.name.clone());
+        names.chain([SYSTEM_SCHEMA.to_owned()]).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let namespace = self.0.snapshot.catalog().namespace(name)?.name.clone();
+        let namespace = match name {
+            SYSTEM_SCHEMA => SYSTEM_SCHEMA.to_owned(),
+            name => self.0.snapshot.catalog().namespace(name)?.name.clone(),
+        };
         Some(Arc::new(NamespaceListing { tables: Arc::clone(&self.0), namespace }))
     }
 }
@@ -152,15 +170,24 @@ struct NamespaceListing {
 #[async_trait]
 impl SchemaProvider for NamespaceListing {
     fn table_names(&self) -> Vec<String> {
+        if self.namespace == SYSTEM_SCHEMA {
+            return SYSTEM_TABLES.map(str::to_owned).to_vec();
+        }
         self.tables.snapshot.catalog().tables_of(&self.namespace).map(|table| table.name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        if self.namespace == SYSTEM_SCHEMA {
+            return Ok(SystemTable::named(&self.tables, name).map(|table| Arc::new(table) as _));
+        }
         let record = self.tables.snapshot.catalog().table(&self.namespace, name);
         Ok(record.map(|record| Arc::new(self.tables.table(record, Exposure::All)) as _))
     }
 
     fn table_exist(&self, name: &str) -> bool {
+        if self.namespace == SYSTEM_SCHEMA {
+            return SYSTEM_TABLES.contains(&name);
+        }
         self.tables.snapshot.catalog().table(&self.namespace, name).is_some()
     }
 }

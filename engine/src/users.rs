@@ -26,6 +26,9 @@ impl Engine {
         if name.is_empty() || name.len() > 128 {
             return Err(EngineError::invalid("a user name must have 1 to 128 bytes"));
         }
+        if name.contains(':') {
+            return Err(EngineError::invalid("a user name cannot contain ':': Basic credentials end the name there"));
+        }
         if password.is_empty() {
             return Err(EngineError::invalid("a password must not be empty"));
         }

@@ -27,7 +27,7 @@ use crate::error::{EngineError, Result};
 use crate::execute::row_values;
 use crate::prepared::plan_select;
 use crate::scan::LOCATION_COLUMNS;
-use crate::session::{INFORMATION_SCHEMA, Session};
+use crate::session::{Session, describes};
 use crate::sql::coerce::{bind_column, conform, insert_projection};
 use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
@@ -221,8 +221,9 @@ fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, S
         Statement::Delete(delete) => &delete.table,
         _ => return Err(EngineError::internal("the statement writes to no table")),
     };
-    if name.namespace.as_deref().unwrap_or(&tables.namespace) == INFORMATION_SCHEMA {
-        return Err(EngineError::invalid(format!("tables of {INFORMATION_SCHEMA} can only be read")));
+    let namespace = name.namespace.as_deref().unwrap_or(&tables.namespace);
+    if describes(namespace) {
+        return Err(EngineError::invalid(format!("tables of {namespace} can only be read")));
     }
     let table = Arc::clone(tables.record(name)?);
     let scope = tables.scope(&table);

@@ -10,6 +10,7 @@ import boto3
 import pytest
 import seracdb
 from moto.server import ThreadedMotoServer
+from object_stores import Bucket, Folder
 from testserver import ROOT_PASSWORD, Server
 
 BUCKET = "frozen"
@@ -76,6 +77,14 @@ def s3(monkeypatch):
     # What it holds belongs to the process, not to this server.
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST"), timeout=30).close()
     moto.stop()
+
+
+@pytest.fixture(params=["bucket", "folder"])
+def shared(request, tmp_path) -> Bucket | Folder:
+    """An object store that two data directories could use."""
+    if request.param == "folder":
+        return Folder(tmp_path / "shared")
+    return Bucket(request.getfixturevalue("s3"), BUCKET)
 
 
 class Connections:

@@ -69,6 +69,7 @@ def test_a_large_file_goes_up_in_parts(s3, tmp_path):
     assert [hashlib.sha256(row["noise"]).digest() for row in found] == [hashlib.sha256(row).digest() for row in rows]
     listed = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
     assert {o["Key"].removeprefix("here/") for o in listed} == {
+        "_seracdb/catalog-e1.json",
         "_seracdb/owner.json",
         "default/large/shared/batch-0001.bloom",
         "default/large/shared/batch-0001.parquet",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
-use seracdb_engine::EngineConfig;
+use seracdb_engine::{CacheConfig, EngineConfig};
 use serde::{Deserialize, Serialize};
 
 /// All settings of a server.
@@ -24,8 +24,10 @@ pub struct ServerConfig {
     pub auth: AuthSection,
     /// How long and how many statements are kept for clients.
     pub flight: FlightSection,
+    /// The cache of manifests.
+    pub manifest_cache: CacheConfig,
     /// The engine's own settings, with those of the storage in `[engine.storage]`. `data_dir`, `object_store`,
-    /// `take_over` and `node_id` come from `[server]`.
+    /// `take_over` and `node_id` come from `[server]`, `manifest_cache` from the section of its name.
     pub engine: EngineConfig,
     /// Logging.
     pub log: LogSection,
@@ -161,8 +163,14 @@ pub enum LogFormat {
 #[error("{0}")]
 pub struct ConfigError(String);
 
-/// Settings that are in `[server]`, where people look for them, and not in the storage's own part of the tree.
-const SERVER_OWNED: [&str; 4] = ["data_dir", "object_store", "take_over", "node_id"];
+/// Settings of the storage that stand where people look for them, and not in its own part of the tree.
+const MOVED: [(&str, &str); 5] = [
+    ("data_dir", "server.data_dir"),
+    ("object_store", "server.object_store"),
+    ("take_over", "server.take_over"),
+    ("node_id", "server.node_id"),
+    ("manifest_cache", "manifest_cache"),
+];
 
 impl ServerConfig {
     /// Loads the settings. `file`: the TOML file, which has to exist when given. `variables`: the environment;
@@ -184,8 +192,10 @@ impl ServerConfig {
         for (path, value) in flags {
             figment = figment.merge(Serialized::default(path, value));
         }
-        if let Some(name) = SERVER_OWNED.iter().find(|name| figment.contains(&format!("engine.storage.{name}"))) {
-            return Err(ConfigError(format!("setting 'engine.storage.{name}' is not used: set 'server.{name}'")));
+        if let Some((name, instead)) =
+            MOVED.iter().find(|(name, _)| figment.contains(&format!("engine.storage.{name}")))
+        {
+            return Err(ConfigError(format!("setting 'engine.storage.{name}' is not used: set '{instead}'")));
         }
         let mut config: Self = figment.extract().map_err(|error| ConfigError(describe(error)))?;
         // As the variable may be set to nothing.
@@ -195,6 +205,7 @@ impl ServerConfig {
         storage.object_store.clone_from(&config.server.object_store);
         storage.take_over = config.server.take_over;
         storage.node_id.clone_from(&config.server.node_id);
+        storage.manifest_cache.clone_from(&config.manifest_cache);
         config.validate()?;
         Ok(config)
     }
@@ -202,6 +213,9 @@ impl ServerConfig {
     fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
             ("engine.storage.lease_seconds", u64::from(self.engine.storage.lease_seconds)),
+            ("manifest_cache.ttl_seconds", self.manifest_cache.ttl_seconds),
+            ("manifest_cache.eviction_interval_seconds", self.manifest_cache.eviction_interval_seconds),
+            ("manifest_cache.max_entries", self.manifest_cache.max_entries as u64),
             ("auth.session_idle_seconds", self.auth.session_idle_seconds),
             ("auth.sessions_max", self.auth.sessions_max as u64),
             ("flight.ticket_idle_seconds", self.flight.ticket_idle_seconds),
@@ -293,7 +307,9 @@ mod tests {
     fn later_sources_win() {
         let toml = "[server]\nlisten = '1.1.1.1:1'\ndata_dir = '/file'\nnode_id = 'file'";
         let variables = [("SERACDB_SERVER__LISTEN", "2.2.2.2:2"), ("SERACDB_SERVER__DATA_DIR", "/env")];
+        let variables = [&variables[..], &[("SERACDB_MANIFEST_CACHE__TTL_SECONDS", "7")]].concat();
         let config = load(toml, &variables, &[("server.listen", "3.3.3.3:3")]).unwrap();
+        assert_eq!(config.engine.storage.manifest_cache.ttl_seconds, 7);
         assert_eq!(config.server.listen, "3.3.3.3:3");
         assert_eq!(config.engine.storage.data_dir, Path::new("/env"));
         assert_eq!(config.engine.storage.node_id, "file");
@@ -331,6 +347,10 @@ mod tests {
         assert!(error.contains("'flight.tickets_max'"), "{error}");
         let error = load("[engine.storage]\nlease_seconds = 0", &[], &[]).unwrap_err();
         assert!(error.contains("'engine.storage.lease_seconds'"), "{error}");
+        let error = load("[manifest_cache]\nttl_seconds = 0", &[], &[]).unwrap_err();
+        assert!(error.contains("'manifest_cache.ttl_seconds'"), "{error}");
+        let error = load("[engine.storage.manifest_cache]\nttl_seconds = 1", &[], &[]).unwrap_err();
+        assert!(error.contains("set 'manifest_cache'"), "{error}");
         let error = load("[server]\ntake_over = 'perhaps'", &[], &[]).unwrap_err();
         assert!(error.contains("'server.take_over'"), "{error}");
     }
@@ -349,9 +369,11 @@ mod tests {
                 value => found.push((path, value)),
             }
         }
-        // These are in `[server]`.
-        let stands_elsewhere = |path: &str| SERVER_OWNED.iter().any(|name| path == format!("engine.storage.{name}"));
-        found.retain(|(path, _)| !stands_elsewhere(path));
+        // These are in other sections.
+        found.retain(|(path, _)| {
+            let own = path.strip_prefix("engine.storage.").and_then(|path| path.split('.').next());
+            !MOVED.iter().any(|(name, _)| own == Some(*name))
+        });
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         found
     }

@@ -108,7 +108,7 @@ pub async fn place(
 ) -> Result<Option<SidecarRef>> {
     let Some(bytes) = sidecar else { return Ok(None) };
     let file_path = format!("{scope_prefix}/{}", paths::bloom_file(number, objects.name_epoch()));
-    objects.put(&file_path, bytes.to_vec()).await?;
+    objects.put(&file_path, bytes.to_vec().into(), None).await?;
     let checksum = bytes.last_chunk::<CHECKSUM>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     Ok(Some(SidecarRef { file_path, size_bytes: bytes.len() as u64, checksum }))
 }

@@ -1,7 +1,7 @@
 //! Bounds of a file's columns, taken from its row groups.
 //!
-//! A column is left out when its type has no statistics, and has no bounds when any row group has none (NaN, or NULLs
-//! only). Bounds are never narrower than the values, and are left out when they could not be read back as they are.
+//! A column is left out when its type has no statistics, and has no bounds when a row group with values has none (NaN).
+//! Bounds are never narrower than the values, and are left out when they could not be read back as they are.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray, UInt64Array,
 };
-use arrow::compute::{CastOptions, SortOptions, cast_with_options, sort_to_indices};
+use arrow::compute::{CastOptions, SortOptions, cast_with_options, filter, sort_to_indices};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, Schema, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
@@ -32,6 +32,10 @@ pub(crate) fn column_bounds(metadata: &ParquetMetaData, schema: &Schema) -> BTre
         if nulls.null_count() > 0 {
             return None;
         }
+        // A row group of NULLs has no bounds and needs none.
+        let with_values: BooleanArray =
+            groups.iter().zip(nulls.values()).map(|(group, nulls)| Some(group.num_rows() as u64 != *nulls)).collect();
+        let (mins, maxes) = (filter(&mins, &with_values).ok()?, filter(&maxes, &with_values).ok()?);
         let exact = converter.row_group_is_min_value_exact(groups).ok()?.false_count() == 0
             && converter.row_group_is_max_value_exact(groups).ok()?.false_count() == 0;
         Some(ColumnBounds {

@@ -70,6 +70,15 @@ pub(crate) async fn get(store: &Store, path: &str) -> Result<Option<Found>> {
     Ok(Some(Found { bytes: got.bytes().await?, etag }))
 }
 
+/// The ETag of what is at a path.
+pub(crate) async fn etag_at(store: &Store, path: &str) -> Result<Option<ETag>> {
+    match store.head(&object_path(path)?).await {
+        Ok(meta) => etag(path, meta.e_tag).map(Some),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes the object `path` of a file. When another one is there, that is [`StorageError::Taken`].
 pub(crate) async fn create_file(store: &Store, file: &FsPath, path: &str, whole_bytes_max: u64) -> Result<()> {
     let location = object_path(path)?;

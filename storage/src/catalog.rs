@@ -292,6 +292,16 @@ impl Catalog {
         self.users_by_number.get(&number)
     }
 
+    /// All users by name, dropped ones included.
+    pub fn users(&self) -> impl Iterator<Item = &Arc<UserRecord>> {
+        self.users.values()
+    }
+
+    /// Folders of tables that there are or were.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.prefixes.iter().map(String::as_str)
+    }
+
     /// Whether there is any user.
     pub fn has_users(&self) -> bool {
         !self.users.is_empty()

@@ -5,9 +5,8 @@
 //! [`crate::system_columns`].
 
 use std::fmt::Debug;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -23,7 +22,8 @@ pub trait Clock: Debug + Send + Sync {
         self.now_ns().div_euclid(1_000_000)
     }
 
-    /// Time since some start of its own. Never goes back: what a lease is measured with.
+    /// Time since some start of its own. Never goes back, and goes on while the machine is suspended: what a lease is
+    /// measured with.
     fn monotonic(&self) -> Duration;
 
     /// Returns when [`Clock::monotonic`] has gone on by this much.
@@ -44,8 +44,9 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed()
+        // Goes on while the machine is suspended, as the leases of others do.
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(since_boot).unwrap_or_default()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {

@@ -12,7 +12,7 @@
 //!    the generation or file it was read from became another file in between, the bit goes to that file.
 //! 4. What an open snapshot may still be compared with is kept: `recent` and `moved` reach back to the oldest one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use roaring::RoaringTreemap;
@@ -22,10 +22,11 @@ use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite};
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
 use crate::keys::{
-    BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, decode_delete_log_key, delete_log_key,
-    generation_prefix, header_key,
+    BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, delete_log_key, generation_prefix,
+    header_key,
 };
 use crate::records::{BatchRecord, BatchStatus, ScopeHeader};
+use crate::recovery::Recovered;
 use crate::rocks::{Family, Rocks};
 use crate::row_codec::{self, EncodedRows};
 use crate::snapshot::Snapshot;
@@ -129,6 +130,8 @@ pub struct Publication {
     pub log: LogChange,
     /// Every commit to the scope up to this one is then in files.
     pub flushed_to: CommitTs,
+    /// Version of the records that the files were made from.
+    pub version: u64,
 }
 
 /// Entries of the delete log that go, and those in their place.
@@ -260,9 +263,9 @@ impl CommitState {
             self.load_header(write.scope)?;
         }
         let superseding = self.clock.peek(now_ns);
-        let masked = self.places_in_files(&commit.writes, superseding)?;
+        let masked = self.places_in_files(&commit.writes, commit.snapshot.ts(), superseding)?;
         let ts = self.clock.next(now_ns);
-        self.append_catalog(&catalog_writes, batch);
+        append_catalog(&self.rocks, &catalog_writes, batch);
         self.max_table_id = self.max_table_id.max(catalog.max_table_id());
         self.catalog = catalog;
         for write in &commit.writes {
@@ -290,6 +293,7 @@ impl CommitState {
 
     /// Hands out the next file number of a scope.
     pub(crate) fn reserve_batch(&mut self, scope: Scope, batch: &mut WriteBatch) -> Result<BatchNumber> {
+        self.table_is_there(scope)?;
         let header = self.load_header(scope)?;
         let number = header.next_batch;
         header.next_batch = BatchNumber(number.0 + 1);
@@ -301,10 +305,11 @@ impl CommitState {
     /// are translated to positions of the new file.
     pub(crate) fn publish(&mut self, publication: &Publication, now_ns: i64, batch: &mut WriteBatch) -> Result<()> {
         let scope = publication.scope;
-        if self.catalog.table_by_id(scope.table).is_none() {
+        self.table_is_there(scope)?;
+        // Whoever wrote these files did not see the last change: they hold rows that others hold too.
+        if self.load_header(scope)?.version != publication.version {
             return Err(StorageError::Conflict);
         }
-        self.load_header(scope)?;
         let ts = self.clock.next(now_ns);
         self.append_log(publication, ts, batch);
         for record in &publication.replaced {
@@ -363,30 +368,72 @@ impl CommitState {
         }
     }
 
-    /// Forgets archived batches, whose files may then be removed.
-    pub(crate) fn forget_batches(
+    /// Takes archived batches, in their last state, out of what the next manifest shows.
+    pub(crate) fn retire_batches(
         &mut self,
         scope: Scope,
-        numbers: &[BatchNumber],
+        records: &[BatchRecord],
         batch: &mut WriteBatch,
     ) -> Result<()> {
-        numbers
-            .iter()
-            .for_each(|number| batch.delete_cf(self.rocks.family(Family::Batches), batch_key(scope, *number)));
-        // Rows of these files that commits superseded between the writing of their successor and its publication.
-        self.rocks.scan_prefix(Family::DeleteLog, &scope.encode(), |key, _| {
-            if decode_delete_log_key(key).is_some_and(|(_, file)| numbers.contains(&file)) {
-                batch.delete_cf(self.rocks.family(Family::DeleteLog), key);
-            }
-            Ok(())
-        })?;
+        self.table_is_there(scope)?;
         self.load_header(scope)?.version += 1;
+        records.iter().for_each(|record| append_record(&self.rocks, scope, record, batch));
+        self.append_header(scope, batch);
+        Ok(())
+    }
+
+    /// Forgets retired batches whose files are gone. `log`: keys of their delete log.
+    pub(crate) fn forget_batches(
+        &self,
+        scope: Scope,
+        numbers: &BTreeSet<BatchNumber>,
+        log: &[Vec<u8>],
+        batch: &mut WriteBatch,
+    ) -> Result<()> {
+        self.table_is_there(scope)?;
+        let (batches, delete_log) = (self.rocks.family(Family::Batches), self.rocks.family(Family::DeleteLog));
+        numbers.iter().for_each(|number| batch.delete_cf(batches, batch_key(scope, *number)));
+        log.iter().for_each(|key| batch.delete_cf(delete_log, key));
+        Ok(())
+    }
+
+    /// Gives a scope its records back. What commits meanwhile superseded stands in the delete log already.
+    pub(crate) fn recovered(
+        &mut self,
+        scope: Scope,
+        recovered: &Recovered,
+        now_ns: i64,
+        batch: &mut WriteBatch,
+    ) -> Result<()> {
+        self.table_is_there(scope)?;
+        if !self.load_header(scope)?.recovering {
+            return Ok(());
+        }
+        let ts = self.clock.next(now_ns);
+        for record in &recovered.records {
+            let archived_at = match record.status {
+                BatchStatus::Archived => Some(record.archived_at.unwrap_or(ts)),
+                _ => None,
+            };
+            append_record(&self.rocks, scope, &BatchRecord { archived_at, ..record.clone() }, batch);
+        }
+        for (file, rows) in &recovered.masked {
+            let key = delete_log_key(scope, ts, *file);
+            batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(rows.clone()));
+        }
+        let header = self.load_header(scope)?;
+        header.recovering = false;
+        header.max_batch = header.max_batch.max(recovered.max_batch);
+        header.next_batch = header.next_batch.max(BatchNumber(recovered.max_batch.0 + 1));
+        header.flushed_to = header.flushed_to.max(recovered.flushed_to);
+        header.version = header.version.max(recovered.version) + 1;
         self.append_header(scope, batch);
         Ok(())
     }
 
     /// After the manifest has been exported: removes the rows that it covers.
     pub(crate) fn exported(&mut self, scope: Scope, version: u64, batch: &mut WriteBatch) -> Result<()> {
+        self.table_is_there(scope)?;
         let header = self.load_header(scope)?;
         header.exported = header.exported.max(version);
         // Files of a later version are not in this manifest; their generations wait for theirs.
@@ -413,9 +460,14 @@ impl CommitState {
         self.headers.retain(|scope, _| scope.table != table);
         let mut catalog = (*self.catalog).clone();
         let writes = catalog.apply(&CatalogChange::ForgetDropped(table))?;
-        self.append_catalog(&writes, batch);
+        append_catalog(&self.rocks, &writes, batch);
         self.catalog = Arc::new(catalog);
         Ok(())
+    }
+
+    /// Refuses what would leave traces of a table that is gone.
+    fn table_is_there(&self, scope: Scope) -> Result<()> {
+        self.catalog.table_by_id(scope.table).map(drop).ok_or(StorageError::Conflict)
     }
 
     fn conflicts(&self, since: CommitTs, superseded: &[(Scope, RoaringTreemap)]) -> bool {
@@ -465,58 +517,22 @@ impl CommitState {
     fn places_in_files(
         &self,
         writes: &[ScopeWrite],
+        read_at: CommitTs,
         superseded_by: CommitTs,
     ) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
         let mut by_file: HashMap<_, Vec<MaskedRow>> = HashMap::new();
         for write in writes {
+            // What moved before it was read was read where it is.
+            let moved: Vec<&Moved> =
+                self.moved.iter().filter(|moved| moved.scope == write.scope && moved.at > read_at).collect();
             for (&id, old) in write.ids.iter().zip(&write.supersedes) {
-                if let Some((file, position)) = self.place_in_file(write.scope, id, old.location)? {
+                if let Some((file, position)) = place_in_file(&moved, id, old.location)? {
                     let row = MaskedRow { position, id, updated: old.updated, superseded_by };
                     by_file.entry((write.scope, file)).or_default().push(row);
                 }
             }
         }
         Ok(by_file)
-    }
-
-    /// The file and position of a version that was read at `location`; `None` when it is hot still. Moves are in order:
-    /// one pass follows a row from generation to file to compacted file.
-    fn place_in_file(&self, scope: Scope, id: RowId, location: Location) -> Result<Option<(BatchNumber, u32)>> {
-        let mut location = location;
-        for moved in self.moved.iter().filter(|moved| moved.scope == scope) {
-            if moved.takes(location) {
-                let position = moved.ids.binary_search(&id.get()).map_err(|_| {
-                    StorageError::Damaged(format!("row {id} is not in the file its generation or file became"))
-                })?;
-                location = Location::Cold(moved.to, position as u32);
-            }
-        }
-        Ok(match location {
-            Location::Cold(file, position) => Some((file, position)),
-            Location::Hot(_) => None,
-        })
-    }
-
-    fn append_catalog(&self, writes: &[CatalogWrite], batch: &mut WriteBatch) {
-        let (catalog, users) = (self.rocks.family(Family::Catalog), self.rocks.family(Family::Users));
-        for write in writes {
-            match write {
-                CatalogWrite::Put(CatalogRecord::User(user)) => batch.put_cf(users, &user.name, to_json(user)),
-                CatalogWrite::Put(CatalogRecord::Namespace(record)) => {
-                    batch.put_cf(catalog, format!("n/{}", record.name), to_json(record));
-                }
-                CatalogWrite::Put(CatalogRecord::Table(record)) => {
-                    batch.put_cf(catalog, format!("t/{}", record.id.0), to_json(record));
-                }
-                CatalogWrite::Put(CatalogRecord::Prefix(prefix)) => batch.put_cf(catalog, format!("p/{prefix}"), b"{}"),
-                CatalogWrite::Put(CatalogRecord::Dropped(record)) => {
-                    batch.put_cf(catalog, format!("g/{}", record.id.0), to_json(record));
-                }
-                CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
-                CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
-                CatalogWrite::RemoveDropped(id) => batch.delete_cf(catalog, format!("g/{}", id.0)),
-            }
-        }
     }
 
     fn append_header(&self, scope: Scope, batch: &mut WriteBatch) {
@@ -541,6 +557,24 @@ impl CommitState {
     }
 }
 
+/// The file and position of a version that was read at `location`; `None` when it is hot still. Moves are in order:
+/// one pass follows a row from generation to file to compacted file.
+fn place_in_file(moved: &[&Moved], id: RowId, location: Location) -> Result<Option<(BatchNumber, u32)>> {
+    let mut location = location;
+    for moved in moved {
+        if moved.takes(location) {
+            let position = moved.ids.binary_search(&id.get()).map_err(|_| {
+                StorageError::Damaged(format!("row {id} is not in the file its generation or file became"))
+            })?;
+            location = Location::Cold(moved.to, position as u32);
+        }
+    }
+    Ok(match location {
+        Location::Cold(file, position) => Some((file, position)),
+        Location::Hot(_) => None,
+    })
+}
+
 /// The rows that writes supersede, by scope. New rows are in nobody's way.
 fn superseded_ids(writes: &[ScopeWrite]) -> Vec<(Scope, RoaringTreemap)> {
     let mut by_scope: Vec<(Scope, RoaringTreemap)> = Vec::new();
@@ -552,6 +586,28 @@ fn superseded_ids(writes: &[ScopeWrite]) -> Vec<(Scope, RoaringTreemap)> {
         }
     }
     by_scope
+}
+
+pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut WriteBatch) {
+    let (catalog, users) = (rocks.family(Family::Catalog), rocks.family(Family::Users));
+    for write in writes {
+        match write {
+            CatalogWrite::Put(CatalogRecord::User(user)) => batch.put_cf(users, &user.name, to_json(user)),
+            CatalogWrite::Put(CatalogRecord::Namespace(record)) => {
+                batch.put_cf(catalog, format!("n/{}", record.name), to_json(record));
+            }
+            CatalogWrite::Put(CatalogRecord::Table(record)) => {
+                batch.put_cf(catalog, format!("t/{}", record.id.0), to_json(record));
+            }
+            CatalogWrite::Put(CatalogRecord::Prefix(prefix)) => batch.put_cf(catalog, format!("p/{prefix}"), b"{}"),
+            CatalogWrite::Put(CatalogRecord::Dropped(record)) => {
+                batch.put_cf(catalog, format!("g/{}", record.id.0), to_json(record));
+            }
+            CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
+            CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
+            CatalogWrite::RemoveDropped(id) => batch.delete_cf(catalog, format!("g/{}", id.0)),
+        }
+    }
 }
 
 fn append_record(rocks: &Rocks, scope: Scope, record: &BatchRecord, batch: &mut WriteBatch) {

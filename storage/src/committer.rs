@@ -10,6 +10,7 @@
 //! 3. Nothing is answered without the lease on the object store: whoever owns it now may have gone on without us.
 //! 4. Nothing here waits for a client, or for a lock that is held while something waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -22,6 +23,8 @@ use crate::commit::{Commit, CommitState, Publication, ScopeWrite, SequenceRecord
 use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, TableId};
 use crate::lease::Lease;
+use crate::records::BatchRecord;
+use crate::recovery::Recovered;
 use crate::rocks::{Rocks, RocksSnapshot};
 use crate::snapshot::{OpenSnapshots, ScopeCache, Snapshot};
 use crate::system_columns::CommitTs;
@@ -40,11 +43,25 @@ enum Request {
     ReserveBatch(Scope, oneshot::Sender<Result<Committed<BatchNumber>>>),
     Publish(Box<Publication>, oneshot::Sender<Result<Committed<()>>>),
     Exported(Scope, u64, oneshot::Sender<Result<Committed<()>>>),
-    ForgetBatches(Scope, Vec<BatchNumber>, oneshot::Sender<Result<Committed<()>>>),
+    RetireBatches(Scope, Vec<BatchRecord>, oneshot::Sender<Result<Committed<()>>>),
+    ForgetBatches(Scope, BTreeSet<BatchNumber>, Vec<Vec<u8>>, oneshot::Sender<Result<Committed<()>>>),
     ForgetTable(TableId, oneshot::Sender<Result<Committed<()>>>),
+    Recovered(Scope, Arc<Recovered>, oneshot::Sender<Result<Committed<()>>>),
     /// Looks at the lease, also when nothing is committed.
     CheckLease,
     Stop,
+}
+
+impl Request {
+    /// Whether objects are written or removed on the strength of it. It is synced whatever the setting: a lost tail of
+    /// commits may not leave records without their files.
+    fn precedes_objects(&self) -> bool {
+        match self {
+            Self::Commit(commit, _) => !commit.catalog.is_empty(),
+            Self::CheckLease | Self::Stop => false,
+            _ => true,
+        }
+    }
 }
 
 /// The way to the committer thread.
@@ -58,8 +75,12 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn start(rocks: Arc<Rocks>, lease: Arc<Lease>, state: CommitState) -> Result<Self> {
-        let cache = Arc::new(ScopeCache::default());
+    pub(crate) fn start(
+        rocks: Arc<Rocks>,
+        lease: Arc<Lease>,
+        state: CommitState,
+        cache: Arc<ScopeCache>,
+    ) -> Result<Self> {
         let open = Arc::new(OpenSnapshots::default());
         let first = take_snapshot(&rocks, &state, &cache, &open);
         let published = Arc::new(ArcSwap::new(first));
@@ -104,12 +125,26 @@ impl Committer {
         self.ask(|reply| Request::Exported(scope, version, reply)).await.map(drop)
     }
 
-    pub(crate) async fn forget_batches(&self, scope: Scope, numbers: Vec<BatchNumber>) -> Result<Arc<Snapshot>> {
-        Ok(self.ask(|reply| Request::ForgetBatches(scope, numbers, reply)).await?.1)
+    pub(crate) async fn retire_batches(&self, scope: Scope, records: Vec<BatchRecord>) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(|reply| Request::RetireBatches(scope, records, reply)).await?.1)
+    }
+
+    /// `log`: keys of their delete log.
+    pub(crate) async fn forget_batches(
+        &self,
+        scope: Scope,
+        numbers: BTreeSet<BatchNumber>,
+        log: Vec<Vec<u8>>,
+    ) -> Result<()> {
+        self.ask(|reply| Request::ForgetBatches(scope, numbers, log, reply)).await.map(drop)
     }
 
     pub(crate) async fn forget_table(&self, table: TableId) -> Result<()> {
         self.ask(|reply| Request::ForgetTable(table, reply)).await.map(drop)
+    }
+
+    pub(crate) async fn recovered(&self, scope: Scope, recovered: Arc<Recovered>) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(|reply| Request::Recovered(scope, recovered, reply)).await?.1)
     }
 
     /// Waits until no more commits are taken: the end, or a write that failed.
@@ -187,18 +222,20 @@ impl Run {
         let mut answers: Vec<Answer> = Vec::new();
         let mut next = Some(first);
         let mut go_on = true;
+        let mut durable = false;
         while let Some(request) = next {
             if matches!(request, Request::Stop) {
                 go_on = false;
                 break;
             }
+            durable |= request.precedes_objects();
             answers.push(self.stage(request, &mut batch));
             next = if batch.size_in_bytes() < GROUP_BYTES { requests.try_recv().ok() } else { None };
         }
         let writes = !batch.is_empty();
         if writes {
             batch.put(SequenceRecord::KEY, self.state.sequence().encode());
-            self.rocks.write(batch)?;
+            self.rocks.write(batch, durable)?;
             self.lease.committed(self.state.last_ts());
         }
         self.lease.check()?;
@@ -227,10 +264,16 @@ impl Run {
                 settle(covered(&self.state).and_then(|()| self.state.publish(&publication, now, batch)), reply)
             }
             Request::Exported(scope, version, reply) => settle(self.state.exported(scope, version, batch), reply),
-            Request::ForgetBatches(scope, numbers, reply) => {
-                settle(self.state.forget_batches(scope, &numbers, batch), reply)
+            Request::RetireBatches(scope, records, reply) => {
+                settle(self.state.retire_batches(scope, &records, batch), reply)
+            }
+            Request::ForgetBatches(scope, numbers, log, reply) => {
+                settle(self.state.forget_batches(scope, &numbers, &log, batch), reply)
             }
             Request::ForgetTable(table, reply) => settle(self.state.forget_table(table, batch), reply),
+            Request::Recovered(scope, recovered, reply) => {
+                settle(covered(&self.state).and_then(|()| self.state.recovered(scope, &recovered, now, batch)), reply)
+            }
             Request::CheckLease | Request::Stop => Box::new(|_| {}),
         }
     }

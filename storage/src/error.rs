@@ -2,6 +2,7 @@
 
 use crate::catalog::CatalogError;
 use crate::delete_log::DamagedEntry;
+use crate::manifest::Fault;
 use crate::row_codec::CodecError;
 
 /// An error of the storage crate. `Display` says what happened; the cause is in `source()`.
@@ -107,6 +108,17 @@ pub enum StorageError {
         /// What it does not do.
         ignores: String,
     },
+    /// A manifest cannot be relied on.
+    #[error("the manifest {path} cannot be relied on: {fault}")]
+    Manifest {
+        /// The manifest.
+        path: String,
+        /// What is wrong.
+        fault: Box<Fault>,
+    },
+    /// A scope's records are being recovered from its files.
+    #[error("the table is being recovered from its files: run the statement again")]
+    Recovering,
     /// Something stored is not what was written.
     #[error("damaged data: {0}")]
     Damaged(String),

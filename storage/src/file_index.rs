@@ -190,6 +190,7 @@ mod tests {
             deletes: None,
             archived_at: None,
             bloom: None,
+            unknown: Default::default(),
         }
     }
 

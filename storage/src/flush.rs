@@ -16,12 +16,11 @@ use std::sync::Arc;
 
 use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
-use crate::error::{Result, StorageError};
+use crate::error::Result;
 use crate::hot::{HotChunk, HotCursor, Versions};
 use crate::keys::{BatchNumber, Generation, Scope, decode_delete_log_key};
 use crate::manifest::Manifest;
 use crate::objects::{Objects, blocking};
-use crate::paths;
 use crate::records::{BatchKind, BatchRecord};
 use crate::scope_files::{ScopeFiles, Scratch, Unfinished};
 use crate::segment::{Segment, float_columns, holds_nan};
@@ -47,23 +46,18 @@ impl Store {
     /// Writes the hot rows of a scope to a batch file. Commits go on meanwhile. Files that are worth merging then are
     /// merged in the background.
     ///
-    /// It is a task of its own: who waits for it may go away, and it is finished all the same.
+    /// It is finished also when who waits for it goes away.
     pub async fn flush(self: &Arc<Self>, scope: Scope) -> Result<Flushed> {
         let store = Arc::clone(self);
-        match tokio::spawn(async move { store.flush_now(scope).await }).await {
-            Ok(Ok(flushed)) => {
-                self.compact_soon(scope);
-                Ok(flushed)
-            }
-            Ok(refused) => refused,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(StorageError::Stopped),
-        }
+        let flushed = self.to_its_end(async move { store.flush_now(scope).await }).await?;
+        self.compact_soon(scope);
+        Ok(flushed)
     }
 
     async fn flush_now(&self, scope: Scope) -> Result<Flushed> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
+        self.recover_locked(scope).await?;
         let snapshot = self.snapshot();
         let header = snapshot.header(scope)?.unwrap_or_default();
         let active = has_rows(&snapshot, scope, vec![header.active])?;
@@ -86,6 +80,7 @@ impl Store {
         let archive = match older {
             Some(older) => {
                 let (number, _) = self.committer().reserve_batch(scope).await?;
+                let older = blocking(move || older.finish(number)).await?;
                 Some(job.place(self.objects(), number, &older).await?)
             }
             None => None,
@@ -106,7 +101,10 @@ impl Store {
         self.reached(Step::Published).await;
         self.export(&published, scope).await?;
         for path in outdated {
-            self.objects().remove(&path).await?;
+            if let Err(error) = self.objects().remove(&path).await {
+                tracing::warn!(%error, file = path, "an outdated delete vector stays for now");
+                self.look_again(scope);
+            }
         }
         Ok(())
     }
@@ -115,15 +113,20 @@ impl Store {
     pub(crate) async fn export(&self, snapshot: &Arc<Snapshot>, scope: Scope) -> Result<()> {
         let job = ScopeFiles::new(Arc::clone(snapshot), scope)?;
         let records = snapshot.records(scope)?;
+        // Whoever finds the manifest must find its table.
+        self.export_catalog(snapshot).await?;
         let now = self.clock().now_ns();
         let epoch = self.objects().epoch();
-        let manifest = Manifest::of(scope.table, job.user.as_deref(), &job.header, records, epoch, now);
-        self.objects().put(&format!("{}/{}", job.prefix, paths::MANIFEST_FILE), manifest.to_json()).await?;
+        let unknown = self.manifests().unknown_fields(&job.place);
+        let manifest = Manifest::of(&job.place, &job.header, &records, epoch, now, unknown);
+        let written = self.manifests().write(&job.place, &manifest).await?;
         self.reached(Step::ManifestWritten).await;
+        self.manifests().remember(&job.place, written)?;
+        self.reached(Step::CacheWritten).await;
         self.committer().exported(scope, job.header.version).await
     }
 
-    async fn write_files(&self, job: &Arc<ScopeFiles>, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
+    async fn write_files(&self, job: &Arc<ScopeFiles>, number: BatchNumber) -> Result<(Scratch, Option<Unfinished>)> {
         let (job, objects) = (Arc::clone(job), self.objects().clone());
         blocking(move || job.write_sealed(&objects, number)).await
     }
@@ -144,9 +147,10 @@ impl ScopeFiles {
     }
 
     /// Writes the newest versions to one file and, when there are any, the older ones to another.
-    fn write_sealed(&self, objects: &Objects, number: BatchNumber) -> Result<(Scratch, Option<Scratch>)> {
+    fn write_sealed(&self, objects: &Objects, number: BatchNumber) -> Result<(Scratch, Option<Unfinished>)> {
         let with_nan = self.columns_with_nan()?;
-        let mut latest = self.create(objects, number, BatchKind::Flush, Vec::new(), &with_nan)?;
+        let name = number.to_string();
+        let mut latest = self.create(objects, &name, BatchKind::Flush, Vec::new(), &with_nan)?;
         let mut older: Option<Unfinished> = None;
         let mut cursor = self.sealed_rows();
         let mut last_id = None;
@@ -156,12 +160,12 @@ impl ScopeFiles {
             if !superseded.is_empty() {
                 let older = match &mut older {
                     Some(started) => started,
-                    None => older.insert(self.create(objects, number, BatchKind::Archive, Vec::new(), &with_nan)?),
+                    None => older.insert(self.create(objects, &name, BatchKind::Archive, Vec::new(), &with_nan)?),
                 };
                 older.rows.write(&superseded)?;
             }
         }
-        Ok((latest.finish()?, older.map(Unfinished::finish).transpose()?))
+        Ok((latest.finish(number)?, older))
     }
 
     /// Names of the float columns that hold NaN in any version.
@@ -206,6 +210,7 @@ impl ScopeFiles {
             changed,
             log: self.merged_log()?,
             flushed_to,
+            version: self.header.version,
         })
     }
 

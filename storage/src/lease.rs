@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::error::{Result, StorageError};
-use crate::ownership::{Era, written_by};
+use crate::ownership::{Era, is_own};
 use crate::system_columns::{CommitTs, tick_at, ticks_in};
 
 /// A lease on an object store.
@@ -124,10 +124,23 @@ impl Lease {
         self.eras.len() > 1
     }
 
-    /// Whether what says that it was written in `epoch` was written by this data directory.
+    /// The epoch from which on this data directory owns the store.
+    pub(crate) fn era(&self) -> u64 {
+        self.eras.last().map_or(0, |era| era.from_epoch)
+    }
+
+    /// The epoch from which on the owner owned the store whose tables this one goes on with.
+    pub(crate) fn inherited_era(&self) -> Option<u64> {
+        match &self.eras[..] {
+            [.., before, now] if now.inherits => Some(before.from_epoch),
+            _ => None,
+        }
+    }
+
+    /// Whether what says that it was written in `epoch` was written by this data directory, or by one whose tables it goes
+    /// on with.
     pub(crate) fn wrote(&self, epoch: u64) -> bool {
-        let Some(now) = self.eras.last() else { return true };
-        epoch <= self.epoch && written_by(&self.eras, epoch) == Some(now.data_dir_id.as_str())
+        epoch <= self.epoch && is_own(&self.eras, epoch)
     }
 
     /// The wall clock for new timestamps and ids. When it was put so far ahead that it is above the ceiling, 0: they go on
@@ -173,6 +186,11 @@ impl Lease {
         self.deadline_ns.store(i64::MIN, Ordering::Release);
     }
 
+    /// It is given back: nothing is acknowledged or written any more.
+    pub(crate) fn end(&self) {
+        self.fenced("whoever comes next: this server has given it back".into());
+    }
+
     /// Returns when a renewal is wanted before its time.
     pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;
@@ -203,7 +221,7 @@ mod tests {
 
     fn lease(clock: &Arc<ManualClock>) -> Lease {
         let ceilings = Ceilings { updated: CommitTs::stored(100), id_tick: 50 };
-        let eras = vec![Era { from_epoch: 1, data_dir_id: "a".into() }];
+        let eras = vec![Era { from_epoch: 1, data_dir_id: "a".into(), inherits: false }];
         Lease::taken(
             Arc::clone(clock) as Arc<dyn Clock>,
             "s3://here".into(),

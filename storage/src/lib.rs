@@ -10,6 +10,7 @@ pub mod bloom;
 mod bounds;
 mod bucket;
 pub mod catalog;
+mod catalog_export;
 pub mod clock;
 pub mod commit;
 mod committer;
@@ -30,11 +31,13 @@ pub mod ownership;
 pub mod paths;
 mod probe;
 pub mod records;
+mod recovery;
 mod renewal;
 mod rocks;
 pub mod row_codec;
 pub mod schema;
 mod scope_files;
+pub mod scope_place;
 pub mod segment;
 #[cfg(test)]
 mod simulation;
@@ -44,5 +47,8 @@ pub mod store;
 pub mod system_columns;
 #[cfg(test)]
 mod take_over_tests;
+#[cfg(test)]
+mod test_table;
+mod verify;
 
 pub use error::{Result, StorageError};

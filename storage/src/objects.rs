@@ -13,7 +13,7 @@
 
 mod fetch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
@@ -27,7 +27,6 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
-use parking_lot::Mutex;
 use serde::Deserialize;
 use url::Url;
 
@@ -37,9 +36,6 @@ use crate::error::{Result, StorageError};
 use crate::lease::Lease;
 use crate::paths::{MANIFEST_FILE, OWN_FOLDER, OWNER_FILE, UPLOADS_FOLDER};
 use crate::probe::probe;
-
-/// ETags that are remembered; when there are more, all are forgotten and read again.
-const ETAGS_MAX: usize = 100_000;
 
 pub(crate) use fetch::LocalCopy;
 
@@ -58,8 +54,6 @@ pub struct Objects {
     /// Where files are built before they are put.
     scratch: PathBuf,
     lease: Arc<Lease>,
-    /// ETags of the objects that were put, by path.
-    etags: Arc<Mutex<HashMap<String, ETag>>>,
 }
 
 /// What tells one content of an object from another.
@@ -73,6 +67,15 @@ pub struct Found {
     pub bytes: Bytes,
     /// The content's ETag.
     pub etag: ETag,
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its length.
+    pub size_bytes: u64,
+    /// When it was written, by the store's clock, in ns since the Unix epoch.
+    pub modified_ns: i64,
 }
 
 /// What came of a conditional write.
@@ -126,7 +129,6 @@ impl Objects {
             name: name.to_owned(),
             scratch: scratch(data_dir)?,
             lease: Arc::new(Lease::unlimited(Arc::clone(clock))),
-            etags: Arc::default(),
         })
     }
 
@@ -141,7 +143,6 @@ impl Objects {
             shared,
             scratch: scratch(data_dir)?,
             lease: Arc::new(Lease::unlimited(Arc::clone(clock))),
-            etags: Arc::default(),
         })
     }
 
@@ -176,6 +177,21 @@ impl Objects {
     /// What the names of batch files carry: the epoch, once there was a take-over.
     pub fn name_epoch(&self) -> Option<u64> {
         self.lease.name_epoch()
+    }
+
+    /// The epoch from which on this data directory owns the store.
+    pub(crate) fn era(&self) -> u64 {
+        self.lease.era()
+    }
+
+    /// The epoch from which on the owner owned the store whose tables this one goes on with.
+    pub(crate) fn inherited_era(&self) -> Option<u64> {
+        self.lease.inherited_era()
+    }
+
+    /// Whether what was written in `epoch` is this data directory's.
+    pub(crate) fn wrote(&self, epoch: u64) -> bool {
+        self.lease.wrote(epoch)
     }
 
     /// For reading.
@@ -214,22 +230,32 @@ impl Objects {
         .await
     }
 
-    /// Writes a manifest, durably, over the one that this data directory wrote before. Its `epoch` says whose it is:
-    /// another's is [`StorageError::Taken`], and that of a later owner [`StorageError::Fenced`].
-    pub async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
+    /// Writes a small object, durably, over the one that was written or read `last`, or that this data directory wrote
+    /// before. Its `epoch` says whose it is: another's is [`StorageError::Taken`], and that of a later owner
+    /// [`StorageError::Fenced`].
+    pub async fn put(&self, path: &str, bytes: Bytes, last: Option<ETag>) -> Result<ETag> {
+        self.put_over(path, bytes, last, |_| Ok(())).await
+    }
+
+    /// The same, unless `refuse` has something against what is there.
+    pub(crate) async fn put_over(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        last: Option<ETag>,
+        refuse: impl Fn(&Found) -> Result<()>,
+    ) -> Result<ETag> {
         const TRIES: usize = 3;
-        let bytes = Bytes::from(bytes);
-        let mut last = self.etags.lock().get(path).cloned();
+        let mut last = last;
         for _ in 0..TRIES {
             last = match self.put_if(path, bytes.clone(), last.as_ref()).await? {
-                Put::Done(etag) => {
-                    self.remember(path, etag);
-                    return Ok(());
-                }
+                Put::Done(etag) => return Ok(etag),
                 Put::Refused(None) => None,
-                Put::Refused(Some(found)) if self.lease.wrote(epoch_of(&found)) => Some(found.etag),
-                Put::Refused(Some(found)) => match epoch_of(&found) {
-                    later if later > self.epoch() => {
+                Put::Refused(Some(found)) => match refuse(&found).map(|()| epoch_of(&found))? {
+                    Some(epoch) if self.lease.wrote(epoch) => Some(found.etag),
+                    // What nobody can read is nobody's: no other owner has a folder of ours.
+                    None => Some(found.etag),
+                    Some(later) if later > self.epoch() => {
                         let (store, owner) = (self.name.clone(), format!("that of epoch {later}"));
                         return Err(StorageError::Fenced { store, owner });
                     }
@@ -249,6 +275,30 @@ impl Objects {
     /// What is at a path.
     pub async fn get(&self, path: &str) -> Result<Option<Found>> {
         self.get_through(&self.reader, path).await
+    }
+
+    /// The ETag of what is at a path.
+    pub(crate) async fn etag(&self, path: &str) -> Result<Option<ETag>> {
+        match &self.local {
+            // Its ETag is a hash of its bytes.
+            Some(_) => Ok(self.get(path).await?.map(|found| found.etag)),
+            None => bucket::etag_at(&self.reader, path).await,
+        }
+    }
+
+    /// The objects in and below a folder, by path.
+    pub(crate) async fn list(&self, folder: &str) -> Result<BTreeMap<String, Listed>> {
+        let objects = self.reader.list(Some(&object_path(folder)?)).map_ok(|object| {
+            let modified_ns = object.last_modified.timestamp_nanos_opt().unwrap_or(i64::MAX);
+            (object.location.to_string(), Listed { size_bytes: object.size, modified_ns })
+        });
+        Ok(objects.try_collect().await?)
+    }
+
+    /// The names of the folders in a folder.
+    pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let found = self.reader.list_with_delimiter(Some(&object_path(folder)?)).await?;
+        Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
     }
 
     /// Who owns the store.
@@ -287,12 +337,14 @@ impl Objects {
         let paths = self.reader.list(Some(&object_path(prefix)?)).map_ok(|object| object.location);
         let kept = &kept;
         let remove = |path: Path| async move {
+            // There may be many.
+            self.lease.check()?;
             match path.as_ref().rsplit_once('/') {
                 Some((folder, _)) if kept.contains(folder) => Ok(()),
-                _ => self.reader.delete(&path).await,
+                _ => Ok(self.reader.delete(&path).await?),
             }
         };
-        Ok(paths.try_for_each_concurrent(8, remove).await?)
+        paths.map_err(StorageError::from).try_for_each_concurrent(8, remove).await
     }
 
     async fn folders_of_others(&self, prefix: &str) -> Result<HashSet<String>> {
@@ -301,7 +353,8 @@ impl Objects {
         while let Some(object) = listed.next().await {
             let path = object?.location.to_string();
             let Some((folder, MANIFEST_FILE)) = path.rsplit_once('/') else { continue };
-            if self.get(&path).await?.is_some_and(|found| !self.lease.wrote(epoch_of(&found))) {
+            let is_ours = |found: &Found| self.lease.wrote(epoch_of(found).unwrap_or(0));
+            if self.get(&path).await?.is_some_and(|found| !is_ours(&found)) {
                 tracing::warn!(folder, "kept: it belongs to the data directory that owned the object store before");
                 folders.insert(folder.to_owned());
             }
@@ -329,14 +382,6 @@ impl Objects {
         Ok(tables)
     }
 
-    fn remember(&self, path: &str, etag: ETag) {
-        let mut etags = self.etags.lock();
-        if etags.len() >= ETAGS_MAX {
-            etags.clear();
-        }
-        etags.insert(path.to_owned(), etag);
-    }
-
     async fn put_through(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -361,14 +406,14 @@ impl Objects {
     }
 }
 
-/// The epoch in which a manifest was written. One that cannot be read counts as the first owner's.
-fn epoch_of(manifest: &Found) -> u64 {
+/// The epoch in which an object of ours in JSON was written; `None` when it cannot be read.
+fn epoch_of(written: &Found) -> Option<u64> {
     #[derive(Deserialize)]
     struct Written {
         #[serde(default)]
         epoch: u64,
     }
-    serde_json::from_slice(&manifest.bytes).map_or(0, |written: Written| written.epoch)
+    serde_json::from_slice(&written.bytes).ok().map(|written: Written| written.epoch)
 }
 
 fn s3(url: &str, prefix: &str, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>> {
@@ -394,6 +439,9 @@ fn get_local(target: &FsPath) -> Result<Option<Found>> {
 
 fn put_local(root: &FsPath, target: &FsPath, bytes: &Bytes, last: Option<&ETag>) -> Result<Put> {
     let found = get_local(target)?;
+    if let Some(same) = found.as_ref().filter(|found| found.bytes == *bytes) {
+        return Ok(Put::Done(same.etag.clone()));
+    }
     if found.as_ref().map(|found| &found.etag) != last {
         return Ok(Put::Refused(found));
     }
@@ -519,7 +567,7 @@ mod tests {
 
     /// A lease of the first owner, or of "b" after a take-over at epoch 2.
     fn lease(epoch: u64) -> Arc<Lease> {
-        let era = |from_epoch, id: &str| Era { from_epoch, data_dir_id: id.into() };
+        let era = |from_epoch, id: &str| Era { from_epoch, data_dir_id: id.into(), inherits: false };
         let eras = [era(1, "a"), era(2, "b")][..epoch.min(2) as usize].to_vec();
         let until = Duration::from_secs(30);
         Arc::new(Lease::taken(clock(), "here".into(), epoch, eras, until, Ceilings::NONE))
@@ -536,8 +584,8 @@ mod tests {
             let (scratch, mut file) = objects.scratch_file("a").unwrap();
             file.write_all(b"rows").unwrap();
             objects.put_file(&scratch, "app/t~2/shared/batch-0001.parquet").await.unwrap();
-            objects.put("app/t~2/shared/manifest.json", b"{}".to_vec()).await.unwrap();
-            objects.put("app/t~2/shared/manifest.json", b"{ }".to_vec()).await.unwrap();
+            objects.put("app/t~2/shared/manifest.json", Bytes::from_static(b"{}"), None).await.unwrap();
+            objects.put("app/t~2/shared/manifest.json", Bytes::from_static(b"{ }"), None).await.unwrap();
             assert_eq!(read(&objects, "app/t~2/shared/batch-0001.parquet").await.unwrap(), "rows");
             assert_eq!(read(&objects, "app/t~2/shared/manifest.json").await.unwrap(), "{ }");
             let (others, mut file) = objects.scratch_file("b").unwrap();
@@ -573,17 +621,17 @@ mod tests {
             Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap(),
         ] {
             let (first, second) = (store.clone().under(lease(1)), store.clone().under(lease(2)));
-            first.put("app/t/shared/manifest.json", br#"{"epoch": 1}"#.to_vec()).await.unwrap();
+            first.put("app/t/shared/manifest.json", Bytes::from_static(br#"{"epoch": 1}"#), None).await.unwrap();
             // What knows no ETag, as after a restart, finds its own.
-            first.etags.lock().clear();
-            first.put("app/t/shared/manifest.json", br#"{"epoch": 1, "version": 2}"#.to_vec()).await.unwrap();
-            second.etags.lock().clear();
-            let taken = second.put("app/t/shared/manifest.json", br#"{"epoch": 2}"#.to_vec()).await;
+            first
+                .put("app/t/shared/manifest.json", Bytes::from_static(br#"{"epoch": 1, "version": 2}"#), None)
+                .await
+                .unwrap();
+            let taken = second.put("app/t/shared/manifest.json", Bytes::from_static(br#"{"epoch": 2}"#), None).await;
             assert!(matches!(taken, Err(StorageError::Taken(_))), "{taken:?}");
-            second.put("app/t/user_b/manifest.json", br#"{"epoch": 2}"#.to_vec()).await.unwrap();
+            second.put("app/t/user_b/manifest.json", Bytes::from_static(br#"{"epoch": 2}"#), None).await.unwrap();
             // Nor does the first replace what its successor wrote.
-            first.etags.lock().clear();
-            let fenced = first.put("app/t/user_b/manifest.json", br#"{"epoch": 1}"#.to_vec()).await;
+            let fenced = first.put("app/t/user_b/manifest.json", Bytes::from_static(br#"{"epoch": 1}"#), None).await;
             assert!(matches!(fenced, Err(StorageError::Fenced { .. })), "{fenced:?}");
             assert_eq!(second.table_folders().await.unwrap(), ["app/t"]);
             second.remove_below("app/t").await.unwrap();
@@ -599,11 +647,11 @@ mod tests {
         let objects = Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap();
         let lease = lease(1);
         let objects = objects.under(Arc::clone(&lease));
-        objects.put("app/t/shared/manifest.json", b"{}".to_vec()).await.unwrap();
+        objects.put("app/t/shared/manifest.json", Bytes::from_static(b"{}"), None).await.unwrap();
         lease.fenced("someone".into());
         let (scratch, _) = objects.scratch_file("a").unwrap();
         let refused = [
-            objects.put("app/t/shared/manifest.json", b"{ }".to_vec()).await,
+            objects.put("app/t/shared/manifest.json", Bytes::from_static(b"{ }"), None).await.map(drop),
             objects.put_file(&scratch, "app/t/shared/batch-0001.parquet").await,
             objects.remove_below("app/t").await,
         ];

@@ -69,12 +69,20 @@ pub struct Era {
     pub from_epoch: u64,
     /// The data directory.
     pub data_dir_id: String,
+    /// Whether it goes on with the tables of the owner before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherits: bool,
 }
 
-/// The data directory that owned the store in `epoch`. What carries no epoch is of the first owner.
-pub(crate) fn written_by(eras: &[Era], epoch: u64) -> Option<&str> {
-    let era = eras.iter().rev().find(|era| era.from_epoch <= epoch).or(eras.first());
-    era.map(|era| era.data_dir_id.as_str())
+/// Whether what was written in `epoch` belongs to the last owner: its own, and that of those whose tables it goes on with.
+/// What carries no epoch is of the first owner.
+pub(crate) fn is_own(eras: &[Era], epoch: u64) -> bool {
+    let Some((now, before)) = eras.split_last() else { return true };
+    let writer = eras.iter().rposition(|era| era.from_epoch <= epoch).unwrap_or(0);
+    if eras[writer].data_dir_id == now.data_dir_id {
+        return true;
+    }
+    now.inherits && writer < before.len() && is_own(before, epoch)
 }
 
 /// Who wants to own an object store.
@@ -90,6 +98,8 @@ pub struct Claimant {
     pub lease: Duration,
     /// Whether it may take the store from another data directory.
     pub take_over: bool,
+    /// Whether it has no tables of its own, and goes on with those of whom it takes the store from.
+    pub is_new: bool,
 }
 
 /// What to do about what was found.
@@ -127,7 +137,7 @@ pub(crate) fn decide(found: Option<&Owner>, me: &Claimant, unchanged: Duration) 
         return Step::Watch(patience - unchanged);
     }
     let mut owners = found.owners.clone();
-    owners.push(Era { from_epoch: found.epoch + 1, data_dir_id: me.data_dir_id.clone() });
+    owners.push(Era { from_epoch: found.epoch + 1, data_dir_id: me.data_dir_id.clone(), inherits: me.is_new });
     Step::Own(Owner {
         epoch: found.epoch + 1,
         owners,
@@ -163,7 +173,7 @@ impl Claimant {
             id_ceiling: 0,
             updated_floor: CommitTs::default(),
             id_floor: 0,
-            owners: vec![Era { from_epoch: 1, data_dir_id: self.data_dir_id.clone() }],
+            owners: vec![Era { from_epoch: 1, data_dir_id: self.data_dir_id.clone(), inherits: false }],
         }
     }
 }
@@ -354,7 +364,8 @@ mod tests {
 
     fn me(id: &str, take_over: bool) -> Claimant {
         let holder = format!("a process of {id}");
-        Claimant { data_dir_id: id.into(), holders_before: vec![holder.clone()], holder, lease: LEASE, take_over }
+        let holders_before = vec![holder.clone()];
+        Claimant { data_dir_id: id.into(), holders_before, holder, lease: LEASE, take_over, is_new: false }
     }
 
     fn owner(id: &str, epoch: u64) -> Owner {
@@ -410,7 +421,9 @@ mod tests {
         assert_eq!(decide(Some(&found), &me("b", true), LEASE), Step::Watch(Duration::from_secs(3)));
         let mine = owned(decide(Some(&found), &me("b", true), Duration::from_secs(33)));
         assert_eq!((mine.epoch, mine.updated_floor.get(), mine.id_floor), (5, 500, 70));
-        assert_eq!(mine.owners.last().unwrap(), &Era { from_epoch: 5, data_dir_id: "b".into() });
+        assert_eq!(mine.owners.last().unwrap(), &Era { from_epoch: 5, data_dir_id: "b".into(), inherits: false });
+        let new = Claimant { is_new: true, ..me("b", true) };
+        assert!(owned(decide(Some(&found), &new, Duration::from_secs(33))).owners[1].inherits);
         // The longer lease of the two counts.
         let found = Owner { lease_ms: 60_000, ..found };
         assert_eq!(decide(Some(&found), &me("b", true), LEASE), Step::Watch(Duration::from_secs(36)));
@@ -420,11 +433,12 @@ mod tests {
 
     #[test]
     fn epochs_tell_who_wrote() {
-        let era = |from_epoch, id: &str| Era { from_epoch, data_dir_id: id.into() };
-        let eras = [era(1, "a"), era(4, "b"), era(6, "a")];
-        let by: Vec<_> = [0, 1, 3, 4, 5, 6, 9].map(|epoch| written_by(&eras, epoch).unwrap()).to_vec();
-        assert_eq!(by, ["a", "a", "a", "b", "b", "a", "a"]);
-        assert_eq!(written_by(&[], 3), None);
+        let era = |from_epoch, id: &str, inherits| Era { from_epoch, data_dir_id: id.into(), inherits };
+        let own = |eras: &[Era]| [0, 1, 3, 4, 5, 6, 9].map(|epoch| u8::from(is_own(eras, epoch)));
+        assert_eq!(own(&[era(1, "a", false), era(4, "b", false), era(6, "a", false)]), [1, 1, 1, 0, 0, 1, 1]);
+        assert_eq!(own(&[era(1, "a", false), era(4, "b", false), era(6, "c", true)]), [0, 0, 0, 1, 1, 1, 1]);
+        assert_eq!(own(&[era(1, "a", false), era(4, "b", true), era(6, "c", true)]), [1; 7]);
+        assert!(is_own(&[], 3));
     }
 
     #[test]

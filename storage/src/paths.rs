@@ -3,7 +3,7 @@
 //! ```text
 //! {namespace}/{table}[~{table_id}]/shared/batch-0001.parquet, batch-0001.bloom
 //!                                  user_{name}/manifest.json
-//! _seracdb/owner.json
+//! _seracdb/owner.json, catalog-e1.json
 //! ```
 //!
 //! Invariants: a name is one path segment and cannot leave its prefix; two names never share a segment, also on file
@@ -63,9 +63,22 @@ pub fn prefix_again(prefix: &str, id: TableId) -> String {
 /// The folder of a scope: the shared one, or that of the user of this name.
 pub fn scope_prefix(table_prefix: &str, user: Option<&str>) -> String {
     match user {
-        None => format!("{table_prefix}/shared"),
-        Some(user) => format!("{table_prefix}/user_{}", segment(user)),
+        None => format!("{table_prefix}/{SHARED_FOLDER}"),
+        Some(user) => format!("{table_prefix}/{}", user_folder(user)),
     }
+}
+
+/// The folder of the shared scope within its table's.
+pub const SHARED_FOLDER: &str = "shared";
+
+/// The folder of a user's scope within its table's.
+pub fn user_folder(user: &str) -> String {
+    format!("user_{}", segment(user))
+}
+
+/// The tables and users of the owner from this epoch on; see `catalog_export.rs`.
+pub fn catalog_file(from_epoch: u64) -> String {
+    format!("{OWN_FOLDER}/catalog-e{from_epoch}.json")
 }
 
 /// A batch file's name within its scope's folder. `epoch`: after a take-over, see
@@ -81,14 +94,33 @@ fn batch_stem(number: BatchNumber, epoch: Option<u64>) -> String {
     }
 }
 
-/// The name of a batch's delete vector that considers every commit up to `as_of`.
-pub fn vector_file(number: BatchNumber, as_of: CommitTs) -> String {
-    format!("batch-{:04}.deletes-{}", number.0, as_of.get())
+/// The name of a batch's delete vector that considers every commit up to `as_of`; `epoch` of who writes it, as in
+/// [`batch_file`].
+pub fn vector_file(number: BatchNumber, as_of: CommitTs, epoch: Option<u64>) -> String {
+    format!("{}.deletes-{}", batch_stem(number, epoch), as_of.get())
 }
 
 /// The name of a batch file's Bloom filters within its scope's folder; `epoch` as in [`batch_file`].
 pub fn bloom_file(number: BatchNumber, epoch: Option<u64>) -> String {
     format!("{}.bloom", batch_stem(number, epoch))
+}
+
+/// The number in the name of a batch file, of its Bloom filters or of its delete vector; `None` when it is no such name.
+pub fn number_of_batch_name(name: &str) -> Option<BatchNumber> {
+    epoch_of_batch_name(name)?;
+    let digits = name.strip_prefix("batch-")?.split(['-', '.']).next()?;
+    digits.parse().ok().map(BatchNumber)
+}
+
+/// The epoch in the name of a batch file, of its Bloom filters or of its delete vector; `None` when it is no such name.
+pub fn epoch_of_batch_name(name: &str) -> Option<Option<u64>> {
+    let (stem, kind) = name.strip_prefix("batch-")?.split_once('.')?;
+    let is_known = matches!(kind, "parquet" | "bloom") || kind.starts_with("deletes-");
+    let (number, epoch) = match stem.split_once("-e") {
+        Some((number, epoch)) => (number, Some(epoch.parse().ok()?)),
+        None => (stem, None),
+    };
+    (is_known && number.parse::<u64>().is_ok()).then_some(epoch)
 }
 
 /// The manifest's name within its scope's folder.
@@ -111,6 +143,10 @@ mod tests {
         assert_eq!(batch_file(BatchNumber(7), Some(2)), "batch-0007-e2.parquet");
         assert_eq!(bloom_file(BatchNumber(7), None), "batch-0007.bloom");
         assert_eq!(bloom_file(BatchNumber(7), Some(2)), "batch-0007-e2.bloom");
+        assert_eq!(epoch_of_batch_name(&bloom_file(BatchNumber(7), Some(2))), Some(Some(2)));
+        assert_eq!(epoch_of_batch_name(&vector_file(BatchNumber(7), CommitTs::stored(-3), None)), Some(None));
+        assert_eq!(number_of_batch_name("batch-0012-e3.bloom"), Some(BatchNumber(12)));
+        assert_eq!(["manifest.json", "batch-x.parquet", "batch-1-ex.parquet"].map(epoch_of_batch_name), [None; 3]);
         assert_eq!(segment("_seracdb"), "=5Fseracdb");
         assert_eq!(segment("../x"), "=2E=2E=2Fx");
         let long = segment(&"Ä".repeat(60));

@@ -7,7 +7,7 @@
 //! 3. `version` rises with every change of the records; `exported` is the version that `manifest.json` shows durably.
 //! 4. Rows of a generation in `draining` are covered by a record; they are removed only when that record is exported.
 //!
-//! The values are JSON; unknown fields are ignored.
+//! The values are JSON. A batch record keeps fields that this build does not know; the header's are ignored.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +37,9 @@ pub struct ScopeHeader {
     /// Every commit to this scope up to this one is in files.
     #[serde(default)]
     pub flushed_to: CommitTs,
+    /// The records are lost and are still to be recovered; see `recovery/`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovering: bool,
 }
 
 impl Default for ScopeHeader {
@@ -50,6 +53,7 @@ impl Default for ScopeHeader {
             version: 0,
             exported: 0,
             flushed_to: CommitTs::default(),
+            recovering: false,
         }
     }
 }
@@ -90,6 +94,15 @@ pub enum BatchStatus {
     Compacting,
     /// Time travel only.
     Archived,
+    /// Nobody; its file may still be there. No manifest names it.
+    Removing,
+}
+
+impl BatchStatus {
+    /// Whether queries read it.
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Active | Self::Compacting)
+    }
 }
 
 /// Bounds of a column's values in one batch, as JSON values.
@@ -147,6 +160,9 @@ pub struct BatchRecord {
     /// Its Bloom filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bloom: Option<SidecarRef>,
+    /// What a newer build has added: it stays.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Names the delete vector of a batch: a file in the format of [`crate::delete_vector`].
@@ -160,4 +176,32 @@ pub struct DeletesRef {
     pub as_of: CommitTs,
     /// Length of the file in bytes.
     pub size_bytes: u64,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The record of an active file.
+    pub(crate) fn record(number: u64, file_path: &str, size_bytes: u64) -> BatchRecord {
+        BatchRecord {
+            batch_number: BatchNumber(number),
+            file_path: file_path.into(),
+            kind: BatchKind::Flush,
+            status: BatchStatus::Active,
+            min_updated: CommitTs::stored(1),
+            max_updated: CommitTs::stored(2),
+            column_min_max: BTreeMap::new(),
+            row_count: 1,
+            size_bytes,
+            checksum: 0,
+            schema_version: 1,
+            replaces: vec![],
+            tombstones: 0,
+            deletes: None,
+            archived_at: None,
+            bloom: None,
+            unknown: Default::default(),
+        }
+    }
 }

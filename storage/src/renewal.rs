@@ -114,6 +114,8 @@ impl Keeping {
     }
 
     async fn release(&mut self) {
+        // First here: a successor may go on at once.
+        self.lease.end();
         let used = self.used();
         let patience = self.ownership.lease() / RENEWALS;
         match tokio::time::timeout(patience, self.ownership.release(used)).await {

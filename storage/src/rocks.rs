@@ -58,6 +58,8 @@ impl Family {
 pub(crate) struct Rocks {
     db: DB,
     synced: WriteOptions,
+    /// Whether every write is synced.
+    always: bool,
 }
 
 impl std::fmt::Debug for Rocks {
@@ -73,21 +75,35 @@ impl Rocks {
         let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(&cache)));
         let db = DB::open_cf_descriptors(&database_options(), path, families)?;
         let mut synced = WriteOptions::default();
-        synced.set_sync(sync);
-        Ok(Self { db, synced })
+        synced.set_sync(true);
+        Ok(Self { db, synced, always: sync })
     }
 
     pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
         self.db.cf_handle(family.name()).expect("every family is opened with the database")
     }
 
-    /// Writes a batch as the one commit point.
-    pub(crate) fn write(&self, batch: WriteBatch) -> Result<()> {
-        Ok(self.db.write_opt(batch, &self.synced)?)
+    /// Writes a batch as the one commit point. With `durable` it is synced whatever the setting, and all before it.
+    pub(crate) fn write(&self, batch: WriteBatch, durable: bool) -> Result<()> {
+        match self.always || durable {
+            true => self.db.write_opt(batch, &self.synced)?,
+            false => self.db.write(batch)?,
+        }
+        Ok(())
     }
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.db.get_cf(self.family(family), key)?)
+    }
+
+    /// Writes what may be lost: it is not synced, and no snapshot orders it.
+    pub(crate) fn put_cached(&self, family: Family, key: &[u8], value: &[u8]) -> Result<()> {
+        Ok(self.db.put_cf(self.family(family), key, value)?)
+    }
+
+    /// Removes what [`Rocks::put_cached`] has written.
+    pub(crate) fn remove_cached(&self, family: Family, key: &[u8]) -> Result<()> {
+        Ok(self.db.delete_cf(self.family(family), key)?)
     }
 
     /// A value outside of the families.

@@ -17,6 +17,7 @@ use crate::paths;
 use crate::records::{BatchKind, BatchRecord, BatchStatus, DeletesRef, ScopeHeader};
 use crate::row_codec::RowLayout;
 use crate::schema::TableSchema;
+use crate::scope_place::ScopePlace;
 use crate::segment::{Footer, Segment, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::system_columns::CommitTs;
@@ -28,10 +29,7 @@ pub(crate) struct ScopeFiles {
     pub(crate) schema: TableSchema,
     filters: FilterPlan,
     pub(crate) layout: Arc<RowLayout>,
-    /// Name of the owner; `None` = shared.
-    pub(crate) user: Option<String>,
-    /// Folder of the scope.
-    pub(crate) prefix: String,
+    pub(crate) place: ScopePlace,
     pub(crate) header: ScopeHeader,
 }
 
@@ -63,8 +61,9 @@ pub(crate) struct Scratch {
 }
 
 impl Unfinished {
-    pub(crate) fn finish(self) -> Result<Scratch> {
-        let segment = self.rows.finish()?;
+    /// `number`: the batch that it becomes.
+    pub(crate) fn finish(self, number: BatchNumber) -> Result<Scratch> {
+        let segment = self.rows.finish(number)?;
         Ok(Scratch { file: self.file, kind: self.kind, replaces: self.replaces, segment })
     }
 }
@@ -74,50 +73,42 @@ impl ScopeFiles {
         let catalog = Arc::clone(snapshot.catalog());
         // A table that was dropped meanwhile has nothing to write.
         let table = catalog.table_by_id(scope.table).ok_or(StorageError::Conflict)?;
-        let user = match scope.owner.0 {
-            0 => None,
-            number => {
-                let user = catalog.user_by_number(number);
-                let unknown = || StorageError::Damaged(format!("rows of an unknown user {number}"));
-                Some(user.ok_or_else(unknown)?.name.clone())
-            }
-        };
+        let place = ScopePlace::of(&catalog, scope)?;
         let schema = table.schema().clone();
         let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
-        let prefix = paths::scope_prefix(&table.prefix, user.as_deref());
         let header = snapshot.header(scope)?.unwrap_or_default();
         let filters = FilterPlan::of(table);
-        Ok(Self { snapshot, scope, schema, filters, layout, user, prefix, header })
+        Ok(Self { snapshot, scope, schema, filters, layout, place, header })
     }
 
-    /// Starts a file. `with_nan`: names of the float columns that will hold NaN.
+    /// Starts a file. `name` tells it from other scratch files of its kind and scope; `with_nan`: names of the float columns that will hold NaN.
     pub(crate) fn create(
         &self,
         objects: &Objects,
-        number: BatchNumber,
+        name: &str,
         kind: BatchKind,
         replaces: Vec<BatchNumber>,
         with_nan: &HashSet<String>,
     ) -> Result<Unfinished> {
-        let name = format!("{}-{}-{number}-{kind:?}", self.scope.table.0, self.scope.owner.0);
+        let name = format!("{}-{}-{name}-{kind:?}", self.scope.table.0, self.scope.owner.0);
         let (path, file) = objects.scratch_file(&name)?;
         let scratch = ScratchFile(path);
-        let footer = self.footer(number, kind, replaces.clone(), objects.epoch());
+        let footer = self.footer(kind, replaces.clone(), objects.epoch());
         let layout = Arc::clone(&self.layout);
         let rows = SegmentWriter::create(file, &self.schema, layout, footer, with_nan, &self.filters)?;
         Ok(Unfinished { file: scratch, kind, replaces, rows })
     }
 
-    fn footer(&self, number: BatchNumber, kind: BatchKind, replaces: Vec<BatchNumber>, epoch: u64) -> Footer {
+    fn footer(&self, kind: BatchKind, replaces: Vec<BatchNumber>, epoch: u64) -> Footer {
         Footer {
             format_version: 1,
             table_id: self.scope.table,
-            scope: self.user.as_ref().map_or_else(|| "shared".to_owned(), |name| format!("user:{name}")),
-            batch_number: number,
+            scope: self.place.scope_name(),
             kind,
             replaces,
             schema_version: self.schema.version,
             // Known when the rows are written.
+            batch_number: BatchNumber(0),
             min_updated: CommitTs::default(),
             max_updated: CommitTs::default(),
             as_of: self.snapshot.ts(),
@@ -127,10 +118,10 @@ impl ScopeFiles {
 
     /// Makes a finished file durable at its place, and gives its record.
     pub(crate) async fn place(&self, objects: &Objects, number: BatchNumber, file: &Scratch) -> Result<BatchRecord> {
-        let path = format!("{}/{}", self.prefix, paths::batch_file(number, objects.name_epoch()));
+        let path = format!("{}/{}", self.place.prefix, paths::batch_file(number, objects.name_epoch()));
         objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
-        let bloom = bloom::place(objects, &self.prefix, number, segment.sidecar.as_deref()).await?;
+        let bloom = bloom::place(objects, &self.place.prefix, number, segment.sidecar.as_deref()).await?;
         Ok(BatchRecord {
             batch_number: number,
             file_path: path,
@@ -148,6 +139,7 @@ impl ScopeFiles {
             deletes: None,
             archived_at: None,
             bloom,
+            unknown: Default::default(),
         })
     }
 
@@ -238,10 +230,11 @@ impl ScopeFiles {
         if positions.is_empty() {
             return Ok(record);
         }
-        let path = format!("{}/{}", self.prefix, paths::vector_file(record.batch_number, as_of));
+        let path =
+            format!("{}/{}", self.place.prefix, paths::vector_file(record.batch_number, as_of, objects.name_epoch()));
         let bytes = delete_vector::encode(positions);
         let size_bytes = bytes.len() as u64;
-        objects.put(&path, bytes).await?;
+        objects.put(&path, bytes.into(), None).await?;
         Ok(BatchRecord {
             deletes: Some(DeletesRef { path, cardinality: positions.len(), as_of, size_bytes }),
             ..record

@@ -110,7 +110,6 @@ struct FilteredColumn {
     /// Place in the file.
     place: usize,
     hashes: Vec<u64>,
-    nan: bool,
 }
 
 impl SegmentWriter {
@@ -183,14 +182,15 @@ impl SegmentWriter {
     }
 
     /// Ends the file. It is written but not yet durable.
-    pub fn finish(mut self) -> Result<Segment> {
+    /// `number`: the batch that it becomes.
+    pub fn finish(mut self, number: BatchNumber) -> Result<Segment> {
         if u32::try_from(self.ids.len()).is_err() {
             return Err(StorageError::Damaged("a batch file would have more than 2^32 rows".into()));
         }
         let updated = |extreme: Option<i64>| CommitTs::stored(extreme.unwrap_or_default());
         let min_updated = updated(self.updated.iter().copied().min());
         let max_updated = updated(self.updated.iter().copied().max());
-        let footer = Footer { min_updated, max_updated, ..self.footer };
+        let footer = Footer { batch_number: number, min_updated, max_updated, ..self.footer };
         let entry = serde_json::to_string(&footer).expect("a footer has only strings as keys");
         self.writer.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), entry));
         let metadata: ParquetMetaData = self.writer.finish()?;
@@ -215,7 +215,6 @@ impl SegmentWriter {
 impl FilteredColumn {
     fn add(&mut self, values: &ArrayRef) {
         if let Some(keys) = key_hashes(values) {
-            self.nan |= keys.nan;
             // Many columns repeat a value from row to row, `_updated` above all.
             keys.hashes.into_iter().for_each(|hash| {
                 if self.hashes.last() != Some(&hash) {
@@ -231,7 +230,7 @@ fn filtered_columns(schema: &SchemaRef, plan: &FilterPlan) -> Vec<FilteredColumn
     let columns = schema.fields().iter().enumerate().filter_map(|(place, field)| {
         let id = field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()?;
         let wanted = plan.columns.contains(&id) && is_filterable(field.data_type());
-        wanted.then(|| FilteredColumn { id, place, hashes: Vec::new(), nan: false })
+        wanted.then(|| FilteredColumn { id, place, hashes: Vec::new() })
     });
     columns.collect()
 }

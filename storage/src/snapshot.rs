@@ -20,7 +20,9 @@ use crate::keys::{
     BatchNumber, Generation, SCOPE_LEN, Scope, TableId, after_prefix, batch_prefix, decode_delete_log_key,
     delete_log_prefix, header_key,
 };
-use crate::records::{BatchRecord, BatchStatus, ScopeHeader};
+use crate::manifest::store::ManifestStore;
+use crate::records::{BatchRecord, ScopeHeader};
+use crate::recovery::Recoveries;
 use crate::rocks::{Family, RocksSnapshot};
 use crate::system_columns::CommitTs;
 
@@ -67,17 +69,42 @@ impl Snapshot {
         &self.catalog
     }
 
-    /// Where the rows of a scope are.
+    /// Where the rows of a scope are. One that is being recovered is waited for.
+    pub async fn view(&self, scope: Scope) -> Result<ScopeView> {
+        match self.scope(scope) {
+            Err(StorageError::Recovering) => {
+                self.cache.recoveries.wait_for(scope).await?;
+                self.scope(scope)
+            }
+            view => view,
+        }
+    }
+
+    /// Where the rows of a scope are; [`StorageError::Recovering`] while that is not known.
     pub fn scope(&self, scope: Scope) -> Result<ScopeView> {
         let header = self.header(scope)?.unwrap_or_default();
-        let (files, masks) = if header.max_batch == BatchNumber(0) {
+        let (files, masks) = if header.recovering {
+            self.degraded(scope)?
+        } else if header.next_batch == ScopeHeader::default().next_batch {
+            // No file was ever begun.
             Default::default()
         } else {
+            self.cache.manifests.used(scope);
             let files = self.files(scope, header.version)?;
             let masks = self.masks(scope, &files)?;
             (files, masks)
         };
         Ok(ScopeView { files, masks, generations: header.visible_generations() })
+    }
+
+    /// What was recovered and is not committed yet, without what was superseded since.
+    fn degraded(&self, scope: Scope) -> Result<(Arc<FileIndex>, Arc<Masks>)> {
+        let recovered = self.cache.recoveries.get(scope).ok_or(StorageError::Recovering)?;
+        let mut masks = recovered.masks.clone();
+        for (file, since) in self.masks(scope, &recovered.files)?.iter() {
+            *Arc::make_mut(masks.entry(*file).or_default()) |= &**since;
+        }
+        Ok((Arc::clone(&recovered.files), Arc::new(masks)))
     }
 
     /// The next at most `rows_max` row versions at a cursor; `None` at its end.
@@ -100,6 +127,37 @@ impl Snapshot {
         }
         iterator.status()?;
         Ok(scopes)
+    }
+
+    /// The scopes whose records are to be recovered.
+    pub(crate) fn scopes_to_recover(&self) -> Result<Vec<Scope>> {
+        let mut scopes = Vec::new();
+        self.visit_headers(|scope, header| {
+            if header.recovering {
+                scopes.push(scope);
+            }
+        })?;
+        Ok(scopes)
+    }
+
+    /// The scopes with records that a manifest does not show yet.
+    pub(crate) fn unexported_scopes(&self) -> Result<Vec<Scope>> {
+        let mut scopes = Vec::new();
+        self.visit_headers(|scope, header| {
+            if header.is_unfinished() {
+                scopes.push(scope);
+            }
+        })?;
+        Ok(scopes)
+    }
+
+    fn visit_headers(&self, mut visit: impl FnMut(Scope, ScopeHeader)) -> Result<()> {
+        self.rocks.scan(Family::Batches, &[], &[], |key, json| {
+            if let Some(scope) = Scope::decode(key).filter(|scope| key == header_key(*scope)) {
+                visit(scope, serde_json::from_slice(json).map_err(StorageError::damaged_json("a scope header"))?);
+            }
+            Ok(())
+        })
     }
 
     /// The scopes of a table that ever had files, in order.
@@ -127,6 +185,16 @@ impl Snapshot {
             .transpose()
     }
 
+    /// All batches of a scope, archived ones included, by number; none while they are being recovered.
+    pub fn batches(&self, scope: Scope) -> Result<Vec<BatchRecord>> {
+        match self.cache.recoveries.get(scope) {
+            Some(recovered) if self.header(scope)?.is_some_and(|header| header.recovering) => {
+                Ok(recovered.records.clone())
+            }
+            _ => self.records(scope),
+        }
+    }
+
     /// All batch records of a scope, archived ones included, by number.
     pub(crate) fn records(&self, scope: Scope) -> Result<Vec<BatchRecord>> {
         let prefix = batch_prefix(scope);
@@ -145,7 +213,7 @@ impl Snapshot {
             return Ok(Arc::clone(files));
         }
         let mut files = self.records(scope)?;
-        files.retain(|file| file.status != BatchStatus::Archived);
+        files.retain(|file| file.status.is_read());
         let files = Arc::new(FileIndex::new(files));
         self.cache.files.lock().insert(scope, (version, Arc::clone(&files)));
         Ok(files)
@@ -202,10 +270,18 @@ impl Snapshot {
 }
 
 /// What was last read of each scope. Bounded by dropping all when it has grown too large.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ScopeCache {
     files: Mutex<Bounded<(u64, Arc<FileIndex>)>>,
     masks: Mutex<Bounded<(CommitTs, Arc<Masks>)>>,
+    manifests: Arc<ManifestStore>,
+    recoveries: Arc<Recoveries>,
+}
+
+impl ScopeCache {
+    pub(crate) fn new(manifests: Arc<ManifestStore>, recoveries: Arc<Recoveries>) -> Self {
+        Self { files: Mutex::default(), masks: Mutex::default(), manifests, recoveries }
+    }
 }
 
 /// A map that is emptied when it is full.

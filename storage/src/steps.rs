@@ -13,8 +13,10 @@ pub enum Step {
     FilePlaced,
     /// The records are durable.
     Published,
-    /// The manifest is durable; the hot rows that it covers are still there.
+    /// The manifest is durable; the cache still holds the one before.
     ManifestWritten,
+    /// The cache holds the manifest; the hot rows that it covers are still there.
+    CacheWritten,
 }
 
 /// Decides when a flush or compaction goes on.

@@ -9,21 +9,25 @@
 //! └── scratch/       files being built; emptied at start
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogRecord, DEFAULT_NAMESPACE, NamespaceRecord};
+use crate::catalog_export::{CatalogExport, import};
 use crate::clock::Clock;
 use crate::commit::{Commit, CommitState, SequenceRecord};
 use crate::committer::Committer;
@@ -31,14 +35,18 @@ use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
 use crate::keys::{Scope, TableId};
 use crate::lease::{Ceilings, Lease};
+use crate::manifest::store::ManifestStore;
+use crate::manifest::{CacheConfig, CacheTotals, CachedEntry, Manifest};
 use crate::objects::{Objects, make_folder, sync_folder};
 use crate::ownership::{Claimant, Ownership};
-use crate::records::ScopeHeader;
+use crate::recovery::Recoveries;
 use crate::renewal::Renewing;
 use crate::rocks::{Family, Rocks};
-use crate::snapshot::Snapshot;
+use crate::scope_place::ScopePlace;
+use crate::snapshot::{ScopeCache, Snapshot};
 use crate::steps::{NoWait, Pace, Step};
 use crate::system_columns::{CommitClock, CommitTs, IdSequence, NodeNumber, RowId};
+use crate::verify::{clean_up, look_at_scopes, recover_scopes};
 
 /// The format of a data directory that this build writes, and the highest it reads.
 const FORMAT_VERSION: u32 = 1;
@@ -68,6 +76,10 @@ pub struct StorageConfig {
     pub durability: Durability,
     /// When files are merged.
     pub compaction: CompactionConfig,
+    /// The cache of manifests.
+    pub manifest_cache: CacheConfig,
+    /// Seconds after which a file that no record names is removed: what a flush or compaction left that did not end.
+    pub orphan_grace_seconds: u64,
     /// How long this process may act as the owner of the object store without renewing that; a successor waits as long.
     /// Only for a store that is not below `data_dir`.
     pub lease_seconds: u32,
@@ -83,6 +95,8 @@ impl Default for StorageConfig {
             node_id: "node1".into(),
             durability: Durability::Fsync,
             compaction: CompactionConfig::default(),
+            manifest_cache: CacheConfig::default(),
+            orphan_grace_seconds: 3600,
             lease_seconds: 30,
             take_over: false,
         }
@@ -98,6 +112,11 @@ pub struct Store {
     lease: Arc<Lease>,
     ids: Arc<IdSequence>,
     committer: Committer,
+    manifests: Arc<ManifestStore>,
+    recoveries: Arc<Recoveries>,
+    left_to_do: Mutex<LeftToDo>,
+    catalog_export: CatalogExport,
+    orphan_grace: Duration,
     /// Keeps the lease on an object store that others could own.
     renewing: Option<Renewing>,
     next_table_id: Mutex<u32>,
@@ -107,7 +126,7 @@ pub struct Store {
     pace: Arc<dyn Pace>,
     /// Work that goes on by itself; `None` when the store is closing.
     background: Mutex<Option<JoinSet<()>>>,
-    stopping: Arc<AtomicBool>,
+    stopping: CancellationToken,
     /// Held until the store is gone.
     _lock: File,
 }
@@ -140,15 +159,14 @@ impl Store {
         make_folder(&rocksdb)?;
         let rocks = Arc::new(Rocks::open(&rocksdb, config.durability == Durability::Fsync)?);
         write_format(dir)?;
-        let sequence = match rocks.get_root(SequenceRecord::KEY)? {
-            Some(bytes) => SequenceRecord::decode(&bytes)?,
-            None => SequenceRecord::default(),
-        };
+        let sequence = read_sequence(&rocks)?;
         let objects = match bucket {
             Some(bucket) => Objects::on_bucket(Arc::clone(&bucket), bucket, "the given bucket", dir, &clock)?,
             None => Objects::open(config.object_store.as_deref(), dir, &clock)?,
         };
         let Owned { objects, lease, ownership, above } = own(objects, config, sequence, &rocks, &clock).await?;
+        import(&objects, &rocks, sequence).await?;
+        let sequence = read_sequence(&rocks)?;
 
         let catalog = read_catalog(&rocks, clock.now_ns())?;
         let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), above.id_tick));
@@ -160,7 +178,12 @@ impl Store {
             Arc::new(catalog),
             max_table_id,
         );
-        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state)?;
+        let (manifests, due) =
+            ManifestStore::new(objects.clone(), Arc::clone(&clock), Arc::clone(&rocks), config.manifest_cache.clone());
+        let (recoveries, wanted) = Recoveries::new();
+        let (manifests, recoveries) = (Arc::new(manifests), Arc::new(recoveries));
+        let cache = Arc::new(ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries)));
+        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
         let renewing = match ownership {
             Some(ownership) => {
                 let ended = committer.lease_check();
@@ -175,6 +198,11 @@ impl Store {
             lease,
             ids,
             committer,
+            manifests,
+            recoveries,
+            left_to_do: Mutex::default(),
+            catalog_export: CatalogExport::default(),
+            orphan_grace: Duration::from_secs(config.orphan_grace_seconds),
             renewing,
             next_table_id: Mutex::new(max_table_id + 1),
             scope_locks: Mutex::default(),
@@ -182,9 +210,13 @@ impl Store {
             compaction: config.compaction.clone(),
             pace,
             background: Mutex::new(Some(JoinSet::new())),
-            stopping: Arc::default(),
+            stopping: CancellationToken::new(),
             _lock: lock,
         });
+        store.in_background(look_at_scopes(Arc::downgrade(&store), due));
+        store.in_background(recover_scopes(Arc::downgrade(&store), wanted));
+        let every = Duration::from_secs(config.manifest_cache.eviction_interval_seconds.max(1));
+        store.in_background(clean_up(Arc::downgrade(&store), every, store.stopping()));
         if let Err(error) = store.finish_interrupted().await {
             // Everything can be read and written; the next flush or start tries again.
             tracing::error!(%error, cause = ?error, "what the last stop has interrupted could not be finished");
@@ -198,8 +230,34 @@ impl Store {
     }
 
     /// Commits. When it returns, the commit is durable and in [`Store::snapshot`].
-    pub async fn commit(&self, commit: Commit) -> Result<CommitTs> {
-        Ok(self.committer.commit(commit).await?.0)
+    pub async fn commit(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
+        let changes_catalog = !commit.catalog.is_empty();
+        let (ts, snapshot) = self.committer.commit(commit).await?;
+        if changes_catalog && self.objects.is_shared() {
+            let store = Arc::clone(self);
+            self.in_background(async move {
+                if let Err(error) = store.export_catalog(&snapshot).await {
+                    // The next flush or change tries again.
+                    tracing::warn!(%error, cause = ?error, "the catalog could not be exported");
+                }
+            });
+        }
+        Ok(ts)
+    }
+
+    /// What the manifest cache holds of these scopes.
+    pub fn cached_manifests<'a>(&self, places: impl Iterator<Item = &'a ScopePlace>) -> Vec<CachedEntry> {
+        self.manifests.cached(places)
+    }
+
+    /// How often the manifest cache was asked, and what it took to answer.
+    pub fn manifest_cache_totals(&self) -> CacheTotals {
+        self.manifests.totals()
+    }
+
+    /// The manifest of a scope; `None` when it never had files.
+    pub async fn manifest(&self, place: &ScopePlace) -> Result<Option<Manifest>> {
+        self.manifests.read(place).await
     }
 
     /// New row ids, in order.
@@ -256,10 +314,16 @@ impl Store {
     /// Ends: what is queued is committed, then the object store is given back and RocksDB is closed. Files that are being
     /// merged are left as they were.
     pub async fn close(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.cancel();
+        self.manifests.stop();
+        self.recoveries.stop();
         let background = self.background.lock().take();
-        if let Some(tasks) = background {
-            tasks.join_all().await;
+        if let Some(mut tasks) = background {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "work in the background ended with a panic");
+                }
+            }
         }
         self.committer.stop().await;
         if let Some(renewing) = &self.renewing {
@@ -272,14 +336,31 @@ impl Store {
         &self.compaction
     }
 
-    /// Set when the store is closing.
-    pub(crate) fn stopping(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stopping)
+    /// Cancelled when the store is closing.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
 
     /// Waits until the next step of a flush or compaction may be made.
     pub(crate) async fn reached(&self, step: Step) {
         self.pace.reached(step).await;
+    }
+
+    /// Runs work to its end: also when who waits for it goes away, and before the store is closed. A panic is the caller's.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.in_background(async move {
+            // Nobody may be waiting.
+            let _ = reply.send(AssertUnwindSafe(work).catch_unwind().await);
+        });
+        match answer.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StorageError::Stopped),
+        }
     }
 
     /// Runs beside everything else, and to its end before the store is closed. Not at all when it is closing.
@@ -290,6 +371,39 @@ impl Store {
         }
     }
 
+    pub(crate) fn manifests(&self) -> &ManifestStore {
+        &self.manifests
+    }
+
+    pub(crate) fn recoveries(&self) -> &Recoveries {
+        &self.recoveries
+    }
+
+    pub(crate) fn orphan_grace(&self) -> Duration {
+        self.orphan_grace
+    }
+
+    /// Has a scope looked at wholly once more, when it is cleaned up next.
+    pub(crate) fn look_again(&self, scope: Scope) {
+        self.manifests.forget_look(scope);
+        self.left_to_do.lock().look_again.insert(scope);
+    }
+
+    /// A scope has archived files whose time has not come.
+    pub(crate) fn expire_later(&self, scope: Scope) {
+        self.left_to_do.lock().to_expire.insert(scope);
+    }
+
+    pub(crate) fn take_left_to_do(&self) -> LeftToDo {
+        std::mem::take(&mut self.left_to_do.lock())
+    }
+
+    /// Writes what a data directory needs that goes on where this one is gone.
+    pub(crate) async fn export_catalog(&self, snapshot: &Snapshot) -> Result<()> {
+        let max_table_id = self.next_table_id.lock().saturating_sub(1);
+        self.catalog_export.bring_up_to_date(&self.objects, snapshot, max_table_id).await
+    }
+
     pub(crate) fn committer(&self) -> &Committer {
         &self.committer
     }
@@ -298,7 +412,7 @@ impl Store {
         &self.objects
     }
 
-    /// Held while a scope is flushed.
+    /// Held while files of a scope are made, merged, removed or looked at.
     pub(crate) fn scope_lock(&self, scope: Scope) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.scope_locks.lock();
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -307,32 +421,39 @@ impl Store {
 
     /// Takes up what was committed but not carried through: manifests that do not show their records, and dropped
     /// tables.
-    async fn finish_interrupted(&self) -> Result<()> {
-        self.remove_dropped().await?;
+    async fn finish_interrupted(self: &Arc<Self>) -> Result<()> {
+        let store = Arc::clone(self);
+        self.in_background(async move {
+            if let Err(error) = store.remove_dropped().await {
+                tracing::warn!(%error, cause = ?error, "a dropped table's files could not be removed");
+            }
+        });
         let snapshot = self.snapshot();
-        for scope in self.unexported_scopes()? {
+        self.export_catalog(&snapshot).await?;
+        for scope in snapshot.unexported_scopes()? {
             if snapshot.catalog().table_by_id(scope.table).is_some() {
                 self.export(&snapshot, scope).await?;
             }
         }
+        for scope in snapshot.scopes_to_recover()? {
+            self.recoveries.want(scope);
+        }
         Ok(())
     }
+}
 
-    fn unexported_scopes(&self) -> Result<Vec<Scope>> {
-        let mut scopes = Vec::new();
-        self.rocks.scan_prefix(Family::Batches, &[], |key, json| {
-            let Some(scope) = Scope::decode(key).filter(|scope| key == crate::keys::header_key(*scope)) else {
-                return Ok(());
-            };
-            let header: ScopeHeader =
-                serde_json::from_slice(json).map_err(StorageError::damaged_json("a scope header"))?;
-            if header.is_unfinished() {
-                scopes.push(scope);
-            }
-            Ok(())
-        })?;
-        Ok(scopes)
-    }
+/// Scopes for which there is something to do when it is cleaned up next.
+#[derive(Debug, Default)]
+pub(crate) struct LeftToDo {
+    /// To be looked at wholly once more.
+    pub(crate) look_again: HashSet<Scope>,
+    /// With archived files.
+    pub(crate) to_expire: HashSet<Scope>,
+}
+
+fn read_sequence(rocks: &Rocks) -> Result<SequenceRecord> {
+    let stored = rocks.get_root(SequenceRecord::KEY)?;
+    stored.map_or_else(|| Ok(SequenceRecord::default()), |bytes| SequenceRecord::decode(&bytes))
 }
 
 /// Key of the processes that may have written what is found of the object store's owner.
@@ -371,6 +492,7 @@ async fn own(
         },
         lease: Duration::from_secs(config.lease_seconds.max(1).into()),
         take_over: config.take_over,
+        is_new: is_new(rocks)?,
     };
     let remember = |holders: &[&str]| rocks.put_root(HOLDERS, &serde_json::to_vec(holders).expect("texts can be JSON"));
     let (ownership, lease) = Ownership::take(objects.clone(), &me, last, clock, remember).await?;
@@ -378,11 +500,23 @@ async fn own(
     objects.remove_uploads().await?;
     if lease.was_taken_over() {
         // No new table gets the folder of one of another owner.
-        rocks.write(used_prefixes(rocks, objects.table_folders().await?))?;
+        rocks.write(used_prefixes(rocks, objects.table_folders().await?), true)?;
     }
     let floors = ownership.floors();
     let above = Ceilings { updated: last.updated.max(floors.updated), id_tick: last.id_tick.max(floors.id_tick) };
     Ok(Owned { objects, lease, ownership: Some(ownership), above })
+}
+
+/// Whether there is neither user nor table.
+fn is_new(rocks: &Rocks) -> Result<bool> {
+    let mut found = false;
+    for family in [Family::Users, Family::Catalog] {
+        rocks.scan_prefix(family, &[], |_, _| {
+            found = true;
+            Ok(())
+        })?;
+    }
+    Ok(!found)
 }
 
 fn used_prefixes(rocks: &Rocks, prefixes: Vec<String>) -> WriteBatch {

@@ -107,7 +107,7 @@ impl TableProvider for ScopeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let view = self.snapshot.scope(self.scope).map_err(external)?;
+        let view = self.snapshot.view(self.scope).await.map_err(external)?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let hot: Arc<dyn ExecutionPlan> =
             Arc::new(hot::HotRowsExec::new(self, &view, &projection, id_range::of(filters))?);

@@ -262,6 +262,7 @@ mod tests {
             deletes: None,
             archived_at: None,
             bloom: None,
+            unknown: Default::default(),
         }
     }
 

@@ -80,6 +80,21 @@ fn copied(error: Option<&EngineError>) -> EngineError {
 /// What a client reads when a file fails; which one is for the log.
 const STORED_FILE: &str = "a stored file could not be read or written: the server's log has the cause; try again";
 
+/// A stored file has failed. One that is gone is named: no trying again brings its rows back. Parquet's errors carry the object
+/// store's as text.
+fn stored_file(text: &str) -> EngineError {
+    let gone = text.split_once("Object at location ").and_then(|(_, rest)| rest.split_once(" not found"));
+    match gone {
+        Some((path, _)) => {
+            // The folder is the server's business.
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let text = format!("rows are lost: their file {name} is gone from the object store; restore it");
+            EngineError::new(ErrorKind::DataLoss, text)
+        }
+        None => EngineError::new(ErrorKind::Unavailable, STORED_FILE),
+    }
+}
+
 fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
     let new = |kind, text: &str| EngineError::new(kind, tidy(text));
     match error {
@@ -106,7 +121,7 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
         DataFusionError::ExecutionJoin(task) => from_task(task),
         // The text may hold file names and hosts: the log has it, the client only what to do.
         DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
-            new(ErrorKind::Unavailable, STORED_FILE)
+            stored_file(&error.to_string())
         }
         DataFusionError::Internal(text) => new(ErrorKind::Internal, text),
         other => new(ErrorKind::Internal, &other.to_string()),
@@ -138,7 +153,7 @@ fn plain_arrow(error: &ArrowError) -> EngineError {
             (ErrorKind::ResourceExhausted, "a text or list column of one batch exceeds 2 GiB".to_owned())
         }
         ArrowError::ParquetError(_) | ArrowError::IoError(..) | ArrowError::ExternalError(_) => {
-            (ErrorKind::Unavailable, STORED_FILE.to_owned())
+            return stored_file(&error.to_string());
         }
         other => (ErrorKind::Internal, other.to_string()),
     };

@@ -17,7 +17,7 @@ pub(crate) fn describe(reader: &mut Reader<'_>) -> Result<Statement> {
     Ok(Statement::Describe(TableName::parse(&reader.object_name()?)?))
 }
 
-/// SHOW TABLES, NAMESPACES, COLUMNS FROM table, ALL or a setting.
+/// SHOW TABLES, NAMESPACES, COLUMNS FROM table, MANIFEST, ALL or a setting.
 pub(crate) fn show(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.parser.advance_token();
     if reader.word("TABLES") {
@@ -41,10 +41,25 @@ pub(crate) fn show(reader: &mut Reader<'_>) -> Result<Statement> {
         }
         return Ok(Statement::Describe(TableName::parse(&reader.object_name()?)?));
     }
+    if reader.word("MANIFEST") {
+        return show_manifest(reader);
+    }
     if reader.word("ALL") {
         return Ok(Statement::ShowSetting(None));
     }
     Ok(Statement::ShowSetting(Some(setting(reader)?)))
+}
+
+/// SHOW MANIFEST CACHE, SHOW MANIFEST FOR table.
+fn show_manifest(reader: &mut Reader<'_>) -> Result<Statement> {
+    if reader.word("CACHE") {
+        return Ok(Statement::ShowManifestCache);
+    }
+    if reader.word("FOR") {
+        return Ok(Statement::ShowManifest(TableName::parse(&reader.object_name()?)?));
+    }
+    let token = reader.parser.peek_token();
+    Err(reader.expected("CACHE or FOR after SHOW MANIFEST", &token))
 }
 
 /// SET [SESSION] name = value, SET name TO value, SET TIME ZONE value, SET SCHEMA 'name'.

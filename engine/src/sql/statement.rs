@@ -90,6 +90,10 @@ pub(crate) enum Statement {
     ShowNamespaces,
     /// DESCRIBE table, SHOW COLUMNS FROM table.
     Describe(TableName),
+    /// SHOW MANIFEST FOR table.
+    ShowManifest(TableName),
+    /// SHOW MANIFEST CACHE.
+    ShowManifestCache,
     /// SHOW setting; `None` = SHOW ALL.
     ShowSetting(Option<String>),
     /// SET setting = value; `None` = DEFAULT, RESET.
@@ -218,6 +222,8 @@ impl Statement {
             | Self::ShowTables { .. }
             | Self::ShowNamespaces
             | Self::Describe(_)
+            | Self::ShowManifest(_)
+            | Self::ShowManifestCache
             | Self::ShowSetting(_) => true,
             Self::Insert(_)
             | Self::Update(_)

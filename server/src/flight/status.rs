@@ -17,7 +17,7 @@ const MESSAGE_BYTES_MAX: usize = 2000;
 /// The status of an engine error; logs it.
 pub(crate) fn from_engine(error: EngineError) -> Status {
     let code = code(error.kind);
-    if matches!(code, Code::Internal | Code::Unavailable) {
+    if matches!(code, Code::Internal | Code::Unavailable | Code::DataLoss) {
         tracing::error!(%code, cause = causes(&error), "{error}");
     } else {
         tracing::debug!(%code, cause = causes(&error), "{error}");
@@ -30,7 +30,7 @@ pub(crate) fn from_stream(error: impl StdError + Send + Sync + 'static) -> Statu
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
     while let Some(current) = cause {
         if let Some(known) = current.downcast_ref::<EngineError>() {
-            return from_engine(EngineError::new(known.kind, known.message.clone()));
+            return from_engine(EngineError::caused(known.kind, known.message.clone(), causes(known)));
         }
         cause = current.source();
     }
@@ -83,6 +83,7 @@ fn code(kind: ErrorKind) -> Code {
         ErrorKind::ResourceExhausted => Code::ResourceExhausted,
         ErrorKind::Unimplemented => Code::Unimplemented,
         ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::DataLoss => Code::DataLoss,
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Internal => Code::Internal,
     }

@@ -66,8 +66,9 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
     let stopped = cancel.clone().drop_guard();
     let all = queries.clone();
     let task = queries.spawn(async move {
-        let _keep = keep;
         let sent = tokio::time::timeout(age_max, send_rows(&schema, rows, &cancel, &sender)).await;
+        // Before the error is sent: a client that reads no more may keep nothing.
+        drop(keep);
         if let Err(status) = sent.unwrap_or_else(|_| Err(too_old(age_max))) {
             // What it computed with has to end, too.
             cancel.cancel();
@@ -102,12 +103,14 @@ async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
     let mut messages = vec![encoder.schema(schema)];
     loop {
         for message in messages.drain(..) {
-            if sender.send(Ok(message)).await.is_err() {
-                return Ok(());
+            match cancel.run_until_cancelled(sender.send(Ok(message))).await {
+                None => return Err(cancelled()),
+                Some(Err(_)) => return Ok(()),
+                Some(Ok(())) => {}
             }
         }
         match cancel.run_until_cancelled(rows.next()).await {
-            None => return Err(Status::cancelled("the query was cancelled")),
+            None => return Err(cancelled()),
             Some(None) => return Ok(()),
             Some(Some(batch)) => {
                 let batch = batch.map_err(status::from_stream)?;
@@ -128,6 +131,10 @@ fn too_old(age_max: Duration) -> Status {
              statement again and read faster, in parts, or raise the setting"
         ),
     ))
+}
+
+fn cancelled() -> Status {
+    Status::cancelled("the query was cancelled")
 }
 
 /// Clients read the columns with the types of the schema message, so that other types would be read as garbage.

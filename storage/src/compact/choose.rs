@@ -57,7 +57,7 @@ pub fn choose(files: &[Candidate], config: &CompactionConfig) -> BTreeSet<BatchN
     merges.find(|merge| merge.len() >= fan_in).unwrap_or_default().into_iter().collect()
 }
 
-/// The first files, whose bytes together are within the limit; at least one.
+/// The first files that are within the limits together; at least one.
 fn first_that_fit<'a>(files: impl Iterator<Item = &'a Candidate>, config: &CompactionConfig) -> Vec<BatchNumber> {
     let mut bytes = 0;
     files
@@ -67,6 +67,7 @@ fn first_that_fit<'a>(files: impl Iterator<Item = &'a Candidate>, config: &Compa
             first || bytes <= config.input_bytes_max
         })
         .map(|file| file.number)
+        .take(config.input_files_max.max(2))
         .collect()
 }
 
@@ -110,5 +111,7 @@ mod tests {
         let files: Vec<_> = (1..=9).map(|number| file(number, 1000, 500, 200 * MIB)).collect();
         assert_eq!(chosen(&files), [1, 2]);
         assert_eq!(chosen(&[file(1, 1000, 500, 2000 * MIB)]), [1]);
+        let many: Vec<_> = (1..=100).map(|number| file(number, 10, 0, 1000)).collect();
+        assert_eq!(chosen(&many).len(), CompactionConfig::default().input_files_max);
     }
 }

@@ -17,7 +17,6 @@ mod merge;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
@@ -25,10 +24,12 @@ use serde::{Deserialize, Serialize};
 use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
-use crate::keys::{BatchNumber, Scope};
+use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
 use crate::objects::{LocalCopy, blocking};
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
+use crate::schema::TableSchema;
 use crate::scope_files::{ScopeFiles, Scratch};
+use crate::segment::float_columns;
 use crate::snapshot::ScopeView;
 use crate::steps::Step;
 use crate::store::Store;
@@ -51,6 +52,8 @@ pub struct CompactionConfig {
     pub fan_in: usize,
     /// Bytes of files that one compaction reads at most.
     pub input_bytes_max: u64,
+    /// Files that one compaction reads at most.
+    pub input_files_max: usize,
     /// Seconds for which superseded versions stay in the object store.
     pub retention_seconds: u64,
 }
@@ -63,6 +66,7 @@ impl Default for CompactionConfig {
             small_file_bytes: 128 << 20,
             fan_in: 4,
             input_bytes_max: 512 << 20,
+            input_files_max: 64,
             retention_seconds: 24 * 3600,
         }
     }
@@ -79,9 +83,17 @@ pub struct Compacted {
 
 impl Store {
     /// Merges the files of a scope as long as some are worth it, and removes those whose retention has ended.
-    pub async fn compact(&self, scope: Scope) -> Result<Compacted> {
+    ///
+    /// Like a flush it is finished also when who waits for it goes away.
+    pub async fn compact(self: &Arc<Self>, scope: Scope) -> Result<Compacted> {
+        let store = Arc::clone(self);
+        self.to_its_end(async move { store.compact_now(scope).await }).await
+    }
+
+    async fn compact_now(&self, scope: Scope) -> Result<Compacted> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
+        self.recover_locked(scope).await?;
         let mut done = Compacted::default();
         while let Some(once) = self.compact_once(scope).await? {
             done.inputs += once.inputs;
@@ -98,8 +110,9 @@ impl Store {
         }
         let store = Arc::clone(self);
         self.in_background(async move {
-            if let Err(error) = store.compact(scope).await
-                && !matches!(error, StorageError::Stopped)
+            if let Err(error) = store.compact_now(scope).await
+                // A table that is gone needs no merging.
+                && !matches!(error, StorageError::Stopped | StorageError::Conflict)
             {
                 // The files are as they were; the next flush of the scope tries again.
                 tracing::error!(%error, cause = ?error, table = scope.table.0, owner = scope.owner.0, "compaction failed");
@@ -145,6 +158,7 @@ impl Store {
             changed: Vec::new(),
             log: LogChange { needless: log.needless, merged: HashMap::new() },
             flushed_to,
+            version: job.header.version,
         };
         self.publish(publication).await?;
         let (table, owner) = (scope.table.0, scope.owner.0);
@@ -169,7 +183,7 @@ impl Store {
         }
         let replaces = replaced_by(inputs, &others);
         let (job, objects, stopping) = (Arc::clone(job), self.objects().clone(), self.stopping());
-        let with_nan = columns_without_bounds(inputs);
+        let with_nan = columns_with_nan(&job.schema, inputs);
         blocking(move || {
             let keep = |row: &MaskedRow| {
                 let tombstone = row.superseded_by == row.updated;
@@ -178,23 +192,25 @@ impl Store {
                     false => row.superseded_by > job.header.flushed_to,
                 }
             };
-            let mut output = job.create(&objects, number, BatchKind::Compact, replaces.clone(), &with_nan)?;
+            let name = number.to_string();
+            let mut output = job.create(&objects, &name, BatchKind::Compact, replaces.clone(), &with_nan)?;
             let sources: Vec<(LocalCopy, Vec<MaskedRow>)> = sources;
             let inputs = sources.iter().map(|(file, masked)| (file.path(), masked.as_slice()));
-            let masked = merge::merge(inputs, keep, &mut output.rows, || match stopping.load(Ordering::Relaxed) {
+            let masked = merge::merge(inputs, keep, &mut output.rows, || match stopping.is_cancelled() {
                 true => Err(StorageError::Stopped),
                 false => Ok(()),
             })?;
             match output.rows.row_count() {
                 0 => Ok(None),
-                _ => Ok(Some((output.finish()?, masked))),
+                _ => Ok(Some((output.finish(number)?, masked))),
             }
         })
         .await
     }
 
-    /// Removes archived files whose retention has ended and that no open snapshot reads.
-    async fn remove_expired(&self, scope: Scope) -> Result<()> {
+    /// Removes archived files whose retention has ended and that no open snapshot reads: from the manifest, from the object
+    /// store, and only then from the records, so that who leaves out a tombstone thinks of a file that may be there.
+    pub(crate) async fn remove_expired(&self, scope: Scope) -> Result<()> {
         let snapshot = self.snapshot();
         let retention = i64::try_from(self.compaction().retention_seconds).unwrap_or(i64::MAX);
         let now = self.clock().now_ns();
@@ -202,12 +218,15 @@ impl Store {
         let expired = |record: &BatchRecord| {
             record.archived_at.is_some_and(|at| at < keep_from && at <= self.committer().oldest_open())
         };
-        let records: Vec<BatchRecord> = snapshot.records(scope)?.into_iter().filter(|r| expired(r)).collect();
+        let (records, others): (Vec<_>, Vec<_>) = snapshot.records(scope)?.into_iter().partition(expired);
+        if others.iter().any(|record| record.archived_at.is_some()) {
+            self.expire_later(scope);
+        }
         if records.is_empty() {
             return Ok(());
         }
-        let numbers = records.iter().map(|record| record.batch_number).collect();
-        let without = self.committer().forget_batches(scope, numbers).await?;
+        let removing = records.iter().map(|record| BatchRecord { status: BatchStatus::Removing, ..record.clone() });
+        let without = self.committer().retire_batches(scope, removing.collect()).await?;
         self.export(&without, scope).await?;
         for record in &records {
             self.objects().remove(&record.file_path).await?;
@@ -215,7 +234,16 @@ impl Store {
                 self.objects().remove(&bloom.file_path).await?;
             }
         }
-        Ok(())
+        let numbers: BTreeSet<BatchNumber> = records.iter().map(|record| record.batch_number).collect();
+        let mut log = Vec::new();
+        // Rows of these files that commits superseded between the writing of their successor and its publication.
+        snapshot.visit_delete_log(scope, CommitTs::stored(i64::MIN), |key, _| {
+            if decode_delete_log_key(key).is_some_and(|(_, file)| numbers.contains(&file)) {
+                log.push(key.to_vec());
+            }
+            Ok(())
+        })?;
+        self.committer().forget_batches(scope, numbers, log).await
     }
 }
 
@@ -266,7 +294,7 @@ fn overlaps_older(file: &BatchRecord, tombstones_in: &BatchRecord) -> bool {
 }
 
 fn is_read_without_masks(file: &BatchRecord) -> bool {
-    file.kind != BatchKind::Archive || file.status != BatchStatus::Archived
+    file.kind != BatchKind::Archive
 }
 
 fn id_range(file: &BatchRecord) -> Option<(i64, i64)> {
@@ -274,18 +302,14 @@ fn id_range(file: &BatchRecord) -> Option<(i64, i64)> {
     Some((bounds.min.as_ref()?.as_i64()?, bounds.max.as_ref()?.as_i64()?))
 }
 
-/// Columns that may hold NaN: those of which an input has values and no bounds.
-fn columns_without_bounds(inputs: &[BatchRecord]) -> HashSet<String> {
-    let mut names = HashSet::new();
-    let columns: BTreeSet<&String> = inputs.iter().flat_map(|record| record.column_min_max.keys()).collect();
-    for name in columns {
-        let unknown = inputs.iter().any(|record| match record.column_min_max.get(name) {
+/// Float columns that may hold NaN: those of which an input has values and no bounds.
+fn columns_with_nan(schema: &TableSchema, inputs: &[BatchRecord]) -> HashSet<String> {
+    let floats = float_columns(schema).into_iter().map(|at| &schema.columns[at].name);
+    let is_unknown = |name: &&String| {
+        inputs.iter().any(|record| match record.column_min_max.get(*name) {
             Some(bounds) => bounds.min.is_none() && bounds.null_count < record.row_count,
             None => true,
-        });
-        if unknown {
-            names.insert(name.clone());
-        }
-    }
-    names
+        })
+    };
+    floats.filter(is_unknown).cloned().collect()
 }

@@ -4,7 +4,7 @@
 //! `SERACDB_SEED=n` runs the history of one seed; a failure names its seed.
 
 mod model;
-mod reading;
+pub(crate) mod reading;
 mod world;
 
 use world::World;

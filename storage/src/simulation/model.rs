@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// The rows that are there, with `_updated` and value.
-pub(super) type Rows = BTreeMap<i64, (i64, i64)>;
+pub(crate) type Rows = BTreeMap<i64, (i64, i64)>;
 
 #[derive(Debug, Default, Clone)]
 pub(super) struct Model {

@@ -1,6 +1,5 @@
 //! Reading a scope in three ways: as queries do, from the manifest alone, and from all files without their masks.
 
-use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -15,25 +14,26 @@ use crate::delete_vector;
 use crate::hot::{HotCursor, Versions};
 use crate::keys::{Generation, Scope};
 use crate::manifest::Manifest;
-use crate::records::{BatchKind, BatchRecord, BatchStatus};
+use crate::records::{BatchRecord, BatchStatus};
+use crate::recovery::Recovered;
 use crate::row_codec::RowLayout;
 use crate::snapshot::Snapshot;
 
 /// A row version and where it lies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) id: i64,
-    pub(super) updated: i64,
-    pub(super) value: Option<i64>,
-    pub(super) location: Location,
+pub(crate) struct Found {
+    pub(crate) id: i64,
+    pub(crate) updated: i64,
+    pub(crate) value: Option<i64>,
+    pub(crate) location: Location,
 }
 
 /// What queries read.
-pub(super) fn live(snapshot: &Snapshot, scope: Scope, layout: &RowLayout, objects: &Path) -> Vec<Found> {
+pub(crate) fn live(snapshot: &Snapshot, scope: Scope, layout: &RowLayout, objects: &Path) -> Vec<Found> {
     let view = snapshot.scope(scope).unwrap();
     let mut found = Vec::new();
     for record in view.files.iter() {
-        assert_ne!(record.status, BatchStatus::Archived);
+        assert!(record.status.is_read());
         let mask = view.masks.get(&record.batch_number);
         let unmasked = |row: &Found| match row.location {
             Location::Cold(_, position) => mask.is_none_or(|mask| !mask.contains(position)),
@@ -48,29 +48,24 @@ pub(super) fn live(snapshot: &Snapshot, scope: Scope, layout: &RowLayout, object
 }
 
 /// The rows by `_id`, each of which must be there once.
-pub(super) fn by_id(found: &[Found]) -> Rows {
+pub(crate) fn by_id(found: &[Found]) -> Rows {
     let rows: Rows = found.iter().map(|row| (row.id, (row.updated, row.value.unwrap_or(i64::MIN)))).collect();
     assert_eq!(rows.len(), found.len(), "a row is there twice");
     rows
 }
 
-/// The newest version of each row in all files that nothing has replaced, and among the hot rows.
-pub(super) fn resolved(snapshot: &Snapshot, scope: Scope, layout: &RowLayout, objects: &Path) -> Rows {
-    let records = snapshot.records(scope).unwrap();
-    let read: Vec<&BatchRecord> = records.iter().filter(|record| record.kind != BatchKind::Archive).collect();
-    let replaced: HashSet<_> = read.iter().flat_map(|record| &record.replaces).collect();
-    let files = read.iter().filter(|record| !replaced.contains(&record.batch_number));
-    let mut versions: Vec<Found> = files.flat_map(|record| file(record, objects)).collect();
-    let generations = snapshot.scope(scope).unwrap().generations;
-    versions.extend(hot(snapshot, scope, generations, Versions::All, layout));
-    let mut newest: BTreeMap<i64, Found> = BTreeMap::new();
-    for version in versions {
-        let known = newest.entry(version.id).or_insert(version);
-        if version.updated > known.updated {
-            *known = version;
-        }
+/// What whoever has lost the records reads.
+pub(super) fn recovered(recovered: &Recovered, objects: &Path) -> Rows {
+    let mut found = Vec::new();
+    for record in recovered.files.iter() {
+        let mask = recovered.masks.get(&record.batch_number);
+        found.extend(file(record, objects).into_iter().filter(|row| match row.location {
+            Location::Cold(_, position) => mask.is_none_or(|mask| !mask.contains(position)),
+            Location::Hot(_) => true,
+        }));
     }
-    newest.into_values().filter_map(|row| Some((row.id, (row.updated, row.value?)))).collect()
+    assert!(found.iter().all(|row| row.value.is_some()), "a tombstone is shown");
+    by_id(&found)
 }
 
 /// What the manifest and its files say; their lengths and row counts are those of the manifest.

@@ -1,0 +1,294 @@
+//! The namespace `system`, and SHOW MANIFEST: what the storage says of a user's own scopes; to an admin, of all.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::MemTable;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use seracdb_storage::catalog::{TableKind, TableRecord};
+use seracdb_storage::keys::Scope;
+use seracdb_storage::manifest::CachedEntry;
+use seracdb_storage::records::{BatchKind, BatchRecord, BatchStatus};
+use seracdb_storage::scope_place::ScopePlace;
+use seracdb_storage::store::Store;
+
+use crate::error::{EngineError, Result};
+use crate::identity::Role;
+use crate::scan::external;
+use crate::sql::Statement;
+use crate::sql::errors::from_arrow;
+use crate::tables::Tables;
+
+/// The namespace of the tables that show what the storage does.
+pub(crate) const SYSTEM_SCHEMA: &str = "system";
+/// Its tables.
+pub(crate) const SYSTEM_TABLES: [&str; 1] = [BATCHES];
+
+const BATCHES: &str = "batches";
+
+/// A table of the namespace, made when it is read.
+#[derive(Debug)]
+pub(crate) struct SystemTable(Arc<Tables>);
+
+impl SystemTable {
+    /// The table of this name.
+    pub(crate) fn named(tables: &Tables, name: &str) -> Option<Self> {
+        (name == BATCHES).then(|| Self(Arc::new(tables.clone())))
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        batches_schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let batch = all_batches(&self.0).await.map_err(external)?;
+        MemTable::try_new(batches_schema(), vec![vec![batch]])?.scan(state, projection, filters, limit).await
+    }
+}
+
+/// The columns of a SHOW MANIFEST; `None` for other statements.
+pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
+    match statement {
+        Statement::ShowManifest(_) => Some(batches_schema()),
+        Statement::ShowManifestCache => Some(cache_schema()),
+        _ => None,
+    }
+}
+
+/// The rows of a SHOW MANIFEST.
+pub(crate) async fn show(store: &Store, tables: &Tables, statement: &Statement) -> Result<SendableRecordBatchStream> {
+    let rows = match statement {
+        Statement::ShowManifest(name) => manifest(store, tables, tables.record(name)?).await?,
+        Statement::ShowManifestCache => cache(store, tables)?,
+        _ => return Err(EngineError::internal("the statement shows no manifest")),
+    };
+    let schema = rows.schema();
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(rows)]))))
+}
+
+/// The scopes of a table that this user may know of.
+fn scopes(tables: &Tables, table: &TableRecord) -> Result<Vec<Scope>> {
+    let own = tables.scope(table);
+    match table.kind != TableKind::Shared && tables.principal.role() >= Role::Admin {
+        true => Ok(tables.snapshot.scopes_with_files(table.id)?),
+        false => Ok(vec![own]),
+    }
+}
+
+fn places(tables: &Tables, table: &TableRecord) -> Result<Vec<ScopePlace>> {
+    let place = |scope| Ok(ScopePlace::of(tables.snapshot.catalog(), scope)?);
+    scopes(tables, table)?.into_iter().map(place).collect()
+}
+
+async fn all_batches(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = BatchRows::default();
+    for table in tables.snapshot.catalog().tables() {
+        for place in places(tables, table)? {
+            let view = tables.snapshot.view(place.scope).await?;
+            for record in tables.snapshot.batches(place.scope)? {
+                let masked = view.masks.get(&record.batch_number).map_or(0, |mask| mask.len());
+                rows.push(&place, &record, masked);
+            }
+        }
+    }
+    rows.finish()
+}
+
+/// What the manifests of a table say.
+async fn manifest(store: &Store, tables: &Tables, table: &TableRecord) -> Result<RecordBatch> {
+    let mut rows = BatchRows::default();
+    for place in places(tables, table)? {
+        let Some(manifest) = store.manifest(&place).await? else { continue };
+        for record in &manifest.batches {
+            rows.push(&place, record, record.deletes.as_ref().map_or(0, |deletes| deletes.cardinality));
+        }
+    }
+    rows.finish()
+}
+
+fn cache(store: &Store, tables: &Tables) -> Result<RecordBatch> {
+    let mut all = Vec::new();
+    for table in tables.snapshot.catalog().tables() {
+        all.extend(places(tables, table)?);
+    }
+    let entries = store.cached_manifests(all.iter());
+    let mut rows = Rows::new(cache_schema());
+    for entry in entries {
+        let CachedEntry { namespace, table, user, etag, source_path, sync_state, .. } = &entry;
+        rows.text(0, Some(namespace));
+        rows.text(1, Some(table));
+        rows.text(2, user.as_deref());
+        rows.text(3, Some(etag));
+        rows.time(4, Some(entry.last_refreshed_ns));
+        rows.time(5, entry.last_accessed_ns);
+        rows.number(6, entry.ttl_seconds);
+        rows.text(7, Some(source_path));
+        rows.text(8, Some(sync_state.name()));
+    }
+    rows.finish()
+}
+
+fn cache_schema() -> SchemaRef {
+    schema(&[
+        ("namespace", TEXT, false),
+        ("table", TEXT, false),
+        ("user_id", TEXT, true),
+        ("etag", TEXT, false),
+        ("last_refreshed", TIME, false),
+        ("last_accessed", TIME, true),
+        ("ttl", NUMBER, false),
+        ("source", TEXT, false),
+        ("sync_state", TEXT, false),
+    ])
+}
+
+fn batches_schema() -> SchemaRef {
+    schema(&[
+        ("namespace", TEXT, false),
+        ("table", TEXT, false),
+        ("user_id", TEXT, true),
+        ("batch_number", NUMBER, false),
+        ("kind", TEXT, false),
+        ("status", TEXT, false),
+        ("file_path", TEXT, false),
+        ("row_count", NUMBER, false),
+        ("masked_rows", NUMBER, false),
+        ("tombstones", NUMBER, false),
+        ("size_bytes", NUMBER, false),
+        ("min_updated", TIME, false),
+        ("max_updated", TIME, false),
+        ("schema_version", NUMBER, false),
+        ("column_min_max", TEXT, false),
+        ("deletes", TEXT, true),
+    ])
+}
+
+struct BatchRows(Rows);
+
+impl Default for BatchRows {
+    fn default() -> Self {
+        Self(Rows::new(batches_schema()))
+    }
+}
+
+impl BatchRows {
+    fn push(&mut self, place: &ScopePlace, record: &BatchRecord, masked: u64) {
+        let kind = match record.kind {
+            BatchKind::Flush => "flush",
+            BatchKind::Archive => "archive",
+            BatchKind::Bulk => "bulk",
+            BatchKind::Compact => "compact",
+        };
+        let status = match record.status {
+            BatchStatus::Active => "active",
+            BatchStatus::Compacting => "compacting",
+            BatchStatus::Archived => "archived",
+            BatchStatus::Removing => "removing",
+        };
+        let bounds = serde_json::to_string(&record.column_min_max).expect("bounds have only strings as keys");
+        let rows = &mut self.0;
+        rows.text(0, Some(&place.namespace));
+        rows.text(1, Some(&place.table));
+        rows.text(2, place.user.as_deref());
+        rows.number(3, record.batch_number.0 as i64);
+        rows.text(4, Some(kind));
+        rows.text(5, Some(status));
+        rows.text(6, Some(&record.file_path));
+        rows.number(7, record.row_count as i64);
+        rows.number(8, masked as i64);
+        rows.number(9, record.tombstones as i64);
+        rows.number(10, record.size_bytes as i64);
+        rows.time(11, Some(record.min_updated.get()));
+        rows.time(12, Some(record.max_updated.get()));
+        rows.number(13, record.schema_version.into());
+        rows.text(14, Some(&bounds));
+        rows.text(15, record.deletes.as_ref().map(|deletes| deletes.path.as_str()));
+    }
+
+    fn finish(self) -> Result<RecordBatch> {
+        self.0.finish()
+    }
+}
+
+const TEXT: DataType = DataType::Utf8;
+const NUMBER: DataType = DataType::Int64;
+const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
+
+fn schema(columns: &[(&str, DataType, bool)]) -> SchemaRef {
+    let field = |(name, data_type, nullable): &(&str, DataType, bool)| Field::new(*name, data_type.clone(), *nullable);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// Rows on their way to a batch, value by value.
+struct Rows {
+    schema: SchemaRef,
+    columns: Vec<Column>,
+}
+
+enum Column {
+    Text(StringBuilder),
+    Number(Int64Builder),
+    Time(TimestampNanosecondBuilder),
+}
+
+impl Rows {
+    fn new(schema: SchemaRef) -> Self {
+        let column = |field: &Arc<Field>| match field.data_type() {
+            DataType::Int64 => Column::Number(Int64Builder::new()),
+            DataType::Timestamp(..) => Column::Time(TimestampNanosecondBuilder::new()),
+            _ => Column::Text(StringBuilder::new()),
+        };
+        let columns = schema.fields().iter().map(column).collect();
+        Self { schema, columns }
+    }
+
+    fn text(&mut self, column: usize, value: Option<&str>) {
+        if let Column::Text(builder) = &mut self.columns[column] {
+            builder.append_option(value);
+        }
+    }
+
+    fn number(&mut self, column: usize, value: i64) {
+        if let Column::Number(builder) = &mut self.columns[column] {
+            builder.append_value(value);
+        }
+    }
+
+    fn time(&mut self, column: usize, value: Option<i64>) {
+        if let Column::Time(builder) = &mut self.columns[column] {
+            builder.append_option(value);
+        }
+    }
+
+    fn finish(self) -> Result<RecordBatch> {
+        let finished = |column: Column| -> ArrayRef {
+            match column {
+                Column::Text(mut builder) => Arc::new(builder.finish()),
+                Column::Number(mut builder) => Arc::new(builder.finish()),
+                Column::Time(mut builder) => Arc::new(builder.finish()),
+            }
+        };
+        let columns = self.columns.into_iter().map(finished).collect();
+        RecordBatch::try_new(self.schema, columns).map_err(|e| from_arrow(e, &[]))
+    }
+}

@@ -1,0 +1,186 @@
+//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables and users, for a data directory that goes on where another is gone.
+//!
+//! Invariants:
+//! 1. It is written before any manifest that rests on it: a manifest's table is always in it.
+//! 2. Each owner writes its own, named by the epoch from which on it owns the store; no one's is ever written over by
+//!    another's.
+//! 3. Who goes on with the tables of an owner says so in `owner.json` (`inherits`) before it writes anything, and has read
+//!    them when `imported` says so, also after a crash in between.
+//!
+//! Only for an object store that another data directory could own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use rocksdb::WriteBatch;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{
+    Catalog, CatalogRecord, CatalogWrite, DEFAULT_NAMESPACE, DroppedTable, NamespaceRecord, TableKind, TableRecord,
+    UserRecord,
+};
+use crate::commit::{SequenceRecord, append_catalog};
+use crate::error::{Result, StorageError};
+use crate::keys::{Owner, Scope, header_key};
+use crate::objects::{ETag, Objects};
+use crate::paths;
+use crate::records::ScopeHeader;
+use crate::rocks::{Family, Rocks};
+use crate::snapshot::Snapshot;
+
+/// The version of the format that this build writes, and the highest it reads.
+const CATALOG_FORMAT: u32 = 1;
+
+/// Tables whose folders are listed at the same time.
+const LISTED_AT_ONCE: usize = 8;
+
+/// Key of the epoch whose owner's tables were read.
+const IMPORTED: &[u8] = b"imported";
+
+/// A catalog as the object store has it.
+#[derive(Debug, Serialize, Deserialize)]
+struct CatalogFile {
+    format_version: u32,
+    /// Of the owner who wrote it.
+    epoch: u64,
+    /// The commit that it shows the state after.
+    as_of: i64,
+    /// No table had a higher number.
+    max_table_id: u32,
+    namespaces: Vec<NamespaceRecord>,
+    tables: Vec<TableRecord>,
+    users: Vec<UserRecord>,
+    /// Folders of tables that there are or were.
+    prefixes: Vec<String>,
+    dropped: Vec<DroppedTable>,
+}
+
+/// What was last exported.
+#[derive(Debug, Default)]
+pub(crate) struct CatalogExport(tokio::sync::Mutex<Option<(Arc<Catalog>, ETag)>>);
+
+impl CatalogExport {
+    /// Exports the snapshot's catalog, unless that is done or another data directory cannot own the store.
+    pub(crate) async fn bring_up_to_date(
+        &self,
+        objects: &Objects,
+        snapshot: &Snapshot,
+        max_table_id: u32,
+    ) -> Result<()> {
+        if !objects.is_shared() {
+            return Ok(());
+        }
+        let mut exported = self.0.lock().await;
+        if exported.as_ref().is_some_and(|(catalog, _)| Arc::ptr_eq(catalog, snapshot.catalog())) {
+            return Ok(());
+        }
+        let json = CatalogFile::of(snapshot, objects.epoch(), max_table_id).to_json();
+        let last = exported.as_ref().map(|(_, etag)| etag.clone());
+        let etag = objects.put(&paths::catalog_file(objects.era()), json, last).await?;
+        *exported = Some((Arc::clone(snapshot.catalog()), etag));
+        Ok(())
+    }
+}
+
+impl CatalogFile {
+    fn of(snapshot: &Snapshot, epoch: u64, max_table_id: u32) -> Self {
+        let catalog = snapshot.catalog();
+        Self {
+            format_version: CATALOG_FORMAT,
+            epoch,
+            as_of: snapshot.ts().get(),
+            max_table_id,
+            namespaces: catalog.namespaces().map(|record| (**record).clone()).collect(),
+            tables: catalog.tables().map(|record| (**record).clone()).collect(),
+            users: catalog.users().map(|record| (**record).clone()).collect(),
+            prefixes: catalog.prefixes().map(str::to_owned).collect(),
+            dropped: catalog.dropped().cloned().collect(),
+        }
+    }
+
+    fn to_json(&self) -> Bytes {
+        serde_json::to_vec_pretty(self).expect("a catalog has only strings as keys").into()
+    }
+
+    fn read(path: &str, bytes: &[u8]) -> Result<Self> {
+        let file: Self = serde_json::from_slice(bytes).map_err(StorageError::damaged_json(path))?;
+        if file.format_version > CATALOG_FORMAT {
+            let (found, known) = (file.format_version, CATALOG_FORMAT);
+            return Err(StorageError::FormatVersion { path: path.into(), found, known });
+        }
+        Ok(file)
+    }
+
+    fn records(self) -> Vec<CatalogRecord> {
+        let namespaces = self.namespaces.into_iter().filter(|record| record.name != DEFAULT_NAMESPACE);
+        namespaces
+            .map(CatalogRecord::Namespace)
+            .chain(self.tables.into_iter().map(CatalogRecord::Table))
+            .chain(self.users.into_iter().map(CatalogRecord::User))
+            .chain(self.prefixes.into_iter().map(CatalogRecord::Prefix))
+            .chain(self.dropped.into_iter().map(CatalogRecord::Dropped))
+            .collect()
+    }
+}
+
+/// Reads the catalog of the owner before, when this one goes on with its tables and has not read them yet. Their records
+/// are to be recovered.
+pub(crate) async fn import(objects: &Objects, rocks: &Rocks, sequence: SequenceRecord) -> Result<()> {
+    let Some(inherited) = objects.inherited_era() else { return Ok(()) };
+    let done = objects.era().to_le_bytes();
+    if rocks.get_root(IMPORTED)?.as_deref() == Some(&done) {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::default();
+    batch.put(IMPORTED, done);
+    let path = paths::catalog_file(inherited);
+    match objects.get(&path).await? {
+        Some(found) => {
+            let file = CatalogFile::read(&path, &found.bytes)?;
+            let (tables, users) = (file.tables.len(), file.users.len());
+            let max_table_id = sequence.max_table_id.max(file.max_table_id);
+            let scopes = scopes_with_files(objects, &file).await?;
+            batch.put(SequenceRecord::KEY, SequenceRecord { max_table_id, ..sequence }.encode());
+            let writes: Vec<CatalogWrite> = file.records().into_iter().map(CatalogWrite::Put).collect();
+            append_catalog(rocks, &writes, &mut batch);
+            for scope in &scopes {
+                let header = ScopeHeader { recovering: true, ..ScopeHeader::default() };
+                let json = serde_json::to_vec(&header).expect("a header has only strings as keys");
+                batch.put_cf(rocks.family(Family::Batches), header_key(*scope), json);
+            }
+            tracing::info!(
+                catalog = path,
+                tables,
+                users,
+                scopes = scopes.len(),
+                "goes on with the tables of the owner before"
+            );
+        }
+        None => {
+            tracing::warn!(catalog = path, "the owner before has left no catalog: its tables cannot be gone on with")
+        }
+    }
+    rocks.write(batch, true)
+}
+
+/// The scopes whose folders there are.
+async fn scopes_with_files(objects: &Objects, file: &CatalogFile) -> Result<Vec<Scope>> {
+    let owners: HashMap<String, Owner> =
+        file.users.iter().map(|user| (paths::user_folder(&user.name), Owner(user.number))).collect();
+    let owners = &owners;
+    let tables: Vec<_> = file.tables.iter().map(|table| (table.id, table.prefix.clone(), table.kind)).collect();
+    let found = stream::iter(tables)
+        .map(|(table, prefix, kind)| async move {
+            let folders = objects.folders(&prefix).await?;
+            let owner = |folder: &String| match kind {
+                TableKind::Shared => (folder == paths::SHARED_FOLDER).then_some(Owner::SHARED),
+                TableKind::User | TableKind::Stream => owners.get(folder).copied(),
+            };
+            let scope = |folder: &String| owner(folder).map(|owner| Scope { table, owner });
+            Ok::<_, StorageError>(folders.iter().filter_map(scope).collect::<Vec<Scope>>())
+        })
+        .buffered(LISTED_AT_ONCE);
+    Ok(found.try_collect::<Vec<_>>().await?.concat())
+}

@@ -1,0 +1,260 @@
+//! Recovery: a scope whose records are lost gets them back from its manifest, else from the footers of its files.
+//!
+//! ```text
+//! manifest.json ──────────────────────────────┐
+//! files ─ footers ─ choose ─ versions ─ resolve ┴▶ records, masks ─▶ degraded reads ─▶ committed ─▶ exported
+//! ```
+//!
+//! A scope is to be recovered (`recovering` in its header) when a new data directory goes on with the tables of one that
+//! is gone.
+//!
+//! Invariants:
+//! 1. Reads and commits never wait for more than the reading of the scope's files: a [`Recovered`] in memory answers
+//!    before it is committed. Flush and compaction wait for the commit.
+//! 2. What no proof says was committed is not read: see [`files::choose`]. No file is removed or changed.
+//! 3. Of the versions of a row the one with the greatest `_updated` is shown, unless it is a tombstone; of equal ones that
+//!    of the higher batch number.
+//! 4. Numbers go on above every number that a file's name has ever had.
+
+mod files;
+mod resolve;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::delete_log::MaskedRow;
+use crate::delete_vector;
+use crate::error::{Result, StorageError};
+use crate::file_index::FileIndex;
+use crate::keys::{BatchNumber, Scope};
+use crate::manifest::{Manifest, check_files};
+use crate::objects::{Objects, blocking};
+use crate::records::BatchRecord;
+use crate::schema::TableSchema;
+use crate::scope_files::ScopeFiles;
+use crate::scope_place::ScopePlace;
+use crate::snapshot::Masks;
+use crate::store::Store;
+use crate::system_columns::CommitTs;
+
+use resolve::Versions;
+
+/// Files that are read at the same time.
+const FILES_AT_ONCE: usize = 4;
+
+/// What was found out about a scope.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// Every batch, archived ones included.
+    pub(crate) records: Vec<BatchRecord>,
+    /// Rows that are not to be read.
+    pub(crate) masked: HashMap<BatchNumber, Vec<MaskedRow>>,
+    /// No number above it was ever used.
+    pub(crate) max_batch: BatchNumber,
+    /// The last version in any file.
+    pub(crate) flushed_to: CommitTs,
+    /// Version of the manifest; 0 without one.
+    pub(crate) version: u64,
+    /// The files that queries read, and their masks.
+    pub(crate) files: Arc<FileIndex>,
+    pub(crate) masks: Masks,
+}
+
+impl Recovered {
+    fn new(
+        records: Vec<BatchRecord>,
+        masked: HashMap<BatchNumber, Vec<MaskedRow>>,
+        max_batch: BatchNumber,
+        flushed_to: CommitTs,
+        version: u64,
+    ) -> Self {
+        let active = records.iter().filter(|record| record.status.is_read()).cloned().collect();
+        let mask = |rows: &Vec<MaskedRow>| Arc::new(rows.iter().map(|row| row.position).collect());
+        let masks = masked.iter().map(|(file, rows)| (*file, mask(rows))).collect();
+        Self { records, masked, max_batch, flushed_to, version, files: Arc::new(FileIndex::new(active)), masks }
+    }
+}
+
+/// What is known of scopes that are being recovered, and the way to ask for it.
+#[derive(Debug)]
+pub(crate) struct Recoveries {
+    known: Mutex<HashMap<Scope, Arc<Recovered>>>,
+    wanted: Mutex<Option<mpsc::UnboundedSender<Wanted>>>,
+}
+
+/// A scope to recover, and who waits for it.
+pub(crate) struct Wanted {
+    pub(crate) scope: Scope,
+    pub(crate) reply: oneshot::Sender<Result<()>>,
+}
+
+impl Recoveries {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Wanted>) {
+        let (wanted, receiver) = mpsc::unbounded_channel();
+        (Self { known: Mutex::default(), wanted: Mutex::new(Some(wanted)) }, receiver)
+    }
+
+    pub(crate) fn get(&self, scope: Scope) -> Option<Arc<Recovered>> {
+        self.known.lock().get(&scope).cloned()
+    }
+
+    /// Waits until a scope can be read.
+    pub(crate) async fn wait_for(&self, scope: Scope) -> Result<()> {
+        self.want(scope).await.map_err(|_| StorageError::Stopped)?
+    }
+
+    /// Has a scope recovered.
+    pub(crate) fn want(&self, scope: Scope) -> oneshot::Receiver<Result<()>> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(wanted) = &*self.wanted.lock() {
+            // Without anyone who listens the answer is that there will be none.
+            let _ = wanted.send(Wanted { scope, reply });
+        }
+        answer
+    }
+
+    /// Ends the stream of scopes to recover.
+    pub(crate) fn stop(&self) {
+        self.wanted.lock().take();
+    }
+
+    fn insert(&self, scope: Scope, recovered: Arc<Recovered>) {
+        self.known.lock().insert(scope, recovered);
+    }
+}
+
+impl Store {
+    /// Recovers a scope, unless that is done or not needed. Readers go on as soon as it is known what to read.
+    pub(crate) async fn recover(&self, scope: Scope) -> Result<()> {
+        let lock = self.scope_lock(scope);
+        let _one_at_a_time = lock.lock().await;
+        self.recover_locked(scope).await
+    }
+
+    /// The same for who holds the scope's lock.
+    pub(crate) async fn recover_locked(&self, scope: Scope) -> Result<()> {
+        let snapshot = self.snapshot();
+        if !snapshot.header(scope)?.is_some_and(|header| header.recovering) {
+            return Ok(());
+        }
+        let job = match ScopeFiles::new(snapshot, scope) {
+            Err(StorageError::Conflict) => return Ok(()),
+            job => job?,
+        };
+        let recovered = match self.recoveries().get(scope) {
+            Some(known) => known,
+            None => {
+                let found = Arc::new(self.find_again(&job).await?);
+                self.recoveries().insert(scope, Arc::clone(&found));
+                found
+            }
+        };
+        drop(job);
+        let committed = self.committer().recovered(scope, recovered).await?;
+        self.export(&committed, scope).await
+    }
+
+    async fn find_again(&self, job: &ScopeFiles) -> Result<Recovered> {
+        let place = &job.place;
+        let reason = match self.manifests().refresh(place).await {
+            Ok(Some(entry)) => match from_manifest(self.objects(), place, entry.manifest()?).await? {
+                Ok(recovered) => {
+                    tracing::info!(manifest = place.manifest_path(), batches = recovered.records.len(), "records read");
+                    return Ok(recovered);
+                }
+                Err(reason) => reason,
+            },
+            Ok(None) => "there is no manifest.json".to_owned(),
+            Err(StorageError::Manifest { fault, .. }) => fault.to_string(),
+            Err(error) => return Err(error),
+        };
+        let manifest = place.manifest_path();
+        tracing::warn!(manifest, reason, "manifest_corruption_detected");
+        tracing::info!(manifest, from = "footers", "manifest_rebuild_started");
+        let started = self.clock().monotonic();
+        let recovered = from_footers(self.objects(), place, &job.schema).await?;
+        let milliseconds = milliseconds_since(self.clock().monotonic(), started);
+        tracing::info!(manifest, batches = recovered.records.len(), milliseconds, "manifest_rebuild_completed");
+        Ok(recovered)
+    }
+}
+
+pub(crate) fn milliseconds_since(now: Duration, started: Duration) -> u64 {
+    u64::try_from(now.saturating_sub(started).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The records of a manifest whose files are all there; else what is wrong with them.
+async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest) -> Result<Result<Recovered, String>> {
+    let listed = objects.list(&place.prefix).await?;
+    if let Some(fault) = check_files(&manifest.batches, &listed).first() {
+        return Ok(Err(fault.to_string()));
+    }
+    let with_vector =
+        |record: &BatchRecord| Some((record.batch_number, record.file_path.clone(), record.deletes.clone()?));
+    let with_vectors: Vec<_> = manifest.batches.iter().filter_map(with_vector).collect();
+    let masked: HashMap<BatchNumber, Vec<MaskedRow>> = stream::iter(with_vectors)
+        .map(|(number, file, deletes)| async move {
+            let vector = delete_vector::decode(&bytes(objects, &deletes.path).await?)?;
+            let file = bytes(objects, &file).await?;
+            let rows = blocking(move || Ok(Versions::read(file)?.masked(&vector, deletes.as_of))).await?;
+            Ok::<_, StorageError>((number, rows))
+        })
+        .buffer_unordered(FILES_AT_ONCE)
+        .try_collect()
+        .await?;
+    let max_batch = highest_number(manifest.max_batch, listed.keys());
+    Ok(Ok(Recovered::new(manifest.batches, masked, max_batch, manifest.flushed_to, manifest.version)))
+}
+
+/// The records that the files themselves prove.
+pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: &TableSchema) -> Result<Recovered> {
+    let listed = objects.list(&place.prefix).await?;
+    let paths: Vec<String> = listed.keys().filter(|path| path.ends_with(".parquet")).cloned().collect();
+    let read: Vec<Option<files::BatchFile>> = stream::iter(paths)
+        .map(|path| async move {
+            let bytes = bytes(objects, &path).await?;
+            let schema = schema.clone();
+            blocking(move || Ok(files::read(path, bytes, &schema))).await
+        })
+        .buffered(FILES_AT_ONCE)
+        .try_collect()
+        .await?;
+    let ours = read.into_iter().flatten().filter(|file| {
+        let is_ours = file.footer.table_id == place.scope.table && file.footer.scope == place.scope_name();
+        if !is_ours {
+            tracing::warn!(file = file.record.file_path, "ignored: its footer names another table or user");
+        }
+        is_ours
+    });
+    let chosen = files::choose(ours.collect());
+    for file in &chosen.without_proof {
+        tracing::warn!(file, "ignored: nothing proves that it was committed, and its rows are in other files");
+    }
+    let masked = blocking({
+        let versions = chosen.read.iter().map(|file| (file.record.batch_number, file.versions.clone())).collect();
+        move || Ok(resolve::masked(versions))
+    });
+    let masked = masked.await?;
+    let flushed_to = chosen.read.iter().map(|file| file.record.max_updated).max().unwrap_or_default();
+    let mut records: Vec<BatchRecord> =
+        chosen.read.into_iter().map(|file| file.record).chain(chosen.archived).collect();
+    records.sort_by_key(|record| record.batch_number);
+    let max_batch = highest_number(BatchNumber(0), listed.keys());
+    Ok(Recovered::new(records, masked, max_batch, flushed_to, 0))
+}
+
+fn highest_number<'a>(known: BatchNumber, paths: impl Iterator<Item = &'a String>) -> BatchNumber {
+    let number = |path: &String| crate::paths::number_of_batch_name(path.rsplit('/').next()?);
+    paths.filter_map(number).max().map_or(known, |highest| highest.max(known))
+}
+
+async fn bytes(objects: &Objects, path: &str) -> Result<Bytes> {
+    let found = objects.get(path).await?;
+    found.map(|found| found.bytes).ok_or_else(|| StorageError::Damaged(format!("{path} is gone")))
+}

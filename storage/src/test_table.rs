@@ -1,0 +1,156 @@
+//! A table of one BIGINT column in a store of its own, for tests of the storage.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, Field};
+use object_store::ObjectStore;
+use tempfile::TempDir;
+
+use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord};
+use crate::clock::ManualClock;
+use crate::commit::{Commit, ScopeWrite, Superseded, Values};
+use crate::error::Result;
+use crate::keys::Scope;
+use crate::records::BatchRecord;
+use crate::row_codec::{RowLayout, encode_rows};
+use crate::schema::TableSchema;
+use crate::scope_place::ScopePlace;
+use crate::simulation::reading;
+use crate::steps::{NoWait, Pace};
+use crate::store::{StorageConfig, Store};
+use crate::system_columns::{CommitTs, RowId};
+
+/// 2026-01-01.
+const START_NS: i64 = 1_767_225_600_000_000_000;
+
+/// A data directory that stores are opened on.
+pub(crate) struct TestDir {
+    dir: TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) config: StorageConfig,
+    pub(crate) bucket: Option<Arc<dyn ObjectStore>>,
+}
+
+/// A table in an open store.
+pub(crate) struct TestTable {
+    pub(crate) store: Arc<Store>,
+    pub(crate) scope: Scope,
+    layout: RowLayout,
+    objects: PathBuf,
+}
+
+impl TestDir {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = StorageConfig { data_dir: dir.path().join("data"), ..StorageConfig::default() };
+        config.compaction.automatic = false;
+        config.orphan_grace_seconds = 0;
+        Self { dir, clock: Arc::new(ManualClock::at_ns(START_NS)), config, bucket: None }
+    }
+
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.dir.path().join("data/objects")
+    }
+
+    /// Opens the store; the one of before may still be letting go of the directory.
+    pub(crate) async fn open(&self, pace: Arc<dyn Pace>) -> Arc<Store> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let clock = Arc::clone(&self.clock);
+            match Store::open_on(&self.config, clock, self.bucket.clone(), Arc::clone(&pace)).await {
+                Ok(store) => return store,
+                Err(error) if tries == 2000 => panic!("{error}: {error:?}"),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    /// The table `t`, made when it is not there.
+    pub(crate) async fn table(&self) -> TestTable {
+        self.table_at(Arc::new(NoWait), "t").await
+    }
+
+    pub(crate) async fn table_at(&self, pace: Arc<dyn Pace>, name: &str) -> TestTable {
+        let store = self.open(pace).await;
+        TestTable::named(store, name, self.objects()).await
+    }
+}
+
+impl TestTable {
+    pub(crate) async fn named(store: Arc<Store>, name: &str, objects: PathBuf) -> Self {
+        let schema = TableSchema::first(&[Field::new("v", DataType::Int64, true)]);
+        let layout = RowLayout::new(schema.version, &schema.user_fields().into()).unwrap();
+        let known = store.snapshot().catalog().table(DEFAULT_NAMESPACE, name).map(|table| table.id);
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let table = TableRecord {
+                    id: store.new_table_id(),
+                    namespace: DEFAULT_NAMESPACE.into(),
+                    name: name.into(),
+                    kind: TableKind::Shared,
+                    prefix: String::new(),
+                    options: BTreeMap::new(),
+                    indexes: vec![],
+                    ttl_ns: None,
+                    schemas: vec![schema],
+                    created_at_ns: 0,
+                    created_by: "root".into(),
+                };
+                let (id, snapshot) = (table.id, store.snapshot());
+                let catalog = vec![CatalogChange::CreateTable(table)];
+                store.commit(Commit { snapshot, expects: vec![], catalog, writes: vec![] }).await.unwrap();
+                id
+            }
+        };
+        Self { store, scope: Scope::shared(id), layout, objects }
+    }
+
+    pub(crate) fn place(&self) -> ScopePlace {
+        ScopePlace::of(self.store.snapshot().catalog(), self.scope).unwrap()
+    }
+
+    pub(crate) fn records(&self) -> Vec<BatchRecord> {
+        self.store.snapshot().batches(self.scope).unwrap()
+    }
+
+    /// The values that are there, in order.
+    pub(crate) fn values(&self) -> Vec<i64> {
+        let found = reading::live(&self.store.snapshot(), self.scope, &self.layout, &self.objects);
+        let mut values: Vec<i64> = reading::by_id(&found).into_values().map(|(_, value)| value).collect();
+        values.sort_unstable();
+        values
+    }
+
+    pub(crate) async fn insert(&self, values: &[i64]) {
+        let ids = self.store.new_ids(values.len());
+        let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        let values = Values::Rows(encode_rows(&self.layout, ids.len(), &[column]).unwrap());
+        self.commit(ids, values, vec![]).await.unwrap();
+    }
+
+    /// Deletes the rows of a value.
+    pub(crate) async fn delete(&self, value: i64) {
+        let found = reading::live(&self.store.snapshot(), self.scope, &self.layout, &self.objects);
+        let found: Vec<_> = found.into_iter().filter(|row| row.value == Some(value)).collect();
+        let ids = found.iter().map(|row| RowId::stored(row.id)).collect();
+        let superseded =
+            |row: &reading::Found| Superseded { updated: CommitTs::stored(row.updated), location: row.location };
+        let supersedes = found.iter().map(superseded).collect();
+        self.commit(ids, Values::Tombstones(1), supersedes).await.unwrap();
+    }
+
+    pub(crate) async fn flush(&self) -> Result<()> {
+        self.store.flush(self.scope).await.map(drop)
+    }
+
+    async fn commit(&self, ids: Vec<RowId>, values: Values, supersedes: Vec<Superseded>) -> Result<CommitTs> {
+        let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
+        let (snapshot, expects) = (self.store.snapshot(), vec![(self.scope.table, 1)]);
+        self.store.commit(Commit { snapshot, expects, catalog: vec![], writes }).await
+    }
+}

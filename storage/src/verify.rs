@@ -1,0 +1,214 @@
+//! Looking at a scope's manifest and files: when it is first used after a start, and when the cache's time is over.
+//!
+//! ```text
+//! first use ─▶ one listing ─▶ manifest: is it what the records say?   else exported again
+//!                          ─▶ batch files, delete vectors: there, with their lengths?   a vector is made again
+//!                          ─▶ files that no record names: removed after a grace period
+//! ```
+//!
+//! Invariants:
+//! 1. Nobody waits for it but flush and compaction of the scope: what queries read is in the records.
+//! 2. What is wrong is logged once, and mended when the records can mend it. A lost batch file cannot be: queries that need
+//!    it fail, and say so.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use roaring::RoaringBitmap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::delete_vector;
+use crate::error::{Result, StorageError};
+use crate::keys::{Scope, decode_delete_log_key};
+use crate::manifest::{Fault, check_files, orphans};
+use crate::records::BatchRecord;
+use crate::recovery::{Wanted, milliseconds_since};
+use crate::scope_files::ScopeFiles;
+use crate::store::{LeftToDo, Store};
+use crate::system_columns::CommitTs;
+
+/// Scopes that are looked at, or recovered, at the same time.
+const AT_ONCE: usize = 8;
+
+/// Looks at scopes as they come, until no more come or the store is gone.
+pub(crate) async fn look_at_scopes(store: Weak<Store>, due: mpsc::UnboundedReceiver<Scope>) {
+    let scopes = futures::stream::unfold(due, |mut due| async { Some((due.recv().await?, due)) });
+    scopes
+        .for_each_concurrent(AT_ONCE, |scope| {
+            let store = store.upgrade();
+            async move {
+                let Some(store) = store else { return };
+                if let Err(error) = store.look_at(scope).await
+                    && !matches!(error, StorageError::Stopped)
+                {
+                    let (table, owner) = (scope.table.0, scope.owner.0);
+                    tracing::warn!(%error, cause = ?error, table, owner, "a manifest could not be looked at");
+                }
+            }
+        })
+        .await;
+}
+
+/// Recovers scopes as they are wanted.
+pub(crate) async fn recover_scopes(store: Weak<Store>, wanted: mpsc::UnboundedReceiver<Wanted>) {
+    let wanted = futures::stream::unfold(wanted, |mut wanted| async { Some((wanted.recv().await?, wanted)) });
+    wanted
+        .for_each_concurrent(AT_ONCE, |Wanted { scope, reply }| {
+            let store = store.upgrade();
+            async move {
+                let Some(store) = store else { return };
+                // Whoever asked may be gone.
+                let _ = reply.send(store.recover(scope).await);
+            }
+        })
+        .await;
+}
+
+/// Evicts from the manifest cache and removes expired files, every so often, until the store closes.
+pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: CancellationToken) {
+    loop {
+        let Some(clock) = store.upgrade().map(|store| Arc::clone(store.clock())) else { return };
+        if stopping.run_until_cancelled(clock.sleep(every)).await.is_none() {
+            return;
+        }
+        let Some(store) = store.upgrade() else { return };
+        if let Err(error) = store.manifests().evict(store.snapshot().catalog()) {
+            tracing::warn!(%error, cause = ?error, "the manifest cache could not be cleaned up");
+        }
+        let LeftToDo { look_again, to_expire } = store.take_left_to_do();
+        look_again.into_iter().for_each(|scope| store.manifests().look_at(scope));
+        for scope in to_expire {
+            let lock = store.scope_lock(scope);
+            let _no_flush_meanwhile = lock.lock().await;
+            if let Err(error) = store.remove_expired(scope).await {
+                store.expire_later(scope);
+                let (table, owner) = (scope.table.0, scope.owner.0);
+                tracing::warn!(%error, cause = ?error, table, owner, "expired files could not be removed");
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Looks at a scope: wholly the first time, later only whether its manifest has changed.
+    async fn look_at(&self, scope: Scope) -> Result<()> {
+        let lock = self.scope_lock(scope);
+        let _no_flush_meanwhile = lock.lock().await;
+        self.manifests().is_looked_at(scope);
+        let snapshot = self.snapshot();
+        let mut job = match ScopeFiles::new(snapshot, scope) {
+            Err(StorageError::Conflict) => return Ok(()),
+            job => job?,
+        };
+        if job.header.recovering {
+            return Ok(());
+        }
+        if job.header.is_unfinished() {
+            let snapshot = Arc::clone(&job.snapshot);
+            self.export(&snapshot, scope).await?;
+            job = ScopeFiles::new(self.snapshot(), scope)?;
+        }
+        let records = job.snapshot.records(scope)?;
+        // Before the first batch is committed there is none.
+        if job.header.version > 0
+            && let Err(fault) = self.check_manifest(&job, &records).await?
+        {
+            self.mend_manifest(&job, fault).await?;
+        }
+        if self.manifests().is_first_look(scope) {
+            self.check_listing(&job, &records).await?;
+            if records.iter().any(|record| record.archived_at.is_some()) {
+                self.expire_later(scope);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the manifest is what the records say.
+    async fn check_manifest(&self, job: &ScopeFiles, records: &[BatchRecord]) -> Result<Result<(), Fault>> {
+        let entry = match self.manifests().refresh(&job.place).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(Err(Fault::Missing)),
+            Err(StorageError::Manifest { fault, .. }) => return Ok(Err(*fault)),
+            Err(error) => return Err(error),
+        };
+        let checked = entry.manifest().map(|manifest| manifest.check_records(job.header.version, records));
+        match checked {
+            Err(StorageError::Manifest { fault, .. }) => Ok(Err(*fault)),
+            checked => checked,
+        }
+    }
+
+    /// Writes the manifest again from the records.
+    async fn mend_manifest(&self, job: &ScopeFiles, fault: Fault) -> Result<()> {
+        let manifest = job.place.manifest_path();
+        tracing::warn!(manifest, reason = %fault, "manifest_corruption_detected");
+        if matches!(fault, Fault::Newer { .. }) {
+            self.manifests().distrust(&job.place);
+            let path = manifest;
+            return Err(StorageError::Manifest { path, fault: Box::new(fault) });
+        }
+        tracing::info!(manifest, from = "records", "manifest_rebuild_started");
+        let started = self.clock().monotonic();
+        self.export(&job.snapshot, job.scope).await?;
+        let milliseconds = milliseconds_since(self.clock().monotonic(), started);
+        tracing::info!(manifest, milliseconds, "manifest_rebuild_completed");
+        Ok(())
+    }
+
+    /// Whether every file is there; and what is there that nothing names.
+    async fn check_listing(&self, job: &ScopeFiles, records: &[BatchRecord]) -> Result<()> {
+        let listed = self.objects().list(&job.place.prefix).await?;
+        for fault in check_files(records, &listed) {
+            let manifest = job.place.manifest_path();
+            tracing::warn!(manifest, reason = %fault, "manifest_corruption_detected");
+            match records.iter().find(|record| is_of_vector(record, &fault)) {
+                Some(record) => self.mend_vector(job, record).await?,
+                None => {
+                    tracing::error!(reason = %fault, "a batch file is lost: restore it, or its rows stay unreadable");
+                    self.manifests().distrust(&job.place);
+                }
+            }
+        }
+        let grace_ns = i64::try_from(self.orphan_grace().as_nanos()).unwrap_or(i64::MAX);
+        let wrote = |epoch: Option<u64>| self.objects().wrote(epoch.unwrap_or_default());
+        let mut young = false;
+        for (path, found) in orphans(records, &listed, wrote) {
+            let age_ns = self.clock().now_ns().saturating_sub(found.modified_ns);
+            if grace_ns > 0 && age_ns < grace_ns {
+                young = true;
+                continue;
+            }
+            self.objects().remove(path).await?;
+            tracing::info!(file = path, "removed: left by a flush or compaction that did not end");
+        }
+        if young {
+            self.look_again(job.scope);
+        }
+        Ok(())
+    }
+
+    /// Writes a delete vector again as the delete log has it.
+    async fn mend_vector(&self, job: &ScopeFiles, record: &BatchRecord) -> Result<()> {
+        let Some(deletes) = &record.deletes else { return Ok(()) };
+        let mut positions = RoaringBitmap::new();
+        job.snapshot.visit_delete_log(job.scope, CommitTs::stored(i64::MIN), |key, rows| {
+            if decode_delete_log_key(key).is_some_and(|(_, file)| file == record.batch_number) {
+                let settled = rows()?.into_iter().filter(|row| row.superseded_by <= deletes.as_of);
+                positions.extend(settled.map(|row| row.position));
+            }
+            Ok(())
+        })?;
+        self.objects().remove(&deletes.path).await?;
+        self.objects().put(&deletes.path, delete_vector::encode(&positions).into(), None).await?;
+        tracing::info!(file = deletes.path, "written again from the delete log");
+        Ok(())
+    }
+}
+
+fn is_of_vector(record: &BatchRecord, fault: &Fault) -> bool {
+    let (Fault::FileMissing(path) | Fault::FileLength { path, .. }) = fault else { return false };
+    record.deletes.as_ref().is_some_and(|deletes| deletes.path == *path)
+}
