@@ -3,10 +3,12 @@
 //! Every line is a ratio within one run: ours against a peer or a limit of the machine, in alternating rounds, by their
 //! medians. Absolute times are printed for orientation only.
 
+mod database;
 mod ids;
 mod measure;
 mod pruning;
 mod rows;
+mod versions;
 mod writers;
 
 use clap::Parser;
@@ -37,6 +39,9 @@ async fn main() {
     }
     if wanted("rows") {
         print(rows::run(size).await);
+    }
+    if wanted("versions") {
+        print(versions::run(size).await);
     }
     if wanted("writers") {
         print(writers::run(size).await);

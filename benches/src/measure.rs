@@ -16,12 +16,15 @@ pub(crate) struct Size {
     pub table_rows: usize,
     /// Batch files in the table that is pruned.
     pub files: usize,
+    /// Versions that each row of a table gets, table by table.
+    pub versions: [usize; 2],
 }
 
 impl Size {
     pub(crate) const FULL: Self =
-        Self { rounds: 7, statements: 300, ids: 20_000_000, table_rows: 100_000, files: 1_000 };
-    pub(crate) const SMOKE: Self = Self { rounds: 2, statements: 5, ids: 100_000, table_rows: 1_000, files: 20 };
+        Self { rounds: 7, statements: 300, ids: 20_000_000, table_rows: 100_000, files: 1_000, versions: [10, 100] };
+    pub(crate) const SMOKE: Self =
+        Self { rounds: 2, statements: 5, ids: 100_000, table_rows: 1_000, files: 20, versions: [2, 4] };
 }
 
 /// The middle one of these times.

@@ -3,78 +3,34 @@
 //! Planned only (EXPLAIN), the peer is the same plan over one file: what lies between them is the pruning. Run, the peer is
 //! the same query on the same files with nothing pruned.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
-use futures::TryStreamExt;
-use seracdb_engine::{Engine, EngineConfig, Outcome, PruningConfig, Pushdown, Role, Session};
+use seracdb_engine::{PruningConfig, Pushdown};
 
+use crate::database::Database;
 use crate::measure::{Line, Size, median};
 
 const ROWS_A_FILE: usize = 100;
 const NOTHING: PruningConfig =
     PruningConfig { bounds: false, bloom: false, page_index: false, pushdown: Pushdown::Never };
 
-struct Database {
-    engine: Arc<Engine>,
-    session: Session,
-}
-
-impl Database {
-    async fn open(dir: &Path, pruning: PruningConfig) -> Self {
-        let mut config = EngineConfig { pruning, ..EngineConfig::default() };
-        config.storage.data_dir = dir.to_owned();
-        let engine = Engine::open(config).await.expect("the engine opens");
-        if !dir.join("made").exists() {
-            engine.create_user("root", "pw", Role::System).await.expect("a user");
-            std::fs::write(dir.join("made"), "").expect("a mark");
-        }
-        let session = Session::new(engine.authenticate("root", "pw").await.expect("the user"));
-        Self { engine, session }
-    }
-
-    /// The first column where it is a BIGINT.
-    async fn run(&self, sql: &str) -> Vec<i64> {
-        let prepared = self.engine.prepare(&self.session, sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-        match self.engine.execute(&self.session, &prepared, None).await.unwrap_or_else(|e| panic!("{sql}: {e}")) {
-            Outcome::Changed(_) => Vec::new(),
-            Outcome::Rows(rows) => {
-                let batches: Vec<_> = rows.try_collect().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-                let columns = batches.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
-                columns.flat_map(|column| column.values().to_vec()).collect()
-            }
-        }
-    }
-
-    async fn load(&self, table: &str, files: usize) {
-        self.run(&format!("CREATE TABLE {table} (k BIGINT, name TEXT)")).await;
-        self.run(&format!("CREATE INDEX {table}_name ON {table} (name)")).await;
-        let rows = files * ROWS_A_FILE;
-        for first in (0..rows).step_by(ROWS_A_FILE) {
-            let last = first + ROWS_A_FILE - 1;
-            let name = format!("'name ' || (value * 7919 % {rows})");
-            self.run(&format!("INSERT INTO {table} SELECT value, {name} FROM generate_series({first}, {last})")).await;
-            self.run(&format!("STORAGE FLUSH TABLE {table}")).await;
-        }
-    }
-
-    async fn time(&self, sql: &str, count: usize) -> Duration {
-        let start = Instant::now();
-        for _ in 0..count {
-            self.run(sql).await;
-        }
-        start.elapsed() / count as u32
+async fn load(database: &Database, table: &str, files: usize) {
+    database.run(&format!("CREATE TABLE {table} (k BIGINT, name TEXT)")).await;
+    database.run(&format!("CREATE INDEX {table}_name ON {table} (name)")).await;
+    let rows = files * ROWS_A_FILE;
+    for first in (0..rows).step_by(ROWS_A_FILE) {
+        let last = first + ROWS_A_FILE - 1;
+        let name = format!("'name ' || (value * 7919 % {rows})");
+        database.run(&format!("INSERT INTO {table} SELECT value, {name} FROM generate_series({first}, {last})")).await;
+        database.run(&format!("STORAGE FLUSH TABLE {table}")).await;
     }
 }
 
 pub(crate) async fn run(size: Size) -> Vec<Line> {
     let dir = tempfile::tempdir().expect("a folder");
     let database = Database::open(dir.path(), PruningConfig::default()).await;
-    database.load("many", size.files).await;
-    database.load("one", 1).await;
+    load(&database, "many", size.files).await;
+    load(&database, "one", 1).await;
     let middle = size.files * ROWS_A_FILE / 2;
     let id = database.run(&format!("SELECT _id FROM many WHERE k = {middle}")).await[0];
     let since = format!("(SELECT max(_updated) FROM many WHERE k = {})", size.files * ROWS_A_FILE - 1);
