@@ -50,9 +50,11 @@ fn sources() -> Vec<(String, String)> {
     files.into_iter().map(read).collect()
 }
 
-/// Only the code that a release runs: without comments and without what follows the first test module.
+/// Only the code that a release runs: without comments and without the test module, which is the last thing in a file.
 fn code(source: &str) -> String {
-    let until_tests = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let (until_tests, tests) = source.split_once("#[cfg(test)]\nmod tests {").unwrap_or((source, ""));
+    let after_tests = tests.split_once("\n}\n").map_or("", |(_, rest)| rest);
+    assert!(after_tests.trim().is_empty(), "code behind a test module is not looked at: {after_tests}");
     let lines = until_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -62,26 +64,46 @@ fn code(source: &str) -> String {
 fn only_one_module_assigns_system_columns() {
     let owner = "storage/src/system_columns/";
     let names = ["\"_id\"", "\"_updated\"", "\"_deleted\""];
-    // Who may call what: the store hands out ids, the committer's state timestamps.
-    let makers: [(&str, &[&str]); 4] = [
+    // Who may call what: the store hands out ids, the committer's state timestamps; writing files and reading hot rows make
+    // columns of what is stored.
+    let makers: [(&str, &[&str]); 9] = [
         ("IdSequence::after", &["storage/src/store.rs"]),
         ("CommitClock::after", &["storage/src/store.rs"]),
         (".clock.next(", &["storage/src/commit.rs"]),
         ("encode_tombstone(", &["storage/src/row_codec/mod.rs", "storage/src/commit.rs"]),
+        ("ids.reserve(", &["storage/src/store.rs"]),
+        (".new_ids(", &["engine/src/write.rs", "engine/src/ingest.rs"]),
+        ("id_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
+        ("updated_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
+        ("deleted_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
     ];
-    let mut seen = 0;
-    for (file, source) in sources().iter().filter(|(file, _)| !file.starts_with(owner) && !file.contains("/tests")) {
+    // What was stored becomes an id or a timestamp again: outside of the storage only in a row's versions and in bounds.
+    let stored: [(&str, &[&str]); 2] = [
+        ("RowId::stored(", &["engine/src/write.rs"]),
+        ("CommitTs::stored(", &["engine/src/write.rs", "engine/src/tables.rs", "engine/src/scan/prune.rs"]),
+    ];
+    let is_test =
+        |file: &str| ["/tests", "/simulation/", "_tests.rs", "test_table.rs"].iter().any(|t| file.contains(t));
+    let violation = |file: &str, source: &str| {
         let code = code(source);
-        for name in names {
-            assert!(!code.contains(name), "{file} names {name}: use seracdb_storage::system_columns");
-        }
-        for (maker, allowed) in makers {
-            let calls = code.contains(maker);
-            seen += usize::from(calls);
-            assert!(!calls || allowed.contains(&file.as_str()), "{file} calls {maker}");
+        let named = names.iter().find(|name| code.contains(**name));
+        let outside = !file.starts_with("storage/");
+        let watched = makers.iter().chain(stored.iter().filter(|_| outside));
+        let called = watched.into_iter().find(|(maker, allowed)| code.contains(maker) && !allowed.contains(&file));
+        named.copied().or(called.map(|(maker, _)| *maker)).map(str::to_owned)
+    };
+    for (file, source) in sources().iter().filter(|(file, _)| !file.starts_with(owner) && !is_test(file)) {
+        let found = violation(file, source);
+        assert_eq!(found, None, "{file}: only seracdb_storage::system_columns assigns system columns");
+        for (maker, _) in makers.iter().filter(|(_, allowed)| allowed.contains(&file.as_str())) {
+            assert!(code(source).contains(maker), "{file} no longer calls {maker}: change it here too");
         }
     }
-    assert_eq!(seen, 5, "the makers of system columns were renamed: rename them here too");
+    // A planted one is found.
+    assert!(violation("engine/src/x.rs", "fn f() { let id = RowId::stored(7); }").is_some());
+    assert!(violation("storage/src/x.rs", "fn f() { self.clock.next(now) }").is_some());
+    assert!(violation("server/src/x.rs", "const ID: &str = \"_id\";").is_some());
+    assert!(violation("server/src/x.rs", "// RowId::stored(\nfn f() {}").is_none());
 }
 
 /// proto, storage ← engine ← server: absence cannot be seen in code, so it is tested.

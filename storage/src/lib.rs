@@ -22,6 +22,8 @@ mod error;
 mod faulty_bucket;
 pub mod file_index;
 pub mod flush;
+#[cfg(test)]
+mod golden_tests;
 pub mod hot;
 pub mod keys;
 pub mod lease;

@@ -10,7 +10,7 @@
 //! 1. A [`RowId`] never given out before comes only from [`IdSequence`]; a [`CommitTs`] only from [`CommitClock`].
 //!    Every other value of these types was read back from storage.
 //! 2. Both rise strictly, over threads, restarts and steps of the clock. No order is taken from a clock.
-//! 3. The names of the columns are written nowhere else. `system_columns.rs` of the integration tests proves it.
+//! 3. The names of the columns are written nowhere else. `tidy.rs` of the integration tests proves it.
 
 mod commit_clock;
 mod snowflake;
