@@ -66,6 +66,10 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             require(session, Role::Service, "STORAGE COMPACT")?;
             compact_table(engine, &engine.tables_for(session, statement), name).await
         }
+        Statement::CheckTable(name) => {
+            require(session, Role::Service, "STORAGE CHECK")?;
+            check_table(engine, &engine.tables_for(session, statement), name).await
+        }
         Statement::UseNamespace(name) => session.set_namespace(engine, name),
         Statement::Set { name, value } => set(engine, session, name, value.as_deref()),
         _ => Err(EngineError::internal("the statement gives rows")),
@@ -352,6 +356,19 @@ async fn compact_table(engine: &Engine, tables: &Tables, name: &TableName) -> Re
         }
     }
     result
+}
+
+/// Reads every file of a table, of all its scopes, and compares it with its checksum.
+async fn check_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
+    let table = tables.record(name)?;
+    for scope in engine.store.snapshot().scopes_with_files(table.id)? {
+        match engine.store.check_files(scope).await {
+            // A table that was dropped meanwhile has nothing to check.
+            Ok(()) | Err(StorageError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The settings of a session. UTC is not a choice.

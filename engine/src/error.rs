@@ -117,6 +117,7 @@ impl From<StorageError> for EngineError {
                 ErrorKind::ResourceExhausted
             }
             StorageError::Codec(CodecError::UnsupportedType { .. }) => ErrorKind::InvalidArgument,
+            StorageError::DamagedFile(_) => ErrorKind::DataLoss,
             StorageError::ObjectStore(_) => ErrorKind::Unavailable,
             _ => ErrorKind::Internal,
         };

@@ -216,6 +216,24 @@ def test_a_lost_batch_file_is_an_error_and_not_an_empty_table(shared, tmp_path):
         assert rows(server) == ROWS
 
 
+def test_a_changed_byte_is_found_by_a_check(shared, tmp_path):
+    with server_on(tmp_path / "data", shared.url) as server:
+        fill(server)
+        file = "default/t/shared/batch-0002.parquet"
+        right = shared.read()[file]
+        with root(server) as db:
+            db.run("STORAGE CHECK TABLE t")
+            for at in (4, len(right) // 2, len(right) - 1):
+                shared.write(file, right[:at] + bytes([right[at] ^ 1]) + right[at + 1 :])
+                with pytest.raises(seracdb.Error, match="batch-0002.parquet is gone or is not what was written"):
+                    db.run("STORAGE CHECK TABLE t")
+            shared.remove(file)
+            with pytest.raises(seracdb.Error, match="batch-0002.parquet"):
+                db.run("STORAGE CHECK TABLE t")
+            shared.write(file, right)
+            db.run("STORAGE CHECK TABLE t")
+
+
 def test_a_lost_delete_vector_is_made_again(shared, tmp_path):
     with server_on(tmp_path / "data", shared.url) as server:
         fill(server)

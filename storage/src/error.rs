@@ -116,6 +116,9 @@ pub enum StorageError {
         /// What is wrong.
         fault: Box<Fault>,
     },
+    /// A batch file is not what was written.
+    #[error("rows may be wrong or lost: the batch file {0} is gone or is not what was written; restore it")]
+    DamagedFile(String),
     /// A scope's records are being recovered from its files.
     #[error("the table is being recovered from its files: run the statement again")]
     Recovering,

@@ -92,6 +92,26 @@ pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: Canc
 }
 
 impl Store {
+    /// Reads every file that queries of a scope read, and compares it with its checksum; [`StorageError::DamagedFile`] names
+    /// the first that is another.
+    pub async fn check_files(&self, scope: Scope) -> Result<()> {
+        let lock = self.scope_lock(scope);
+        let _no_removal_meanwhile = lock.lock().await;
+        self.recover_locked(scope).await?;
+        let view = self.snapshot().view(scope).await?;
+        for record in view.files.iter() {
+            let name = format!("{}-{}-{}-check", scope.table.0, scope.owner.0, record.batch_number);
+            let read = self.objects().fetch(&record.file_path, &name, record.size_bytes, record.checksum).await;
+            let path = record.file_path.rsplit('/').next().unwrap_or_default();
+            match read {
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => return Err(StorageError::DamagedFile(path.to_owned())),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at a scope: wholly the first time, later only whether its manifest has changed.
     async fn look_at(&self, scope: Scope) -> Result<()> {
         let lock = self.scope_lock(scope);
@@ -205,6 +225,14 @@ impl Store {
         self.objects().put(&deletes.path, delete_vector::encode(&positions).into(), None).await?;
         tracing::info!(file = deletes.path, "written again from the delete log");
         Ok(())
+    }
+}
+
+fn is_gone(error: &StorageError) -> bool {
+    match error {
+        StorageError::ObjectStore(object_store::Error::NotFound { .. }) => true,
+        StorageError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

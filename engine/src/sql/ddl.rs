@@ -95,7 +95,7 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
     })
 }
 
-/// STORAGE FLUSH TABLE name, STORAGE FLUSH ALL, STORAGE COMPACT TABLE name.
+/// STORAGE FLUSH TABLE name, STORAGE FLUSH ALL, STORAGE COMPACT TABLE name, STORAGE CHECK TABLE name.
 pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.parser.advance_token();
     if reader.words(&["FLUSH", "TABLE"]) {
@@ -107,8 +107,11 @@ pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.words(&["COMPACT", "TABLE"]) {
         return Ok(Statement::CompactTable(TableName::parse(&reader.object_name()?)?));
     }
+    if reader.words(&["CHECK", "TABLE"]) {
+        return Ok(Statement::CheckTable(TableName::parse(&reader.object_name()?)?));
+    }
     let token = reader.parser.peek_token();
-    Err(reader.expected("FLUSH TABLE, FLUSH ALL or COMPACT TABLE after STORAGE", &token))
+    Err(reader.expected("FLUSH TABLE, FLUSH ALL, COMPACT TABLE or CHECK TABLE after STORAGE", &token))
 }
 
 /// USER name WITH PASSWORD '…' [ROLE role].

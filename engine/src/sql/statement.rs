@@ -79,6 +79,8 @@ pub(crate) enum Statement {
     FlushAll,
     /// STORAGE COMPACT TABLE name.
     CompactTable(TableName),
+    /// STORAGE CHECK TABLE name.
+    CheckTable(TableName),
     /// SHOW TABLES [IN namespace] [LIKE pattern].
     ShowTables {
         /// Only this namespace's.
@@ -238,6 +240,7 @@ impl Statement {
             | Self::FlushTable(_)
             | Self::FlushAll
             | Self::CompactTable(_)
+            | Self::CheckTable(_)
             | Self::Set { .. }
             | Self::UseNamespace(_) => false,
         }

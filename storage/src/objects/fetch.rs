@@ -82,7 +82,7 @@ fn check(file: &FsPath, path: &str, size: u64, checksum: u32) -> Result<()> {
         found += length as u64;
     }
     if found != size || hasher.finalize() != checksum {
-        return Err(StorageError::Damaged(format!("{path} is not the file that its record names")));
+        return Err(StorageError::DamagedFile(path.rsplit('/').next().unwrap_or(path).to_owned()));
     }
     Ok(())
 }

@@ -176,6 +176,7 @@ fn other_statements() {
         ("STORAGE FLUSH TABLE ns.t", Statement::FlushTable(name("ns.t"))),
         ("STORAGE FLUSH ALL", Statement::FlushAll),
         ("STORAGE COMPACT TABLE ns.t", Statement::CompactTable(name("ns.t"))),
+        ("STORAGE CHECK TABLE ns.t", Statement::CheckTable(name("ns.t"))),
         ("SHOW TABLES", Statement::ShowTables { namespace: None, like: None }),
         (
             "SHOW TABLES IN Ns LIKE 'a%'",
