@@ -2,6 +2,8 @@
 # Formatting, clippy, rustdoc, licences: warnings are errors.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
+{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 ||
+  die "missing: rustfmt and clippy; get them by: rustup component add rustfmt clippy"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

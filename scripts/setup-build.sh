@@ -15,7 +15,8 @@ has_libclang() {
 
 missing=()
 has_libclang || missing+=(libclang-dev)
-command -v c++ >/dev/null || missing+=(g++)
+# Asked for its version: ccache has a c++ also where there is none.
+c++ --version >/dev/null 2>&1 || missing+=(g++)
 if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}" || exit 1; fi
 
 if ! command -v ccache >/dev/null; then

@@ -11,7 +11,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use seracdb_client::{Client, Error, Kind};
 use seracdb_integration_tests::TestServer;
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Record, Runner};
 
 /// When the rows are flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,8 @@ fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
     files.sort();
@@ -96,7 +96,7 @@ fn files() -> Vec<PathBuf> {
 
 async fn run_all(tier: Tier) {
     let mut failures = Vec::new();
-    for file in files() {
+    for file in files("slt") {
         let server = TestServer::start();
         let client = Arc::new(server.client().await);
         let mut runner = Runner::new(|| {
@@ -123,4 +123,35 @@ async fn sql_on_flushed_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_on_rows_half_hot_half_flushed() {
     run_all(Tier::Mixed).await;
+}
+
+/// What `slt/known/` says of SQL that answers otherwise than it should is still so: a query that answers right belongs among the
+/// others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_to_be_wrong_is_still_wrong() {
+    let mut right = Vec::new();
+    let mut queries = 0;
+    for file in files("slt/known") {
+        let server = TestServer::start();
+        let client = Arc::new(server.client().await);
+        let mut runner = Runner::new(|| {
+            let client = Arc::clone(&client);
+            async move { Ok(Database { client, tier: Tier::Hot, updates: 0 }) }
+        });
+        for record in sqllogictest::parse_file::<DefaultColumnType>(&file).unwrap() {
+            let query = match &record {
+                Record::Query { sql, loc, .. } => Some(format!("{loc}: {sql}")),
+                _ => None,
+            };
+            let answered = runner.run_async(record).await;
+            match query {
+                None => drop(answered.unwrap()),
+                Some(query) => {
+                    queries += 1;
+                    right.extend(answered.is_ok().then_some(query));
+                }
+            }
+        }
+    }
+    assert!(queries > 0 && right.is_empty(), "no longer wrong:\n{}", right.join("\n"));
 }
