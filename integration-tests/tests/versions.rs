@@ -30,6 +30,11 @@ enum Step {
         rest: i32,
     },
     Flush,
+    Compact,
+    /// The data directory is lost after a flush: a new one goes on, from the manifest or from the files alone.
+    Lose {
+        manifest_too: bool,
+    },
     /// Closed and opened again, with the clock at another time.
     Reopen(i64),
     /// The clock jumps, also back.
@@ -43,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..6i32).prop_map(Step::DeleteValue),
         1 => (2..6i32, 0..6i32).prop_map(|(modulus, rest)| Step::Delete { modulus, rest }),
         3 => Just(Step::Flush),
+        1 => Just(Step::Compact),
+        1 => any::<bool>().prop_map(|manifest_too| Step::Lose { manifest_too }),
         1 => (0..2_000_000_000i64).prop_map(Step::Reopen),
         1 => (0..2_000_000_000i64).prop_map(Step::Clock),
     ]
@@ -72,6 +79,8 @@ impl Model {
 
 struct Database {
     dir: TempDir,
+    /// The object store, which outlives data directories.
+    objects: TempDir,
     clock: Arc<ManualClock>,
     /// None only between closing and opening.
     engine: Option<Arc<Engine>>,
@@ -82,12 +91,12 @@ const START: i64 = 1_750_000_000_000_000_000;
 
 impl Database {
     async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, objects) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let clock = Arc::new(ManualClock::at_ns(START));
-        let engine = open(&dir, &clock).await;
+        let engine = open(&dir, &objects, &clock).await;
         engine.create_user("root", "pw", Role::System).await.unwrap();
         let session = Session::new(engine.authenticate("root", "pw").await.unwrap());
-        let database = Self { dir, clock, engine: Some(engine), session };
+        let database = Self { dir, objects, clock, engine: Some(engine), session };
         database.run("CREATE TABLE t (k INT NOT NULL, v INT)").await;
         database
     }
@@ -95,7 +104,20 @@ impl Database {
     async fn reopen(&mut self) {
         // The data directory is locked until the last holder is gone.
         self.engine.take().unwrap().close().await.unwrap();
-        self.engine = Some(open(&self.dir, &self.clock).await);
+        self.engine = Some(open(&self.dir, &self.objects, &self.clock).await);
+    }
+
+    async fn lose(&mut self, manifest_too: bool) {
+        self.run("STORAGE FLUSH TABLE t").await;
+        self.engine.take().unwrap().close().await.unwrap();
+        if manifest_too {
+            // There is none before the first flush.
+            let _ = std::fs::remove_file(self.objects.path().join("default/t/shared/manifest.json"));
+        }
+        self.dir = tempfile::tempdir().unwrap();
+        let engine = open(&self.dir, &self.objects, &self.clock).await;
+        self.session = Session::new(engine.authenticate("root", "pw").await.unwrap());
+        self.engine = Some(engine);
     }
 
     fn engine(&self) -> &Arc<Engine> {
@@ -129,9 +151,13 @@ impl Database {
     }
 }
 
-async fn open(dir: &TempDir, clock: &Arc<ManualClock>) -> Arc<Engine> {
+async fn open(dir: &TempDir, objects: &TempDir, clock: &Arc<ManualClock>) -> Arc<Engine> {
     let mut config = EngineConfig::default();
     config.storage.data_dir = dir.path().to_owned();
+    config.storage.object_store = Some(format!("file://{}", objects.path().display()));
+    config.storage.take_over = true;
+    config.storage.compaction.retention_seconds = 0;
+    config.storage.orphan_grace_seconds = 0;
     Engine::open_at(config, Arc::clone(clock) as _).await.unwrap()
 }
 
@@ -163,6 +189,14 @@ async fn apply(database: &mut Database, model: &mut Model, next_k: &mut i32, ste
         }
         Step::Flush => {
             database.run("STORAGE FLUSH TABLE t").await;
+            vec![]
+        }
+        Step::Compact => {
+            database.run("STORAGE COMPACT TABLE t").await;
+            vec![]
+        }
+        Step::Lose { manifest_too } => {
+            database.lose(*manifest_too).await;
             vec![]
         }
         Step::Reopen(offset) => {

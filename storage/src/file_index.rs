@@ -144,10 +144,8 @@ mod tests {
 
     use super::*;
     use crate::catalog::TableKind;
-    use crate::keys::{BatchNumber, TableId};
-    use crate::records::{BatchKind, BatchStatus};
+    use crate::keys::TableId;
     use crate::schema::{Column, TableSchema};
-    use crate::system_columns::CommitTs;
 
     fn column(id: u32, name: &str, data_type: DataType) -> Column {
         Column { id, name: name.into(), nullable: true, data_type }
@@ -174,23 +172,10 @@ mod tests {
         let known = |value: Value| (!value.is_null()).then_some(value);
         let bounds = ColumnBounds { min: known(min), max: known(max), null_count: 3, exact: false };
         BatchRecord {
-            batch_number: BatchNumber(1),
-            file_path: "f".into(),
-            kind: BatchKind::Flush,
-            status: BatchStatus::Active,
-            min_updated: CommitTs::stored(1),
-            max_updated: CommitTs::stored(1),
             column_min_max: BTreeMap::from([(name.to_owned(), bounds)]),
             row_count: 7,
-            size_bytes: 1,
-            checksum: 0,
             schema_version,
-            replaces: vec![],
-            tombstones: 0,
-            deletes: None,
-            archived_at: None,
-            bloom: None,
-            unknown: Default::default(),
+            ..crate::records::tests::record(1, "f", 1)
         }
     }
 
