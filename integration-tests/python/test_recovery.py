@@ -24,8 +24,8 @@ def successor(tmp_path: Path, shared, before: Server, name: str = "second") -> S
     return server_on(tmp_path / name, shared.url, "--take-over")
 
 
-def change_at_random(server: Server, seed: int) -> dict[int, int]:
-    """A history of one table over several files, flushed at its end; the rows that are left."""
+def change_at_random(server: Server, shared, seed: int) -> tuple[dict[int, int], bytes]:
+    """A history of one table over several files, flushed at its end; the rows that are left, and an older manifest."""
     chance = random.Random(seed)
     expected: dict[int, int] = {}
     with root(server) as db:
@@ -45,7 +45,9 @@ def change_at_random(server: Server, seed: int) -> dict[int, int]:
             db.run("STORAGE FLUSH TABLE app.t")
             if turn == 5:
                 db.run("STORAGE COMPACT TABLE app.t")
-    return expected
+            if turn == 6:
+                older = shared.read()["app/t/shared/manifest.json"]
+    return expected, older
 
 
 def rows(server: Server) -> dict[int, int]:
@@ -55,10 +57,10 @@ def rows(server: Server) -> dict[int, int]:
     return {row["n"]: row["v"] for row in found}
 
 
-@pytest.mark.parametrize("damage", ["none", "no manifest", "corrupt manifest", "a vector less", "no sidecars"])
+@pytest.mark.parametrize("damage", ["none", "no manifest", "corrupt manifest", "older manifest", "a vector less", "no sidecars"])
 def test_a_new_data_directory_goes_on(shared, tmp_path, damage):
     with server_on(tmp_path / "first", shared.url) as first:
-        expected = change_at_random(first, seed=len(damage))
+        expected, older = change_at_random(first, shared, seed=len(damage))
         with root(first) as db:
             last_id = db.query("SELECT max(_id) AS id FROM app.t").to_pylist()[0]["id"]
         second = successor(tmp_path, shared, first)
@@ -66,7 +68,9 @@ def test_a_new_data_directory_goes_on(shared, tmp_path, damage):
         manifest = folder + "manifest.json"
         for path in [path for path in shared.read() if path.startswith(folder)]:
             is_vector, is_filter = ".deletes-" in path, path.endswith(".bloom")
-            if damage == "no manifest" and path == manifest:
+            if damage == "older manifest" and path == manifest:
+                shared.write(path, older)
+            elif damage == "no manifest" and path == manifest:
                 shared.remove(path)
             elif damage == "corrupt manifest" and path == manifest:
                 shared.write(path, b"{")

@@ -189,11 +189,16 @@ pub(crate) fn milliseconds_since(now: Duration, started: Duration) -> u64 {
     u64::try_from(now.saturating_sub(started).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The records of a manifest whose files are all there; else what is wrong with them.
+/// The records of a manifest whose files are all there, and no newer ones; else what is wrong with them.
 async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest) -> Result<Result<Recovered, String>> {
     let listed = objects.list(&place.prefix).await?;
     if let Some(fault) = check_files(&manifest.batches, &listed).first() {
         return Ok(Err(fault.to_string()));
+    }
+    let files = listed.keys().filter(|path| path.ends_with(".parquet"));
+    // Flushed, and lost before that was exported: their rows were acknowledged.
+    if highest_number(manifest.max_batch, files) > manifest.max_batch {
+        return Ok(Err("there are files that it does not show yet".to_owned()));
     }
     let with_vector =
         |record: &BatchRecord| Some((record.batch_number, record.file_path.clone(), record.deletes.clone()?));
