@@ -101,7 +101,7 @@ fn places(tables: &Tables, table: &TableRecord) -> Result<Vec<ScopePlace>> {
 }
 
 async fn all_batches(tables: &Tables) -> Result<RecordBatch> {
-    let mut rows = BatchRows::default();
+    let mut rows = BatchRows::new(tables);
     for table in tables.snapshot.catalog().tables() {
         for place in places(tables, table)? {
             let view = tables.snapshot.view(place.scope).await?;
@@ -116,7 +116,7 @@ async fn all_batches(tables: &Tables) -> Result<RecordBatch> {
 
 /// What the manifests of a table say.
 async fn manifest(store: &Store, tables: &Tables, table: &TableRecord) -> Result<RecordBatch> {
-    let mut rows = BatchRows::default();
+    let mut rows = BatchRows::new(tables);
     for place in places(tables, table)? {
         let Some(manifest) = store.manifest(&place).await? else { continue };
         for record in &manifest.batches {
@@ -178,20 +178,22 @@ fn batches_schema() -> SchemaRef {
         ("min_updated", TIME, false),
         ("max_updated", TIME, false),
         ("schema_version", NUMBER, false),
-        ("column_min_max", TEXT, false),
+        ("column_min_max", TEXT, true),
         ("deletes", TEXT, true),
     ])
 }
 
-struct BatchRows(Rows);
-
-impl Default for BatchRows {
-    fn default() -> Self {
-        Self(Rows::new(batches_schema()))
-    }
+struct BatchRows {
+    rows: Rows,
+    /// Name of the user who reads them.
+    reader: String,
 }
 
 impl BatchRows {
+    fn new(tables: &Tables) -> Self {
+        Self { rows: Rows::new(batches_schema()), reader: tables.principal.name().to_owned() }
+    }
+
     fn push(&mut self, place: &ScopePlace, record: &BatchRecord, masked: u64) {
         let kind = match record.kind {
             BatchKind::Flush => "flush",
@@ -205,8 +207,10 @@ impl BatchRows {
             BatchStatus::Archived => "archived",
             BatchStatus::Removing => "removing",
         };
-        let bounds = serde_json::to_string(&record.column_min_max).expect("bounds have only strings as keys");
-        let rows = &mut self.0;
+        // Bounds are values, which only their owner may see.
+        let bounds = (place.user.is_none() || place.user.as_deref() == Some(self.reader.as_str()))
+            .then(|| serde_json::to_string(&record.column_min_max).expect("bounds have only strings as keys"));
+        let rows = &mut self.rows;
         rows.text(0, Some(&place.namespace));
         rows.text(1, Some(&place.table));
         rows.text(2, place.user.as_deref());
@@ -221,12 +225,12 @@ impl BatchRows {
         rows.time(11, Some(record.min_updated.get()));
         rows.time(12, Some(record.max_updated.get()));
         rows.number(13, record.schema_version.into());
-        rows.text(14, Some(&bounds));
+        rows.text(14, bounds.as_deref());
         rows.text(15, record.deletes.as_ref().map(|deletes| deletes.path.as_str()));
     }
 
     fn finish(self) -> Result<RecordBatch> {
-        self.0.finish()
+        self.rows.finish()
     }
 }
 

@@ -150,6 +150,48 @@ def test_users_and_their_rows_come_along(shared, tmp_path):
         until(lambda: not any(path.startswith("default/mine/") for path in shared.read()), "the files of the dropped table go")
 
 
+def test_a_lost_file_is_named_and_its_older_versions_stay_away(shared, tmp_path):
+    """Without the file that superseded them, older versions of rows would look like the newest."""
+    with server_on(tmp_path / "first", shared.url) as first:
+        with root(first) as db:
+            db.run("CREATE TABLE t (n BIGINT, v TEXT)")
+            db.run("INSERT INTO t VALUES (1, 'old'), (2, 'kept')")
+            db.run("STORAGE FLUSH TABLE t")
+            db.run("UPDATE t SET v = 'new' WHERE n = 1")
+            db.run("STORAGE FLUSH TABLE t")
+        second = successor(tmp_path, shared, first)
+    lost = "default/t/shared/batch-0002.parquet"
+    content = shared.read()[lost]
+    shared.remove(lost)
+    with second:
+        with root(second) as db:
+            for _ in range(2):
+                with pytest.raises(seracdb.Error, match="batch-0002.parquet is gone"):
+                    db.query("SELECT n, v FROM t")
+                second.restart()
+                db = root(second)
+            shared.write(lost, content)
+            found = db.query("SELECT n, v FROM t ORDER BY n").to_pylist()
+            assert found == [{"n": 1, "v": "new"}, {"n": 2, "v": "kept"}]
+            db.close()
+
+
+def test_who_was_lost_before_it_wrote_is_passed_over(shared, tmp_path):
+    """The one that goes on is lost itself before it has written its tables: the next one goes on from the first."""
+    with server_on(tmp_path / "first", shared.url) as first:
+        with root(first) as db:
+            db.run("CREATE TABLE t (n BIGINT)")
+            db.run("INSERT INTO t VALUES (1)")
+            db.run("STORAGE FLUSH TABLE t")
+        second = successor(tmp_path, shared, first)
+    with second:
+        shared.remove("_seracdb/catalog-e2.json")
+        third = successor(tmp_path, shared, second, "third")
+    with third:
+        with root(third) as db:
+            assert db.query("SELECT n FROM t").to_pylist() == [{"n": 1}]
+
+
 def test_foreign_files_are_not_read(shared, tmp_path):
     """Files of another table, or of nobody, in the folder of a table that is recovered from footers."""
     with server_on(tmp_path / "first", shared.url) as first:
@@ -169,7 +211,8 @@ def test_foreign_files_are_not_read(shared, tmp_path):
             db.run("STORAGE FLUSH TABLE t")
             assert db.query("SELECT n FROM t ORDER BY n").to_pylist() == [{"n": 1}, {"n": 3}]
         assert told(second, "batch-0009.parquet", "another table") and told(second, "batch-0010.parquet", "no batch file")
-        # Numbers go on above all that there are.
+        # They stay, and numbers go on above all that there are.
+        assert {f"default/t/shared/batch-00{n}.parquet" for n in ("09", "10")} <= shared.read().keys()
         assert "default/t/shared/batch-0011-e2.parquet" in shared.read()
 
 

@@ -24,7 +24,7 @@ use crate::catalog::{
 use crate::commit::{SequenceRecord, append_catalog};
 use crate::error::{Result, StorageError};
 use crate::keys::{Owner, Scope, header_key};
-use crate::objects::{ETag, Objects};
+use crate::objects::{ETag, Found, Objects};
 use crate::paths;
 use crate::records::ScopeHeader;
 use crate::rocks::{Family, Rocks};
@@ -62,21 +62,23 @@ struct CatalogFile {
 pub(crate) struct CatalogExport(tokio::sync::Mutex<Option<(Arc<Catalog>, ETag)>>);
 
 impl CatalogExport {
-    /// Exports the snapshot's catalog, unless that is done or another data directory cannot own the store.
+    /// Exports the newest catalog, unless that is done or another data directory cannot own the store.
     pub(crate) async fn bring_up_to_date(
         &self,
         objects: &Objects,
-        snapshot: &Snapshot,
+        newest: impl Fn() -> Arc<Snapshot>,
         max_table_id: u32,
     ) -> Result<()> {
         if !objects.is_shared() {
             return Ok(());
         }
         let mut exported = self.0.lock().await;
+        // Taken under the lock: what is exported never goes back.
+        let snapshot = newest();
         if exported.as_ref().is_some_and(|(catalog, _)| Arc::ptr_eq(catalog, snapshot.catalog())) {
             return Ok(());
         }
-        let json = CatalogFile::of(snapshot, objects.epoch(), max_table_id).to_json();
+        let json = CatalogFile::of(&snapshot, objects.epoch(), max_table_id).to_json();
         let last = exported.as_ref().map(|(_, etag)| etag.clone());
         let etag = objects.put(&paths::catalog_file(objects.era()), json, last).await?;
         *exported = Some((Arc::clone(snapshot.catalog()), etag));
@@ -128,16 +130,18 @@ impl CatalogFile {
 /// Reads the catalog of the owner before, when this one goes on with its tables and has not read them yet. Their records
 /// are to be recovered.
 pub(crate) async fn import(objects: &Objects, rocks: &Rocks, sequence: SequenceRecord) -> Result<()> {
-    let Some(inherited) = objects.inherited_era() else { return Ok(()) };
+    let inherited = objects.inherited_eras();
+    if inherited.is_empty() {
+        return Ok(());
+    }
     let done = objects.era().to_le_bytes();
     if rocks.get_root(IMPORTED)?.as_deref() == Some(&done) {
         return Ok(());
     }
     let mut batch = WriteBatch::default();
     batch.put(IMPORTED, done);
-    let path = paths::catalog_file(inherited);
-    match objects.get(&path).await? {
-        Some(found) => {
+    match newest_catalog(objects, &inherited).await? {
+        Some((path, found)) => {
             let file = CatalogFile::read(&path, &found.bytes)?;
             let (tables, users) = (file.tables.len(), file.users.len());
             let max_table_id = sequence.max_table_id.max(file.max_table_id);
@@ -159,10 +163,22 @@ pub(crate) async fn import(objects: &Objects, rocks: &Rocks, sequence: SequenceR
             );
         }
         None => {
-            tracing::warn!(catalog = path, "the owner before has left no catalog: its tables cannot be gone on with")
+            tracing::warn!("the owner before has left no catalog: its tables cannot be gone on with")
         }
     }
     rocks.write(batch, true)
+}
+
+/// The catalog of the last of these owners that has written one: who went on where another was gone may have been lost before
+/// it wrote its own.
+async fn newest_catalog(objects: &Objects, eras: &[u64]) -> Result<Option<(String, Found)>> {
+    for era in eras {
+        let path = paths::catalog_file(*era);
+        if let Some(found) = objects.get(&path).await? {
+            return Ok(Some((path, found)));
+        }
+    }
+    Ok(None)
 }
 
 /// The scopes whose folders there are.

@@ -423,6 +423,7 @@ impl CommitState {
         }
         let header = self.load_header(scope)?;
         header.recovering = false;
+        header.spared = header.spared.max(recovered.max_batch);
         header.max_batch = header.max_batch.max(recovered.max_batch);
         header.next_batch = header.next_batch.max(BatchNumber(recovered.max_batch.0 + 1));
         header.flushed_to = header.flushed_to.max(recovered.flushed_to);

@@ -49,7 +49,11 @@ impl Store {
     /// It is finished also when who waits for it goes away.
     pub async fn flush(self: &Arc<Self>, scope: Scope) -> Result<Flushed> {
         let store = Arc::clone(self);
-        let flushed = self.to_its_end(async move { store.flush_now(scope).await }).await?;
+        let flushed = self.to_its_end(async move {
+            // What it has placed and no record names is removed later.
+            store.flush_now(scope).await.inspect_err(|_| store.look_again(scope))
+        });
+        let flushed = flushed.await?;
         self.compact_soon(scope);
         Ok(flushed)
     }
@@ -114,7 +118,7 @@ impl Store {
         let job = ScopeFiles::new(Arc::clone(snapshot), scope)?;
         let records = snapshot.records(scope)?;
         // Whoever finds the manifest must find its table.
-        self.export_catalog(snapshot).await?;
+        self.export_catalog().await?;
         let now = self.clock().now_ns();
         let epoch = self.objects().epoch();
         let unknown = self.manifests().unknown_fields(&job.place);

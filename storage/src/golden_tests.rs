@@ -89,10 +89,11 @@ fn records_of_batches() {
         exported: 6,
         flushed_to: CommitTs::stored(5),
         recovering: true,
+        spared: BatchNumber(4),
     };
     let json = concat!(
         r#"{"active":4,"sealed":[3],"draining":[2],"next_batch":9,"max_batch":8,"version":7,"exported":6,"#,
-        r#""flushed_to":5,"recovering":true}"#
+        r#""flushed_to":5,"recovering":true,"spared":4}"#
     );
     golden(&header, json);
 }

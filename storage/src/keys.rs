@@ -63,7 +63,7 @@ impl Generation {
 }
 
 /// Number of a batch file within its scope, from 1. Never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BatchNumber(pub u64);
 

@@ -129,12 +129,10 @@ impl Lease {
         self.eras.last().map_or(0, |era| era.from_epoch)
     }
 
-    /// The epoch from which on the owner owned the store whose tables this one goes on with.
-    pub(crate) fn inherited_era(&self) -> Option<u64> {
-        match &self.eras[..] {
-            [.., before, now] if now.inherits => Some(before.from_epoch),
-            _ => None,
-        }
+    /// The epochs from which on those owned the store whose tables this one goes on with, the last of them first.
+    pub(crate) fn inherited_eras(&self) -> Vec<u64> {
+        let pairs = self.eras.windows(2).rev().take_while(|pair| pair[1].inherits);
+        pairs.map(|pair| pair[0].from_epoch).collect()
     }
 
     /// Whether what says that it was written in `epoch` was written by this data directory, or by one whose tables it goes

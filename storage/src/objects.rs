@@ -184,9 +184,9 @@ impl Objects {
         self.lease.era()
     }
 
-    /// The epoch from which on the owner owned the store whose tables this one goes on with.
-    pub(crate) fn inherited_era(&self) -> Option<u64> {
-        self.lease.inherited_era()
+    /// The epochs from which on those owned the store whose tables this one goes on with, the last of them first.
+    pub(crate) fn inherited_eras(&self) -> Vec<u64> {
+        self.lease.inherited_eras()
     }
 
     /// Whether what was written in `epoch` is this data directory's.

@@ -40,6 +40,14 @@ pub struct ScopeHeader {
     /// The records are lost and are still to be recovered; see `recovery/`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recovering: bool,
+    /// Files up to this number that no record names were there before the records were recovered: they may be all that is
+    /// left of something, and stay.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spared: BatchNumber,
+}
+
+fn is_zero(number: &BatchNumber) -> bool {
+    number.0 == 0
 }
 
 impl Default for ScopeHeader {
@@ -54,6 +62,7 @@ impl Default for ScopeHeader {
             exported: 0,
             flushed_to: CommitTs::default(),
             recovering: false,
+            spared: BatchNumber(0),
         }
     }
 }

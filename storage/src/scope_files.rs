@@ -18,7 +18,7 @@ use crate::records::{BatchKind, BatchRecord, BatchStatus, DeletesRef, ScopeHeade
 use crate::row_codec::RowLayout;
 use crate::schema::TableSchema;
 use crate::scope_place::ScopePlace;
-use crate::segment::{Footer, Segment, SegmentWriter};
+use crate::segment::{FOOTER_FORMAT, Footer, Segment, SegmentWriter};
 use crate::snapshot::Snapshot;
 use crate::system_columns::CommitTs;
 
@@ -101,7 +101,7 @@ impl ScopeFiles {
 
     fn footer(&self, kind: BatchKind, replaces: Vec<BatchNumber>, epoch: u64) -> Footer {
         Footer {
-            format_version: 1,
+            format_version: FOOTER_FORMAT,
             table_id: self.scope.table,
             scope: self.place.scope_name(),
             kind,

@@ -36,13 +36,16 @@ use crate::system_columns::{CommitTs, deleted_array, id_array, updated_array};
 /// Key of our entry among the footer's key-value metadata.
 pub const FOOTER_KEY: &str = "seracdb";
 
+/// The version of that entry that this build writes, and the highest it reads.
+pub const FOOTER_FORMAT: u32 = 1;
+
 /// Rows of a row group; the last one of a file may have fewer.
 pub const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 /// What a batch file says of itself, as JSON in its footer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footer {
-    /// Version of this entry, 1.
+    /// Version of this entry, [`FOOTER_FORMAT`].
     pub format_version: u32,
     /// The table.
     pub table_id: TableId,

@@ -232,11 +232,11 @@ impl Store {
     /// Commits. When it returns, the commit is durable and in [`Store::snapshot`].
     pub async fn commit(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
         let changes_catalog = !commit.catalog.is_empty();
-        let (ts, snapshot) = self.committer.commit(commit).await?;
+        let (ts, _) = self.committer.commit(commit).await?;
         if changes_catalog && self.objects.is_shared() {
             let store = Arc::clone(self);
             self.in_background(async move {
-                if let Err(error) = store.export_catalog(&snapshot).await {
+                if let Err(error) = store.export_catalog().await {
                     // The next flush or change tries again.
                     tracing::warn!(%error, cause = ?error, "the catalog could not be exported");
                 }
@@ -399,9 +399,9 @@ impl Store {
     }
 
     /// Writes what a data directory needs that goes on where this one is gone.
-    pub(crate) async fn export_catalog(&self, snapshot: &Snapshot) -> Result<()> {
+    pub(crate) async fn export_catalog(&self) -> Result<()> {
         let max_table_id = self.next_table_id.lock().saturating_sub(1);
-        self.catalog_export.bring_up_to_date(&self.objects, snapshot, max_table_id).await
+        self.catalog_export.bring_up_to_date(&self.objects, || self.snapshot(), max_table_id).await
     }
 
     pub(crate) fn committer(&self) -> &Committer {
@@ -429,10 +429,13 @@ impl Store {
             }
         });
         let snapshot = self.snapshot();
-        self.export_catalog(&snapshot).await?;
+        self.export_catalog().await?;
         for scope in snapshot.unexported_scopes()? {
             if snapshot.catalog().table_by_id(scope.table).is_some() {
-                self.export(&snapshot, scope).await?;
+                if let Err(error) = self.export(&snapshot, scope).await {
+                    let (table, owner) = (scope.table.0, scope.owner.0);
+                    tracing::error!(%error, cause = ?error, table, owner, "a manifest could not be exported");
+                }
             }
         }
         for scope in snapshot.scopes_to_recover()? {

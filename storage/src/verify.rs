@@ -29,8 +29,10 @@ use crate::scope_files::ScopeFiles;
 use crate::store::{LeftToDo, Store};
 use crate::system_columns::CommitTs;
 
-/// Scopes that are looked at, or recovered, at the same time.
+/// Scopes that are looked at at the same time.
 const AT_ONCE: usize = 8;
+/// Scopes that are recovered at the same time: each has some whole files in memory.
+const RECOVERIES_AT_ONCE: usize = 2;
 
 /// Looks at scopes as they come, until no more come or the store is gone.
 pub(crate) async fn look_at_scopes(store: Weak<Store>, due: mpsc::UnboundedReceiver<Scope>) {
@@ -39,7 +41,7 @@ pub(crate) async fn look_at_scopes(store: Weak<Store>, due: mpsc::UnboundedRecei
         .for_each_concurrent(AT_ONCE, |scope| {
             let store = store.upgrade();
             async move {
-                let Some(store) = store else { return };
+                let Some(store) = store.filter(|store| !store.stopping().is_cancelled()) else { return };
                 if let Err(error) = store.look_at(scope).await
                     && !matches!(error, StorageError::Stopped)
                 {
@@ -55,12 +57,18 @@ pub(crate) async fn look_at_scopes(store: Weak<Store>, due: mpsc::UnboundedRecei
 pub(crate) async fn recover_scopes(store: Weak<Store>, wanted: mpsc::UnboundedReceiver<Wanted>) {
     let wanted = futures::stream::unfold(wanted, |mut wanted| async { Some((wanted.recv().await?, wanted)) });
     wanted
-        .for_each_concurrent(AT_ONCE, |Wanted { scope, reply }| {
+        .for_each_concurrent(RECOVERIES_AT_ONCE, |Wanted { scope, reply }| {
             let store = store.upgrade();
             async move {
-                let Some(store) = store else { return };
-                // Whoever asked may be gone.
-                let _ = reply.send(store.recover(scope).await);
+                let Some(store) = store.filter(|store| !store.stopping().is_cancelled()) else { return };
+                // Readers go on with what is known; whoever asked may be gone.
+                let _ = reply.send(store.find_out(scope).await);
+                if let Err(error) = store.recover(scope).await
+                    && !matches!(error, StorageError::Stopped)
+                {
+                    let (table, owner) = (scope.table.0, scope.owner.0);
+                    tracing::warn!(%error, cause = ?error, table, owner, "recovered records could not be committed");
+                }
             }
         })
         .await;
@@ -77,9 +85,13 @@ pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: Canc
         if let Err(error) = store.manifests().evict(store.snapshot().catalog()) {
             tracing::warn!(%error, cause = ?error, "the manifest cache could not be cleaned up");
         }
+        store.recoveries().forget_before(store.committer().oldest_open());
         let LeftToDo { look_again, to_expire } = store.take_left_to_do();
         look_again.into_iter().for_each(|scope| store.manifests().look_at(scope));
         for scope in to_expire {
+            if stopping.is_cancelled() {
+                return;
+            }
             let lock = store.scope_lock(scope);
             let _no_flush_meanwhile = lock.lock().await;
             if let Err(error) = store.remove_expired(scope).await {
@@ -98,7 +110,7 @@ impl Store {
         let lock = self.scope_lock(scope);
         let _no_removal_meanwhile = lock.lock().await;
         self.recover_locked(scope).await?;
-        let view = self.snapshot().view(scope).await?;
+        let view = self.snapshot().scope(scope)?;
         for record in view.files.iter() {
             let name = format!("{}-{}-{}-check", scope.table.0, scope.owner.0, record.batch_number);
             let read = self.objects().fetch(&record.file_path, &name, record.size_bytes, record.checksum).await;
@@ -138,7 +150,8 @@ impl Store {
             self.mend_manifest(&job, fault).await?;
         }
         if self.manifests().is_first_look(scope) {
-            self.check_listing(&job, &records).await?;
+            let checked = self.check_listing(&job, &records).await;
+            checked.inspect_err(|_| self.manifests().forget_look(scope))?;
             if records.iter().any(|record| record.archived_at.is_some()) {
                 self.expire_later(scope);
             }
@@ -195,7 +208,7 @@ impl Store {
         let grace_ns = i64::try_from(self.orphan_grace().as_nanos()).unwrap_or(i64::MAX);
         let wrote = |epoch: Option<u64>| self.objects().wrote(epoch.unwrap_or_default());
         let mut young = false;
-        for (path, found) in orphans(records, &listed, wrote) {
+        for (path, found) in orphans(records, &listed, job.header.spared, wrote) {
             let age_ns = self.clock().now_ns().saturating_sub(found.modified_ns);
             if grace_ns > 0 && age_ns < grace_ns {
                 young = true;
@@ -237,6 +250,5 @@ fn is_gone(error: &StorageError) -> bool {
 }
 
 fn is_of_vector(record: &BatchRecord, fault: &Fault) -> bool {
-    let (Fault::FileMissing(path) | Fault::FileLength { path, .. }) = fault else { return false };
-    record.deletes.as_ref().is_some_and(|deletes| deletes.path == *path)
+    record.deletes.as_ref().is_some_and(|deletes| fault.is_of(&deletes.path))
 }

@@ -87,7 +87,7 @@ impl Store {
     /// Like a flush it is finished also when who waits for it goes away.
     pub async fn compact(self: &Arc<Self>, scope: Scope) -> Result<Compacted> {
         let store = Arc::clone(self);
-        self.to_its_end(async move { store.compact_now(scope).await }).await
+        self.to_its_end(async move { store.compact_now(scope).await.inspect_err(|_| store.look_again(scope)) }).await
     }
 
     async fn compact_now(&self, scope: Scope) -> Result<Compacted> {

@@ -61,6 +61,13 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Whether it is about this file.
+    pub(crate) fn is_of(&self, file: &str) -> bool {
+        matches!(self, Self::FileMissing(path) | Self::FileLength { path, .. } if path == file)
+    }
+}
+
 impl Manifest {
     /// Whether its parts agree with each other.
     pub(super) fn check_itself(&self) -> Result<(), Fault> {
@@ -114,11 +121,13 @@ pub(crate) fn check_files(records: &[BatchRecord], listed: &BTreeMap<String, Lis
     files.filter_map(fault).collect()
 }
 
-/// What no record names: left by a flush or compaction that died between file and record. `wrote`: whether this data
-/// directory gave out names of this epoch; what another owner wrote is not ours to judge.
+/// What no record names: left by a flush or compaction that died between file and record. Files up to the number `spared`
+/// stay, see [`crate::records::ScopeHeader`]. `wrote`: whether this data directory gave out names of this epoch; what
+/// another owner wrote is not ours to judge.
 pub(crate) fn orphans<'a>(
     records: &[BatchRecord],
     listed: &'a BTreeMap<String, Listed>,
+    spared: BatchNumber,
     wrote: impl Fn(Option<u64>) -> bool,
 ) -> Vec<(&'a String, Listed)> {
     let named: HashSet<&str> = records
@@ -131,7 +140,9 @@ pub(crate) fn orphans<'a>(
         .collect();
     let is_orphan = |path: &String| {
         let name = path.rsplit('/').next().unwrap_or_default();
-        !named.contains(path.as_str()) && paths::epoch_of_batch_name(name).is_some_and(&wrote)
+        !named.contains(path.as_str())
+            && paths::number_of_batch_name(name).is_some_and(|number| number > spared)
+            && paths::epoch_of_batch_name(name).is_some_and(&wrote)
     };
     listed.iter().filter(|(path, _)| is_orphan(path)).map(|(path, listed)| (path, *listed)).collect()
 }
@@ -171,8 +182,9 @@ mod tests {
             ("s/batch-old.parquet", 10),
         ]);
         let orphans = |wrote: fn(Option<u64>) -> bool| -> Vec<&str> {
-            orphans(&records, &all, wrote).into_iter().map(|(path, _)| path.as_str()).collect()
+            orphans(&records, &all, BatchNumber(0), wrote).into_iter().map(|(path, _)| path.as_str()).collect()
         };
+        assert!(super::orphans(&records, &all, BatchNumber(3), |_| true).is_empty());
         assert_eq!(orphans(|epoch| epoch == Some(5)), ["s/batch-0003-e5.parquet"]);
         assert_eq!(
             orphans(|epoch| epoch.is_none()),

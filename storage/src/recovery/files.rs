@@ -8,10 +8,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::resolve::Versions;
 use crate::bounds::column_bounds;
+use crate::error::{Result, StorageError};
 use crate::keys::BatchNumber;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
 use crate::schema::TableSchema;
-use crate::segment::{FOOTER_KEY, Footer};
+use crate::segment::{FOOTER_FORMAT, FOOTER_KEY, Footer};
 
 /// A batch file as its footer describes it.
 #[derive(Debug, Clone)]
@@ -33,13 +34,18 @@ pub(super) struct Chosen {
     pub(super) without_proof: Vec<String>,
 }
 
-/// Reads a file; `None`, with a warning, when it is no batch file.
-pub(super) fn read(path: String, bytes: Bytes, schema: &TableSchema) -> Option<BatchFile> {
+/// Reads a file; `None`, with a warning, when it is no batch file. One of a newer build is an error: it may hold the newest
+/// rows.
+pub(super) fn read(path: String, bytes: Bytes, schema: &TableSchema) -> Result<Option<BatchFile>> {
     match try_read(&path, bytes, schema) {
-        Ok(file) => Some(file),
+        Ok(file) if file.footer.format_version > FOOTER_FORMAT => {
+            let (found, known) = (file.footer.format_version, FOOTER_FORMAT);
+            Err(StorageError::FormatVersion { path: path.into(), found, known })
+        }
+        Ok(file) => Ok(Some(file)),
         Err(error) => {
             tracing::warn!(file = path, error, "ignored: no batch file");
-            None
+            Ok(None)
         }
     }
 }
@@ -51,9 +57,6 @@ fn try_read(path: &str, bytes: Bytes, schema: &TableSchema) -> Result<BatchFile,
     let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FOOTER_KEY));
     let entry = entry.and_then(|entry| entry.value.as_ref()).ok_or("its footer has no entry of SeracDB")?;
     let footer: Footer = serde_json::from_str(entry).map_err(|e| text(&e))?;
-    if footer.format_version > 1 {
-        return Err(format!("its footer has version {}: use a newer build", footer.format_version));
-    }
     let versions = Versions::read(bytes.clone()).map_err(|e| text(&e))?;
     let record = BatchRecord {
         batch_number: footer.batch_number,

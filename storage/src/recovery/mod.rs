@@ -33,7 +33,7 @@ use crate::delete_vector;
 use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
 use crate::keys::{BatchNumber, Scope};
-use crate::manifest::{Manifest, check_files};
+use crate::manifest::{Fault, Manifest, check_files};
 use crate::objects::{Objects, blocking};
 use crate::records::BatchRecord;
 use crate::schema::TableSchema;
@@ -84,7 +84,8 @@ impl Recovered {
 /// What is known of scopes that are being recovered, and the way to ask for it.
 #[derive(Debug)]
 pub(crate) struct Recoveries {
-    known: Mutex<HashMap<Scope, Arc<Recovered>>>,
+    /// With the commit that made records of it.
+    known: Mutex<HashMap<Scope, (Arc<Recovered>, Option<CommitTs>)>>,
     wanted: Mutex<Option<mpsc::UnboundedSender<Wanted>>>,
 }
 
@@ -101,7 +102,7 @@ impl Recoveries {
     }
 
     pub(crate) fn get(&self, scope: Scope) -> Option<Arc<Recovered>> {
-        self.known.lock().get(&scope).cloned()
+        self.known.lock().get(&scope).map(|(recovered, _)| Arc::clone(recovered))
     }
 
     /// Waits until a scope can be read.
@@ -125,12 +126,30 @@ impl Recoveries {
     }
 
     fn insert(&self, scope: Scope, recovered: Arc<Recovered>) {
-        self.known.lock().insert(scope, recovered);
+        self.known.lock().insert(scope, (recovered, None));
+    }
+
+    fn committed(&self, scope: Scope, at: CommitTs) {
+        if let Some((_, committed)) = self.known.lock().get_mut(&scope) {
+            *committed = Some(at);
+        }
+    }
+
+    /// Forgets what every snapshot from `oldest` on has records of.
+    pub(crate) fn forget_before(&self, oldest: CommitTs) {
+        self.known.lock().retain(|_, (_, committed)| committed.is_none_or(|at| at > oldest));
     }
 }
 
 impl Store {
-    /// Recovers a scope, unless that is done or not needed. Readers go on as soon as it is known what to read.
+    /// Finds out what to read of a scope that is to be recovered, unless that is known.
+    pub(crate) async fn find_out(&self, scope: Scope) -> Result<()> {
+        let lock = self.scope_lock(scope);
+        let _one_at_a_time = lock.lock().await;
+        self.find_out_locked(scope).await.map(drop)
+    }
+
+    /// Recovers a scope, unless that is done or not needed.
     pub(crate) async fn recover(&self, scope: Scope) -> Result<()> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
@@ -139,25 +158,28 @@ impl Store {
 
     /// The same for who holds the scope's lock.
     pub(crate) async fn recover_locked(&self, scope: Scope) -> Result<()> {
+        let Some(recovered) = self.find_out_locked(scope).await? else { return Ok(()) };
+        let committed = self.committer().recovered(scope, recovered).await?;
+        self.recoveries().committed(scope, committed.ts());
+        self.export(&committed, scope).await
+    }
+
+    /// What to read of a scope; `None` when it has its records, or is gone.
+    async fn find_out_locked(&self, scope: Scope) -> Result<Option<Arc<Recovered>>> {
         let snapshot = self.snapshot();
         if !snapshot.header(scope)?.is_some_and(|header| header.recovering) {
-            return Ok(());
+            return Ok(None);
+        }
+        if let Some(known) = self.recoveries().get(scope) {
+            return Ok(Some(known));
         }
         let job = match ScopeFiles::new(snapshot, scope) {
-            Err(StorageError::Conflict) => return Ok(()),
+            Err(StorageError::Conflict) => return Ok(None),
             job => job?,
         };
-        let recovered = match self.recoveries().get(scope) {
-            Some(known) => known,
-            None => {
-                let found = Arc::new(self.find_again(&job).await?);
-                self.recoveries().insert(scope, Arc::clone(&found));
-                found
-            }
-        };
-        drop(job);
-        let committed = self.committer().recovered(scope, recovered).await?;
-        self.export(&committed, scope).await
+        let found = Arc::new(self.find_again(&job).await?);
+        self.recoveries().insert(scope, Arc::clone(&found));
+        Ok(Some(found))
     }
 
     async fn find_again(&self, job: &ScopeFiles) -> Result<Recovered> {
@@ -171,7 +193,7 @@ impl Store {
                 Err(reason) => reason,
             },
             Ok(None) => "there is no manifest.json".to_owned(),
-            Err(StorageError::Manifest { fault, .. }) => fault.to_string(),
+            Err(StorageError::Manifest { fault, .. }) if !matches!(*fault, Fault::Newer { .. }) => fault.to_string(),
             Err(error) => return Err(error),
         };
         let manifest = place.manifest_path();
@@ -189,23 +211,34 @@ pub(crate) fn milliseconds_since(now: Duration, started: Duration) -> u64 {
     u64::try_from(now.saturating_sub(started).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The records of a manifest whose files are all there, and no newer ones; else what is wrong with them.
+/// The records of a manifest, when it can be gone by; else why not. A batch file of it that is lost stays in it: queries that
+/// need the file fail and name it, where without it older versions of its rows would come back.
 async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest) -> Result<Result<Recovered, String>> {
     let listed = objects.list(&place.prefix).await?;
-    if let Some(fault) = check_files(&manifest.batches, &listed).first() {
+    let faults = check_files(&manifest.batches, &listed);
+    let is_lost = |record: &BatchRecord| faults.iter().any(|fault| fault.is_of(&record.file_path));
+    let lost: Vec<BatchNumber> =
+        manifest.batches.iter().filter(|record| is_lost(record)).map(|record| record.batch_number).collect();
+    if !lost.is_empty() {
+        faults.iter().for_each(|fault| tracing::error!(reason = %fault, "a batch file is lost: restore it"));
+    } else if let Some(fault) = faults.first() {
         return Ok(Err(fault.to_string()));
     }
     let files = listed.keys().filter(|path| path.ends_with(".parquet"));
     // Flushed, and lost before that was exported: their rows were acknowledged.
-    if highest_number(manifest.max_batch, files) > manifest.max_batch {
+    if lost.is_empty() && highest_number(manifest.max_batch, files) > manifest.max_batch {
         return Ok(Err("there are files that it does not show yet".to_owned()));
     }
     let with_vector =
         |record: &BatchRecord| Some((record.batch_number, record.file_path.clone(), record.deletes.clone()?));
     let with_vectors: Vec<_> = manifest.batches.iter().filter_map(with_vector).collect();
+    let lost = &lost;
     let masked: HashMap<BatchNumber, Vec<MaskedRow>> = stream::iter(with_vectors)
         .map(|(number, file, deletes)| async move {
             let vector = delete_vector::decode(&bytes(objects, &deletes.path).await?)?;
+            if lost.contains(&number) {
+                return Ok((number, resolve::masked_unseen(&vector, deletes.as_of)));
+            }
             let file = bytes(objects, &file).await?;
             let rows = blocking(move || Ok(Versions::read(file)?.masked(&vector, deletes.as_of))).await?;
             Ok::<_, StorageError>((number, rows))
@@ -225,7 +258,7 @@ pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: 
         .map(|path| async move {
             let bytes = bytes(objects, &path).await?;
             let schema = schema.clone();
-            blocking(move || Ok(files::read(path, bytes, &schema))).await
+            blocking(move || files::read(path, bytes, &schema)).await
         })
         .buffered(FILES_AT_ONCE)
         .try_collect()

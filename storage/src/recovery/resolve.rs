@@ -59,6 +59,12 @@ impl Versions {
     }
 }
 
+/// The rows at these positions of a file that cannot be read.
+pub(super) fn masked_unseen(positions: &RoaringBitmap, as_of: CommitTs) -> Vec<MaskedRow> {
+    let (id, updated) = (RowId::stored(0), CommitTs::default());
+    positions.iter().map(|position| MaskedRow { position, id, updated, superseded_by: as_of }).collect()
+}
+
 /// Which rows are not to be read: all but the newest version of each, and that too when it is a tombstone.
 pub(super) fn masked(files: Vec<(BatchNumber, Arc<Versions>)>) -> HashMap<BatchNumber, Vec<MaskedRow>> {
     let mut masked: HashMap<BatchNumber, Vec<MaskedRow>> = HashMap::new();
