@@ -431,11 +431,11 @@ impl Store {
         let snapshot = self.snapshot();
         self.export_catalog().await?;
         for scope in snapshot.unexported_scopes()? {
-            if snapshot.catalog().table_by_id(scope.table).is_some() {
-                if let Err(error) = self.export(&snapshot, scope).await {
-                    let (table, owner) = (scope.table.0, scope.owner.0);
-                    tracing::error!(%error, cause = ?error, table, owner, "a manifest could not be exported");
-                }
+            if snapshot.catalog().table_by_id(scope.table).is_some()
+                && let Err(error) = self.export(&snapshot, scope).await
+            {
+                let (table, owner) = (scope.table.0, scope.owner.0);
+                tracing::error!(%error, cause = ?error, table, owner, "a manifest could not be exported");
             }
         }
         for scope in snapshot.scopes_to_recover()? {

@@ -84,9 +84,15 @@ impl Recovered {
 /// What is known of scopes that are being recovered, and the way to ask for it.
 #[derive(Debug)]
 pub(crate) struct Recoveries {
-    /// With the commit that made records of it.
-    known: Mutex<HashMap<Scope, (Arc<Recovered>, Option<CommitTs>)>>,
+    known: Mutex<HashMap<Scope, Known>>,
     wanted: Mutex<Option<mpsc::UnboundedSender<Wanted>>>,
+}
+
+/// What was found out, and the commit that made records of it.
+#[derive(Debug)]
+struct Known {
+    recovered: Arc<Recovered>,
+    committed: Option<CommitTs>,
 }
 
 /// A scope to recover, and who waits for it.
@@ -102,7 +108,7 @@ impl Recoveries {
     }
 
     pub(crate) fn get(&self, scope: Scope) -> Option<Arc<Recovered>> {
-        self.known.lock().get(&scope).map(|(recovered, _)| Arc::clone(recovered))
+        self.known.lock().get(&scope).map(|known| Arc::clone(&known.recovered))
     }
 
     /// Waits until a scope can be read.
@@ -126,18 +132,18 @@ impl Recoveries {
     }
 
     fn insert(&self, scope: Scope, recovered: Arc<Recovered>) {
-        self.known.lock().insert(scope, (recovered, None));
+        self.known.lock().insert(scope, Known { recovered, committed: None });
     }
 
     fn committed(&self, scope: Scope, at: CommitTs) {
-        if let Some((_, committed)) = self.known.lock().get_mut(&scope) {
-            *committed = Some(at);
+        if let Some(known) = self.known.lock().get_mut(&scope) {
+            known.committed = Some(at);
         }
     }
 
     /// Forgets what every snapshot from `oldest` on has records of.
     pub(crate) fn forget_before(&self, oldest: CommitTs) {
-        self.known.lock().retain(|_, (_, committed)| committed.is_none_or(|at| at > oldest));
+        self.known.lock().retain(|_, known| known.committed.is_none_or(|at| at > oldest));
     }
 }
 
