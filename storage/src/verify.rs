@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! 1. Nobody waits for it but flush and compaction of the scope: what queries read is in the records.
-//! 2. What is wrong is logged once, and mended when the records can mend it. A lost batch file cannot be: queries that need
+//! 2. What is wrong is logged, and mended when the records can mend it. A lost batch file cannot be: queries that need
 //!    it fail, and say so.
 
 use std::sync::{Arc, Weak};
