@@ -72,7 +72,14 @@ class Server:
         command += self.args
         with open(self.log_path, "ab") as log:
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=env, text=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=env,
+                text=True,
+                # SIGXFSZ stays ignored, as Python has it: tests that limit the size of files want the error.
+                restore_signals=False,
             )
 
     def start(self) -> Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from dataclasses import dataclass, field
 
@@ -144,3 +145,29 @@ def test_kill_during_a_load(own_server, send, flushing):
     with root(own_server) as db:
         db.run(f"STORAGE FLUSH TABLE {TABLE}")
     check(own_server, load)
+
+
+def test_a_disk_that_takes_no_more_ends_the_server_and_loses_nothing(own_server):
+    """After a write that failed nobody knows what the log holds: nothing more may be acknowledged."""
+    with root(own_server) as db:
+        db.run("CREATE NAMESPACE app")
+        db.run(f"CREATE TABLE {TABLE} (batch BIGINT NOT NULL, n BIGINT NOT NULL, text TEXT)")
+    load = Load()
+    db = root(own_server)
+    by_ingest(db, 0)
+    load.acknowledged.append(0)
+    _, hard = resource.prlimit(own_server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(own_server.process.pid, resource.RLIMIT_FSIZE, (512 << 10, hard))
+    with pytest.raises(seracdb.Error):
+        for _ in range(10_000):
+            load.unknown.append(load.next_batch())
+            by_ingest(db, load.unknown[-1])
+            load.acknowledged.append(load.unknown.pop())
+    close_quietly(db)
+    assert own_server.process.wait(60) != 0
+    assert "nothing more is committed or acknowledged" in own_server.log()
+    assert len(load.acknowledged) > 1, "the limit came before the first batch"
+    own_server.start()
+    check(own_server, load)
+    with root(own_server) as db:
+        by_ingest(db, load.next_batch())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{CommandGetTables, CommandStatementIngest, SqlInfo};
@@ -115,7 +115,10 @@ async fn metadata() {
 
     let info =
         client.get_sql_info(vec![SqlInfo::FlightSqlServerName, SqlInfo::FlightSqlServerTransaction]).await.unwrap();
-    assert_eq!(fetch(&mut client, info).await[0].num_rows(), 2);
+    let info = fetch(&mut client, info).await;
+    assert_eq!(info[0].num_rows(), 2);
+    let value = info[0].column(1).as_union().value(1);
+    assert_eq!(value.as_primitive::<Int32Type>().value(0), 0, "no transactions yet: SQL_TRANSACTION_NONE");
     let error = client.begin_transaction().await.unwrap_err().to_string();
     assert!(error.contains("autocommit"), "{error}");
 }

@@ -124,6 +124,55 @@ fn dependencies_point_downward() {
     }
 }
 
+/// `a/{b → c/{d → e}, f}.rs` → `a/b.rs`, `a/c/d.rs`, …
+fn expand(pattern: &str) -> Vec<String> {
+    let Some(open) = pattern.find('{') else { return vec![pattern.to_owned()] };
+    let mut depth = 0;
+    let close = pattern[open..].find(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        depth == 0
+    });
+    let close = open + close.expect("braces are balanced");
+    let mut choices = vec![String::new()];
+    let mut depth = 0;
+    for c in pattern[open + 1..close].chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        match c {
+            '→' | ',' if depth == 0 => choices.push(String::new()),
+            ' ' => {}
+            c => choices.last_mut().expect("there is one").push(c),
+        }
+    }
+    let (before, after) = (&pattern[..open], &pattern[close + 1..]);
+    choices.iter().flat_map(|choice| expand(&format!("{before}{choice}{after}"))).collect()
+}
+
+/// The lines that ARCHITECTURE.md draws for whoever follows a statement.
+#[test]
+fn the_lines_of_the_architecture_name_files_that_exist() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let lines = text.split("```").nth(1).expect("the two lines stand in the first block");
+    let lines = lines.replace('\n', " ");
+    // Spaces belong to a pattern only within braces.
+    let (mut patterns, mut depth) = (vec![String::new()], 0);
+    for c in lines.chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        match c {
+            ' ' if depth == 0 => patterns.push(String::new()),
+            c => patterns.last_mut().expect("there is one").push(c),
+        }
+    }
+    let files: Vec<String> =
+        patterns.iter().filter(|pattern| pattern.ends_with(".rs")).flat_map(|pattern| expand(pattern)).collect();
+    assert!(files.len() > 20, "{files:?}");
+    let is_there = |file: &String| {
+        let module = file.strip_suffix(".rs").expect("filtered").to_owned() + "/mod.rs";
+        root().join(file).exists() || root().join(module).exists()
+    };
+    let missing: Vec<&String> = files.iter().filter(|file| !is_there(file)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// Names say what a thing is, not that someone works in it.
 #[test]
 fn nothing_is_called_manager_or_helper() {
