@@ -10,7 +10,7 @@ use crate::measure::{Line, Size, median};
 /// 4,096 ids a millisecond.
 const FORMAT_LIMIT: f64 = 4_096_000.0;
 
-pub(crate) fn run(size: Size) -> Vec<Line> {
+pub(crate) fn run(size: Size) {
     let rate = |count: usize, take: &dyn Fn(&IdSequence)| {
         let times = (0..size.rounds).map(|_| {
             let ids = IdSequence::after(NodeNumber::of_name("bench"), 0);
@@ -33,8 +33,6 @@ pub(crate) fn run(size: Size) -> Vec<Line> {
         }
     });
     let against = "the format's limit of one node";
-    vec![
-        Line::rate("ids, one at a time", one_by_one, FORMAT_LIMIT, against),
-        Line::rate("ids, a thousand at a time", reserved, FORMAT_LIMIT, against),
-    ]
+    Line::rate("ids, one at a time", one_by_one, FORMAT_LIMIT, against).print();
+    Line::rate("ids, a thousand at a time", reserved, FORMAT_LIMIT, against).print();
 }

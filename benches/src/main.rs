@@ -32,22 +32,18 @@ async fn main() {
     let wanted = |name: &str| name.contains(&arguments.only);
     println!("{}", Line::HEADER);
     if wanted("ids") {
-        print(ids::run(size));
+        ids::run(size);
     }
     if wanted("pruning") {
-        print(pruning::run(size).await);
+        pruning::run(size).await;
     }
     if wanted("rows") {
-        print(rows::run(size).await);
+        rows::run(size).await;
     }
     if wanted("versions") {
-        print(versions::run(size).await);
+        versions::run(size).await;
     }
     if wanted("writers") {
-        print(writers::run(size).await);
+        writers::run(size).await;
     }
-}
-
-fn print(lines: Vec<Line>) {
-    lines.iter().for_each(|line| println!("{line}"));
 }

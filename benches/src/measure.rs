@@ -16,15 +16,31 @@ pub(crate) struct Size {
     pub table_rows: usize,
     /// Batch files in the table that is pruned.
     pub files: usize,
+    /// Rows in the table whose versions all stay hot.
+    pub small_table_rows: usize,
     /// Versions that each row of a table gets, table by table.
     pub versions: [usize; 2],
 }
 
 impl Size {
-    pub(crate) const FULL: Self =
-        Self { rounds: 7, statements: 300, ids: 20_000_000, table_rows: 100_000, files: 1_000, versions: [10, 100] };
-    pub(crate) const SMOKE: Self =
-        Self { rounds: 2, statements: 5, ids: 100_000, table_rows: 1_000, files: 20, versions: [2, 4] };
+    pub(crate) const FULL: Self = Self {
+        rounds: 7,
+        statements: 300,
+        ids: 20_000_000,
+        table_rows: 100_000,
+        files: 1_000,
+        small_table_rows: 3_000,
+        versions: [10, 100],
+    };
+    pub(crate) const SMOKE: Self = Self {
+        rounds: 2,
+        statements: 5,
+        ids: 100_000,
+        table_rows: 1_000,
+        files: 20,
+        small_table_rows: 100,
+        versions: [2, 4],
+    };
 }
 
 /// The middle one of these times.
@@ -45,6 +61,11 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) const HEADER: &'static str =
         "benchmark                                        ours         peer   ratio  unit           against";
+
+    /// Prints it at once: a run takes minutes.
+    pub(crate) fn print(&self) {
+        println!("{self}");
+    }
 
     /// Time of one operation of ours against a peer's.
     pub(crate) fn time(name: impl Into<String>, ours: Duration, peer: Duration, against: &'static str) -> Self {

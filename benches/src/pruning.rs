@@ -26,7 +26,7 @@ async fn load(database: &Database, table: &str, files: usize) {
     }
 }
 
-pub(crate) async fn run(size: Size) -> Vec<Line> {
+pub(crate) async fn run(size: Size) {
     let dir = tempfile::tempdir().expect("a folder");
     let database = Database::open(dir.path(), PruningConfig::default()).await;
     load(&database, "many", size.files).await;
@@ -42,7 +42,6 @@ pub(crate) async fn run(size: Size) -> Vec<Line> {
     ];
     let sql = |table: &str, filter: &str| format!("SELECT k FROM {table} WHERE {filter}");
 
-    let mut lines = Vec::new();
     for (name, filter) in &queries {
         let (mut many, mut one) = (Vec::new(), Vec::new());
         for _ in 0..=size.rounds {
@@ -50,10 +49,10 @@ pub(crate) async fn run(size: Size) -> Vec<Line> {
             one.push(database.time(&format!("EXPLAIN {}", sql("one", filter)), 20).await);
         }
         let (many, one) = (median(many), median(one));
-        lines.push(Line::time(format!("pruning, {name}, planned"), many, one, "planned over one file"));
+        Line::time(format!("pruning, {name}, planned"), many, one, "planned over one file").print();
         if *name == "indexed value" {
             let each = many.saturating_sub(one) / size.files as u32;
-            lines.push(Line::time("pruning, a file's Bloom test", each, Duration::from_micros(10), "aim"));
+            Line::time("pruning, a file's Bloom test", each, Duration::from_micros(10), "aim").print();
         }
     }
     let mut ours = vec![Vec::new(); queries.len()];
@@ -70,7 +69,6 @@ pub(crate) async fn run(size: Size) -> Vec<Line> {
         for _ in 0..size.rounds.min(3) {
             peer.push(database.time(&sql("many", filter), 1).await);
         }
-        lines.push(Line::time(format!("pruning, {name}, run"), median(ours), median(peer), "without pruning"));
+        Line::time(format!("pruning, {name}, run"), median(ours), median(peer), "without pruning").print();
     }
-    lines
 }

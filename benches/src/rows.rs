@@ -18,8 +18,7 @@ use crate::measure::{Line, Size, median};
 /// Bytes of a row's log record, about.
 const RECORD: [u8; 200] = [7; 200];
 
-pub(crate) async fn run(size: Size) -> Vec<Line> {
-    let mut lines = Vec::new();
+pub(crate) async fn run(size: Size) {
     for (durability, label, against) in
         [("fsync", "fsync", "append 200 B and fdatasync"), ("relaxed", "no fsync", "SELECT 1")]
     {
@@ -42,11 +41,10 @@ pub(crate) async fn run(size: Size) -> Vec<Line> {
                         _ => round_trips(&client, size.statements).await,
                     });
                 }
-                lines.push(Line::time(format!("rows, {name}, {tier}, {label}"), median(ours), median(peer), against));
+                Line::time(format!("rows, {name}, {tier}, {label}"), median(ours), median(peer), against).print();
             }
         }
     }
-    lines
 }
 
 async fn load(client: &Client, table: &str, rows: usize) {

@@ -7,8 +7,7 @@ use seracdb_integration_tests::TestServer;
 
 use crate::measure::{Line, Size};
 
-pub(crate) async fn run(size: Size) -> Vec<Line> {
-    let mut lines = Vec::new();
+pub(crate) async fn run(size: Size) {
     for tier in ["hot", "persisted"] {
         let server = Arc::new(TestServer::start());
         let client = server.client().await;
@@ -23,9 +22,8 @@ pub(crate) async fn run(size: Size) -> Vec<Line> {
                 rates.push(updates_a_second(&server, writers, size.statements).await);
             }
         }
-        lines.push(Line::rate(format!("writers, ten on one row, {tier}"), middle(ten), middle(one), "one writer"));
+        Line::rate(format!("writers, ten on one row, {tier}"), middle(ten), middle(one), "one writer").print();
     }
-    lines
 }
 
 async fn updates_a_second(server: &Arc<TestServer>, writers: usize, updates: usize) -> f64 {

@@ -12,6 +12,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{TableKind, TableRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::manifest::CachedEntry;
@@ -61,7 +62,7 @@ impl TableProvider for SystemTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let batch = all_batches(&self.0).await.map_err(external)?;
+        let batch = all_batches(&self.0).map_err(external)?;
         MemTable::try_new(batches_schema(), vec![vec![batch]])?.scan(state, projection, filters, limit).await
     }
 }
@@ -100,13 +101,17 @@ fn places(tables: &Tables, table: &TableRecord) -> Result<Vec<ScopePlace>> {
     scopes(tables, table)?.into_iter().map(place).collect()
 }
 
-async fn all_batches(tables: &Tables) -> Result<RecordBatch> {
+fn all_batches(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = BatchRows::new(tables);
     for table in tables.snapshot.catalog().tables() {
         for place in places(tables, table)? {
-            let view = tables.snapshot.view(place.scope).await?;
+            let masks = match tables.snapshot.glance(place.scope) {
+                // Nothing is known of it yet.
+                Err(StorageError::Recovering) => continue,
+                view => view?.masks,
+            };
             for record in tables.snapshot.batches(place.scope)? {
-                let masked = view.masks.get(&record.batch_number).map_or(0, |mask| mask.len());
+                let masked = masks.get(&record.batch_number).map_or(0, |mask| mask.len());
                 rows.push(&place, &record, masked);
             }
         }

@@ -82,6 +82,8 @@ struct Database {
     /// The object store, which outlives data directories.
     objects: TempDir,
     clock: Arc<ManualClock>,
+    /// Whether hot rows are flushed by themselves all the time.
+    flushes: bool,
     /// None only between closing and opening.
     engine: Option<Arc<Engine>>,
     session: Session,
@@ -90,13 +92,13 @@ struct Database {
 const START: i64 = 1_750_000_000_000_000_000;
 
 impl Database {
-    async fn new() -> Self {
+    async fn new(flushes: bool) -> Self {
         let (dir, objects) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let clock = Arc::new(ManualClock::at_ns(START));
-        let engine = open(&dir, &objects, &clock).await;
+        let engine = open(&dir, &objects, &clock, flushes).await;
         engine.create_user("root", "pw", Role::System).await.unwrap();
         let session = Session::new(engine.authenticate("root", "pw").await.unwrap());
-        let database = Self { dir, objects, clock, engine: Some(engine), session };
+        let database = Self { dir, objects, clock, flushes, engine: Some(engine), session };
         database.run("CREATE TABLE t (k INT NOT NULL, v INT)").await;
         database
     }
@@ -104,7 +106,7 @@ impl Database {
     async fn reopen(&mut self) {
         // The data directory is locked until the last holder is gone.
         self.engine.take().unwrap().close().await.unwrap();
-        self.engine = Some(open(&self.dir, &self.objects, &self.clock).await);
+        self.engine = Some(open(&self.dir, &self.objects, &self.clock, self.flushes).await);
     }
 
     async fn lose(&mut self, manifest_too: bool) {
@@ -115,7 +117,7 @@ impl Database {
             let _ = std::fs::remove_file(self.objects.path().join("default/t/shared/manifest.json"));
         }
         self.dir = tempfile::tempdir().unwrap();
-        let engine = open(&self.dir, &self.objects, &self.clock).await;
+        let engine = open(&self.dir, &self.objects, &self.clock, self.flushes).await;
         self.session = Session::new(engine.authenticate("root", "pw").await.unwrap());
         self.engine = Some(engine);
     }
@@ -151,12 +153,16 @@ impl Database {
     }
 }
 
-async fn open(dir: &TempDir, objects: &TempDir, clock: &Arc<ManualClock>) -> Arc<Engine> {
+async fn open(dir: &TempDir, objects: &TempDir, clock: &Arc<ManualClock>, flushes: bool) -> Arc<Engine> {
     let mut config = EngineConfig::default();
     config.storage.data_dir = dir.path().to_owned();
     config.storage.object_store = Some(format!("file://{}", objects.path().display()));
     config.storage.take_over = true;
     config.storage.compaction.retention_seconds = 0;
+    if flushes {
+        config.storage.flush.hot_bytes_max = 1000;
+        config.storage.flush.dead_versions_max = 5;
+    }
     config.storage.orphan_grace_seconds = 0;
     Engine::open_at(config, Arc::clone(clock) as _).await.unwrap()
 }
@@ -252,11 +258,11 @@ async fn check(database: &Database, model: &Model) {
 #[test]
 fn every_history_reads_as_its_latest_versions() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let mut runner = TestRunner::new(Config { cases: 40, max_shrink_iters: 200, ..Config::default() });
-    let histories = prop::collection::vec(step(), 1..25);
-    let result = runner.run(&histories, |steps| {
+    let mut runner = TestRunner::new(Config { cases: 60, max_shrink_iters: 200, ..Config::default() });
+    let histories = (any::<bool>(), prop::collection::vec(step(), 1..25));
+    let result = runner.run(&histories, |(flushes, steps)| {
         runtime.block_on(async {
-            let mut database = Database::new().await;
+            let mut database = Database::new(flushes).await;
             let mut model = Model::default();
             let mut next_k = 0;
             for step in &steps {
@@ -274,7 +280,7 @@ fn every_history_reads_as_its_latest_versions() {
 /// One statement that changes rows of a file in many batches, hot and cold rows together.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_update_leaves_every_row_once() {
-    let database = Database::new().await;
+    let database = Database::new(false).await;
     database.run("INSERT INTO t SELECT value, 0 FROM generate_series(0, 29999)").await;
     database.run("STORAGE FLUSH TABLE t").await;
     database.run("INSERT INTO t SELECT value, 0 FROM generate_series(30000, 39999)").await;
@@ -291,4 +297,23 @@ async fn a_large_update_leaves_every_row_once() {
     assert_eq!(database.rows("").await.len(), 20_000);
     database.run("STORAGE FLUSH TABLE t").await;
     assert_eq!(database.rows("").await.len(), 20_000);
+}
+
+/// What footers and rows say when the manifest is gone too must be in the next manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_or_superseded_stays_so_through_two_losses() {
+    let mut database = Database::new(false).await;
+    database.run("INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)").await;
+    database.run("STORAGE FLUSH TABLE t").await;
+    database.run("INSERT INTO t VALUES (4, 4)").await;
+    database.run("DELETE FROM t WHERE k IN (2, 4)").await;
+    database.run("UPDATE t SET v = 30 WHERE k = 3").await;
+    let before = database.rows("").await;
+    for manifest_too in [true, false, true, false, false] {
+        database.lose(manifest_too).await;
+        assert_eq!(database.rows("").await, before);
+        // What was recovered is committed.
+        database.run("STORAGE FLUSH TABLE t").await;
+        assert_eq!(database.rows("").await, before);
+    }
 }

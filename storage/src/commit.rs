@@ -18,9 +18,10 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
-use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite};
+use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, TableKind};
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
+use crate::hot_size::{FlushConfig, HotSize};
 use crate::keys::{
     BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, delete_log_key, generation_prefix,
     header_key,
@@ -192,6 +193,10 @@ pub(crate) struct CommitState {
     catalog: Arc<Catalog>,
     max_table_id: u32,
     headers: HashMap<Scope, ScopeHeader>,
+    flush: FlushConfig,
+    hot: HashMap<Scope, HotSize>,
+    /// Scopes to flush.
+    due: Vec<Scope>,
     recent: VecDeque<RecentCommit>,
     moved: VecDeque<Moved>,
 }
@@ -203,6 +208,7 @@ impl CommitState {
         clock: CommitClock,
         catalog: Arc<Catalog>,
         max_table_id: u32,
+        flush: FlushConfig,
     ) -> Self {
         Self {
             rocks,
@@ -211,6 +217,9 @@ impl CommitState {
             catalog,
             max_table_id,
             headers: HashMap::new(),
+            flush,
+            hot: HashMap::new(),
+            due: Vec::new(),
             recent: VecDeque::new(),
             moved: VecDeque::new(),
         }
@@ -270,6 +279,7 @@ impl CommitState {
         self.catalog = catalog;
         for write in &commit.writes {
             self.append_rows(write, ts, batch);
+            self.count(write);
         }
         for ((scope, file), rows) in masked {
             let key = delete_log_key(scope, ts, file);
@@ -281,12 +291,18 @@ impl CommitState {
         Ok(ts)
     }
 
+    /// Scopes that have got too much hot since this was asked.
+    pub(crate) fn take_due(&mut self) -> Vec<Scope> {
+        std::mem::take(&mut self.due)
+    }
+
     /// Ends the active generation of a scope and hands out the number of the file it becomes.
     pub(crate) fn seal(&mut self, scope: Scope, batch: &mut WriteBatch) -> Result<BatchNumber> {
         let number = self.reserve_batch(scope, batch)?;
         let header = self.load_header(scope)?;
         header.sealed.push(header.active);
         header.active = header.active.next();
+        self.hot.insert(scope, HotSize::default());
         self.append_header(scope, batch);
         Ok(number)
     }
@@ -459,6 +475,7 @@ impl CommitState {
             }
         }
         self.headers.retain(|scope, _| scope.table != table);
+        self.hot.retain(|scope, _| scope.table != table);
         let mut catalog = (*self.catalog).clone();
         let writes = catalog.apply(&CatalogChange::ForgetDropped(table))?;
         append_catalog(&self.rocks, &writes, batch);
@@ -511,6 +528,22 @@ impl CommitState {
                 let value = row_codec::encode_tombstone(*schema_version);
                 write.ids.iter().for_each(|id| batch.put_cf(rows, key(*id), value));
             }
+        }
+    }
+
+    /// Counts what a write has appended, and notes whether its scope is to be flushed. Streams never are.
+    fn count(&mut self, write: &ScopeWrite) {
+        let scope = write.scope;
+        if self.catalog.table_by_id(scope.table).is_none_or(|table| table.kind == TableKind::Stream) {
+            return;
+        }
+        let active = self.headers[&scope].active;
+        let size = self.hot.entry(scope).or_insert_with(|| {
+            HotSize::of_bytes(self.rocks.stored_bytes(Family::Rows, &generation_prefix(scope, active)))
+        });
+        let before = std::mem::replace(size, size.with(write, active));
+        if self.flush.is_due(before, *size) {
+            self.due.push(scope);
         }
     }
 

@@ -12,6 +12,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// A condition of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub(crate) struct FaultyBucket {
     down: AtomicBool,
     lose_answer: AtomicBool,
     ignored: Mutex<Option<Condition>>,
+    /// Gets of such paths wait.
+    held: watch::Sender<Option<&'static str>>,
+    holds: AtomicBool,
 }
 
 impl FaultyBucket {
@@ -47,6 +51,16 @@ impl FaultyBucket {
     /// Does such writes without their condition.
     pub(crate) fn ignore(&self, condition: Condition) {
         *self.ignored.lock() = Some(condition);
+    }
+
+    /// Lets gets of paths that hold this wait; `None`: no longer.
+    pub(crate) fn hold_gets(&self, of: Option<&'static str>) {
+        self.held.send_replace(of);
+    }
+
+    /// Whether a get is waiting, or has.
+    pub(crate) fn holds_a_get(&self) -> bool {
+        self.holds.load(Ordering::SeqCst)
     }
 
     fn up(&self) -> Result<()> {
@@ -97,6 +111,13 @@ impl ObjectStore for FaultyBucket {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.up()?;
+        let is_held = |of: &Option<&str>| of.is_some_and(|of| location.as_ref().contains(of));
+        let mut held = self.held.subscribe();
+        if is_held(&held.borrow()) {
+            self.holds.store(true, Ordering::SeqCst);
+        }
+        // The sender is this bucket.
+        let _ = held.wait_for(|of| !is_held(of)).await;
         self.inner.get_opts(location, options).await
     }
 

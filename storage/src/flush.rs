@@ -12,11 +12,15 @@
 //!    which no record names, stays unread under a number that is not used again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
-use crate::error::Result;
+use crate::error::{Result, StorageError};
 use crate::hot::{HotChunk, HotCursor, Versions};
 use crate::keys::{BatchNumber, Generation, Scope, decode_delete_log_key};
 use crate::manifest::Manifest;
@@ -32,6 +36,31 @@ use crate::system_columns::{CommitTs, RowId};
 const CHUNK_ROWS: usize = 8192;
 /// Entries of the delete log that one file may have before they are merged.
 const LOG_ENTRIES_MAX: usize = 64;
+
+/// Scopes that are flushed by themselves at once.
+const AT_ONCE: usize = 2;
+
+/// Flushes scopes as they are due, until the store closes.
+pub(crate) async fn flush_scopes(store: Weak<Store>, due: mpsc::UnboundedReceiver<Scope>, stopping: CancellationToken) {
+    let scopes = futures::stream::unfold(due, |mut due| async { Some((due.recv().await?, due)) });
+    scopes
+        .take_until(stopping.cancelled_owned())
+        .for_each_concurrent(AT_ONCE, |scope| {
+            let store = store.upgrade();
+            async move {
+                let Some(store) = store else { return };
+                if let Err(error) = store.flush(scope).await
+                    // A table that is gone needs no flush.
+                    && !matches!(error, StorageError::Stopped | StorageError::Conflict)
+                {
+                    // The rows stay hot; it is tried again when there are more.
+                    let (table, owner) = (scope.table.0, scope.owner.0);
+                    tracing::error!(%error, cause = ?error, table, owner, "too many hot rows could not be flushed");
+                }
+            }
+        })
+        .await;
+}
 
 /// What a flush has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -80,7 +80,11 @@ impl HotCursor {
                     if self.not_before.is_none_or(|oldest| key.updated >= oldest) {
                         chunk.push_live(&key, merge.value(source))?;
                     }
-                    merge.advance_past(source, key.id)?;
+                    if key.id.get() == self.last_id {
+                        // Its other versions need not be passed over.
+                        break;
+                    }
+                    merge.advance_past(key.id);
                 }
             }
         }
@@ -144,18 +148,24 @@ impl HotChunk {
     }
 
     fn push(&mut self, key: &RowKey, value: &[u8]) -> Result<()> {
-        let head = row_codec::peek(value)?;
-        self.ids.push(key.id.get());
-        self.updated.push(key.updated.get());
-        self.deleted.push(head.tombstone);
-        self.generations.push(key.generation.0);
-        self.bytes.extend_from_slice(value);
-        self.ends.push(self.bytes.len());
+        self.push_with(row_codec::peek(value)?.tombstone, key, value);
         Ok(())
     }
 
     fn push_live(&mut self, key: &RowKey, value: &[u8]) -> Result<()> {
-        if row_codec::peek(value)?.tombstone { Ok(()) } else { self.push(key, value) }
+        if !row_codec::peek(value)?.tombstone {
+            self.push_with(false, key, value);
+        }
+        Ok(())
+    }
+
+    fn push_with(&mut self, tombstone: bool, key: &RowKey, value: &[u8]) {
+        self.ids.push(key.id.get());
+        self.updated.push(key.updated.get());
+        self.deleted.push(tombstone);
+        self.generations.push(key.generation.0);
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len());
     }
 }
 
@@ -211,23 +221,22 @@ impl<'a> Merge<'a> {
     }
 
     /// Goes past every version of `id`, in all generations.
-    fn advance_past(&mut self, mut source: usize, id: RowId) -> Result<()> {
+    fn advance_past(&mut self, id: RowId) {
         // Most rows have few versions: some steps are cheaper than a seek.
         const STEPS_BEFORE_SEEK: usize = 8;
-        let mut steps = 0;
-        loop {
-            if steps < STEPS_BEFORE_SEEK {
-                self.advance(source);
-            } else {
-                let (generation, iterator) = &mut self.sources[source];
-                if let Some(end) = after_prefix(&row_prefix(self.scope, *generation, id)) {
+        let bytes = id_bytes(id);
+        let is_of_row = |key: &[u8]| key.get(KEY_TAIL..KEY_TAIL + bytes.len()) == Some(&bytes);
+        for (generation, iterator) in &mut self.sources {
+            let mut steps = 0;
+            while iterator.key().is_some_and(is_of_row) {
+                if steps < STEPS_BEFORE_SEEK {
+                    iterator.next();
+                } else if let Some(end) = after_prefix(&row_prefix(self.scope, *generation, id)) {
                     iterator.seek(end);
+                } else {
+                    break;
                 }
-            }
-            steps += 1;
-            match self.peek()? {
-                Some((next, key)) if key.id == id => source = next,
-                _ => return Ok(()),
+                steps += 1;
             }
         }
     }

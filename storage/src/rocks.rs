@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, Options, Range, ReadOptions, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -94,6 +94,12 @@ impl Rocks {
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.db.get_cf(self.family(family), key)?)
+    }
+
+    /// About the bytes that keys with this prefix take in files. What is in memory still is not counted.
+    pub(crate) fn stored_bytes(&self, family: Family, prefix: &[u8]) -> u64 {
+        let Some(end) = after_prefix(prefix) else { return 0 };
+        self.db.get_approximate_sizes_cf(self.family(family), &[Range::new(prefix, &end)]).iter().sum()
     }
 
     /// Writes what may be lost: it is not synced, and no snapshot orders it.

@@ -220,7 +220,8 @@ impl ScopeFiles {
         Ok(log)
     }
 
-    async fn with_vector(
+    /// A record with the delete vector of these positions, which is written.
+    pub(crate) async fn with_vector(
         &self,
         objects: &Objects,
         record: BatchRecord,

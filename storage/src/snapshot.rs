@@ -80,8 +80,17 @@ impl Snapshot {
         }
     }
 
-    /// Where the rows of a scope are; [`StorageError::Recovering`] while that is not known.
+    /// Where the rows of a scope are; [`StorageError::Recovering`] while that is not known. Counts as a use of its manifest.
     pub fn scope(&self, scope: Scope) -> Result<ScopeView> {
+        self.located(scope, || self.cache.manifests.used(scope))
+    }
+
+    /// The same for who only looks over many scopes: it is no use of their manifests.
+    pub fn glance(&self, scope: Scope) -> Result<ScopeView> {
+        self.located(scope, || {})
+    }
+
+    fn located(&self, scope: Scope, used: impl FnOnce()) -> Result<ScopeView> {
         let header = self.header(scope)?.unwrap_or_default();
         let (files, masks) = if header.recovering {
             self.degraded(scope)?
@@ -89,7 +98,7 @@ impl Snapshot {
             // No file was ever begun.
             Default::default()
         } else {
-            self.cache.manifests.used(scope);
+            used();
             let files = self.files(scope, header.version)?;
             let masks = self.masks(scope, &files)?;
             (files, masks)

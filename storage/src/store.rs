@@ -33,6 +33,8 @@ use crate::commit::{Commit, CommitState, SequenceRecord};
 use crate::committer::Committer;
 use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
+use crate::flush::flush_scopes;
+use crate::hot_size::FlushConfig;
 use crate::keys::{Scope, TableId};
 use crate::lease::{Ceilings, Lease};
 use crate::manifest::store::ManifestStore;
@@ -74,6 +76,8 @@ pub struct StorageConfig {
     pub node_id: String,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// When hot rows are flushed by themselves.
+    pub flush: FlushConfig,
     /// When files are merged.
     pub compaction: CompactionConfig,
     /// The cache of manifests.
@@ -94,6 +98,7 @@ impl Default for StorageConfig {
             object_store: None,
             node_id: "node1".into(),
             durability: Durability::Fsync,
+            flush: FlushConfig::default(),
             compaction: CompactionConfig::default(),
             manifest_cache: CacheConfig::default(),
             orphan_grace_seconds: 3600,
@@ -165,11 +170,17 @@ impl Store {
             None => Objects::open(config.object_store.as_deref(), dir, &clock)?,
         };
         let Owned { objects, lease, ownership, above } = own(objects, config, sequence, &rocks, &clock).await?;
+        let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), above.id_tick));
+        // From here on it is kept: what is read now may take longer than a lease.
+        let (committer_starts, started) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let ended = move || started.recv().map_or((), |check_lease| check_lease());
+        let renewing = ownership
+            .map(|ownership| Renewing::start(ownership, Arc::clone(&lease), Arc::clone(&ids), ended))
+            .transpose()?;
         import(&objects, &rocks, sequence).await?;
         let sequence = read_sequence(&rocks)?;
 
         let catalog = read_catalog(&rocks, clock.now_ns())?;
-        let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), above.id_tick));
         let max_table_id = sequence.max_table_id.max(catalog.max_table_id());
         let state = CommitState::new(
             Arc::clone(&rocks),
@@ -177,20 +188,16 @@ impl Store {
             CommitClock::after(above.updated),
             Arc::new(catalog),
             max_table_id,
+            config.flush.clone(),
         );
         let (manifests, due) =
             ManifestStore::new(objects.clone(), Arc::clone(&clock), Arc::clone(&rocks), config.manifest_cache.clone());
         let (recoveries, wanted) = Recoveries::new();
         let (manifests, recoveries) = (Arc::new(manifests), Arc::new(recoveries));
         let cache = Arc::new(ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries)));
-        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
-        let renewing = match ownership {
-            Some(ownership) => {
-                let ended = committer.lease_check();
-                Some(Renewing::start(ownership, Arc::clone(&lease), Arc::clone(&ids), ended)?)
-            }
-            None => None,
-        };
+        let (committer, to_flush) = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
+        // Without a lease to keep nobody listens.
+        let _ = committer_starts.send(Box::new(committer.lease_check()));
         let store = Arc::new(Self {
             rocks,
             objects,
@@ -215,6 +222,7 @@ impl Store {
         });
         store.in_background(look_at_scopes(Arc::downgrade(&store), due));
         store.in_background(recover_scopes(Arc::downgrade(&store), wanted));
+        store.in_background(flush_scopes(Arc::downgrade(&store), to_flush, store.stopping()));
         let every = Duration::from_secs(config.manifest_cache.eviction_interval_seconds.max(1));
         store.in_background(clean_up(Arc::downgrade(&store), every, store.stopping()));
         if let Err(error) = store.finish_interrupted().await {

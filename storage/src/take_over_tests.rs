@@ -291,3 +291,32 @@ async fn a_copy_of_a_data_directory_is_refused_once_the_other_has_gone_on() {
     assert!(commit(&taken, "on the copy").await.unwrap() > last);
     assert!(matches!(machine.reopen().await, Err(StorageError::Copied { epoch: 3, .. })));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lease_is_kept_while_the_catalog_of_before_is_read() {
+    let bucket = FaultyBucket::new();
+    let (first, second) = (Machine::new(&bucket), Arc::new(Machine::new(&bucket)));
+    let store = first.open(false).await.unwrap();
+    commit(&store, "app").await.unwrap();
+    store.close().await;
+    bucket.hold_gets(Some("catalog-e"));
+    let opening = second.taking_over();
+    while !bucket.holds_a_get() {
+        a_moment().await;
+    }
+    // Twice as long as a lease.
+    for _ in 0..6 {
+        let before = owner(&bucket).await;
+        while second.clock.sleepers() < 1 {
+            a_moment().await;
+        }
+        second.clock.advance(LEASE / 3);
+        let renewed = tokio::time::timeout(Duration::from_secs(20), until_renewed(&second, &before));
+        renewed.await.expect("it is renewed meanwhile");
+    }
+    bucket.hold_gets(None);
+    let store = opening.await.unwrap();
+    assert!(store.snapshot().catalog().namespaces().any(|namespace| namespace.name == "app"));
+    commit(&store, "more").await.unwrap();
+    store.close().await;
+}

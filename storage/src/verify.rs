@@ -23,6 +23,7 @@ use crate::delete_vector;
 use crate::error::{Result, StorageError};
 use crate::keys::{Scope, decode_delete_log_key};
 use crate::manifest::{Fault, check_files, orphans};
+use crate::objects::blocking;
 use crate::records::BatchRecord;
 use crate::recovery::{Wanted, milliseconds_since};
 use crate::scope_files::ScopeFiles;
@@ -42,7 +43,9 @@ pub(crate) async fn look_at_scopes(store: Weak<Store>, due: mpsc::UnboundedRecei
             let store = store.upgrade();
             async move {
                 let Some(store) = store.filter(|store| !store.stopping().is_cancelled()) else { return };
-                if let Err(error) = store.look_at(scope).await
+                let looked = store.look_at(scope).await;
+                store.manifests().looked(scope, looked.is_ok());
+                if let Err(error) = looked
                     && !matches!(error, StorageError::Stopped)
                 {
                     let (table, owner) = (scope.table.0, scope.owner.0);
@@ -82,7 +85,9 @@ pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: Canc
             return;
         }
         let Some(store) = store.upgrade() else { return };
-        if let Err(error) = store.manifests().evict(store.snapshot().catalog()) {
+        let evicting = Arc::clone(&store);
+        let evicted = blocking(move || evicting.manifests().evict(evicting.snapshot().catalog())).await;
+        if let Err(error) = evicted {
             tracing::warn!(%error, cause = ?error, "the manifest cache could not be cleaned up");
         }
         store.recoveries().forget_before(store.committer().oldest_open());

@@ -6,7 +6,7 @@
 //! 2. An export is done when object store, RocksDB and memory hold the same; until then its caller tries again.
 //! 3. A read that the cache answers asks the object store nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ use crate::objects::{Found, Objects};
 use crate::rocks::Rocks;
 use crate::scope_place::ScopePlace;
 
+/// After a look that failed the next one waits for so long: queries ask for one each time.
+const LOOK_AGAIN_AFTER_NS: i64 = 30_000_000_000;
 /// How often the cache is written before an export has failed.
 const CACHE_WRITES: usize = 3;
 
@@ -37,6 +39,8 @@ pub(crate) struct ManifestStore {
     waiting: Mutex<HashSet<Scope>>,
     /// Those that were looked at wholly since the start.
     looked_at: RwLock<HashSet<Scope>>,
+    /// When a look failed, of those that were not looked at since.
+    failed: Mutex<HashMap<Scope, i64>>,
 }
 
 impl ManifestStore {
@@ -49,15 +53,21 @@ impl ManifestStore {
     ) -> (Self, mpsc::UnboundedReceiver<Scope>) {
         let (due, receiver) = mpsc::unbounded_channel();
         let cache = ManifestCache::new(rocks, config);
-        let (due, waiting, looked_at) = (Mutex::new(Some(due)), Mutex::default(), RwLock::default());
-        (Self { objects, clock, cache, due, waiting, looked_at }, receiver)
+        let due = Mutex::new(Some(due));
+        let (waiting, looked_at, failed) = Default::default();
+        (Self { objects, clock, cache, due, waiting, looked_at, failed }, receiver)
     }
 
     /// Notes that a scope with files is read. It is looked at in the background the first time, and when memory holds no
     /// manifest that is believed.
     pub(crate) fn used(&self, scope: Scope) {
-        let touched = self.cache.touch(scope, self.clock.now_ns());
-        if touched == Touched::Due || !self.looked_at.read().contains(&scope) {
+        let now = self.clock.now_ns();
+        let touched = self.cache.touch(scope, now);
+        if touched == Touched::Fresh && self.looked_at.read().contains(&scope) {
+            return;
+        }
+        let failed = self.failed.lock().get(&scope).copied();
+        if failed.is_none_or(|at| !(at..at + LOOK_AGAIN_AFTER_NS).contains(&now)) {
             self.look_at(scope);
         }
     }
@@ -79,6 +89,15 @@ impl ManifestStore {
         {
             // Nobody listens while the store closes.
             let _ = due.send(scope);
+        }
+    }
+
+    /// How a look has ended.
+    pub(crate) fn looked(&self, scope: Scope, succeeded: bool) {
+        let mut failed = self.failed.lock();
+        match succeeded {
+            true => drop(failed.remove(&scope)),
+            false => drop(failed.insert(scope, self.clock.now_ns())),
         }
     }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::delete_log::MaskedRow;
 use crate::delete_vector;
@@ -165,9 +165,23 @@ impl Store {
     /// The same for who holds the scope's lock.
     pub(crate) async fn recover_locked(&self, scope: Scope) -> Result<()> {
         let Some(recovered) = self.find_out_locked(scope).await? else { return Ok(()) };
+        let recovered = Arc::new(self.with_vectors(scope, &recovered).await?);
         let committed = self.committer().recovered(scope, recovered).await?;
         self.recoveries().committed(scope, committed.ts());
         self.export(&committed, scope).await
+    }
+
+    /// The same with a delete vector for every file of which rows are not to be read: the manifest alone must say it too.
+    async fn with_vectors(&self, scope: Scope, recovered: &Recovered) -> Result<Recovered> {
+        let job = ScopeFiles::new(self.snapshot(), scope)?;
+        let (mut records, flushed_to) = (recovered.records.clone(), recovered.flushed_to);
+        for record in records.iter_mut().filter(|record| record.deletes.is_none()) {
+            if let Some(mask) = recovered.masks.get(&record.batch_number) {
+                *record = job.with_vector(self.objects(), record.clone(), mask, flushed_to).await?;
+            }
+        }
+        let Recovered { masked, max_batch, version, .. } = recovered;
+        Ok(Recovered::new(records, masked.clone(), *max_batch, flushed_to, *version))
     }
 
     /// What to read of a scope; `None` when it has its records, or is gone.
@@ -235,19 +249,19 @@ async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest
     if lost.is_empty() && highest_number(manifest.max_batch, files) > manifest.max_batch {
         return Ok(Err("there are files that it does not show yet".to_owned()));
     }
-    let with_vector =
-        |record: &BatchRecord| Some((record.batch_number, record.file_path.clone(), record.deletes.clone()?));
+    let with_vector = |record: &BatchRecord| {
+        Some((record.batch_number, record.file_path.clone(), record.size_bytes, record.deletes.clone()?))
+    };
     let with_vectors: Vec<_> = manifest.batches.iter().filter_map(with_vector).collect();
-    let lost = &lost;
+    let (lost, room) = (&lost, &Room::default());
     let masked: HashMap<BatchNumber, Vec<MaskedRow>> = stream::iter(with_vectors)
-        .map(|(number, file, deletes)| async move {
+        .map(|(number, file, size_bytes, deletes)| async move {
             let vector = delete_vector::decode(&bytes(objects, &deletes.path).await?)?;
             if lost.contains(&number) {
                 return Ok((number, resolve::masked_unseen(&vector, deletes.as_of)));
             }
-            let file = bytes(objects, &file).await?;
-            let rows = blocking(move || Ok(Versions::read(file)?.masked(&vector, deletes.as_of))).await?;
-            Ok::<_, StorageError>((number, rows))
+            let masked = move |bytes| Ok(Versions::read(bytes)?.masked(&vector, deletes.as_of));
+            Ok::<_, StorageError>((number, room.read(objects, &file, size_bytes, masked).await?))
         })
         .buffer_unordered(FILES_AT_ONCE)
         .try_collect()
@@ -259,12 +273,13 @@ async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest
 /// The records that the files themselves prove.
 pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: &TableSchema) -> Result<Recovered> {
     let listed = objects.list(&place.prefix).await?;
-    let paths: Vec<String> = listed.keys().filter(|path| path.ends_with(".parquet")).cloned().collect();
-    let read: Vec<Option<files::BatchFile>> = stream::iter(paths)
-        .map(|path| async move {
-            let bytes = bytes(objects, &path).await?;
-            let schema = schema.clone();
-            blocking(move || files::read(path, bytes, &schema)).await
+    let batches = listed.iter().filter(|(path, _)| path.ends_with(".parquet"));
+    let batches: Vec<(String, u64)> = batches.map(|(path, found)| (path.clone(), found.size_bytes)).collect();
+    let room = &Room::default();
+    let read: Vec<Option<files::BatchFile>> = stream::iter(batches)
+        .map(|(path, size_bytes)| async move {
+            let (schema, name) = (schema.clone(), path.clone());
+            room.read(objects, &path, size_bytes, move |bytes| files::read(name, bytes, &schema)).await
         })
         .buffered(FILES_AT_ONCE)
         .try_collect()
@@ -296,6 +311,33 @@ pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: 
 fn highest_number<'a>(known: BatchNumber, paths: impl Iterator<Item = &'a String>) -> BatchNumber {
     let number = |path: &String| crate::paths::number_of_batch_name(path.rsplit('/').next()?);
     paths.filter_map(number).max().map_or(known, |highest| highest.max(known))
+}
+
+/// Limits how many bytes of files are in memory at the same time. A file that is larger is there alone.
+struct Room(Semaphore);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Semaphore::new(Self::MIB as usize))
+    }
+}
+
+impl Room {
+    const MIB: u32 = 256;
+
+    /// Reads a file and makes something of it.
+    async fn read<T: Send + 'static>(
+        &self,
+        objects: &Objects,
+        path: &str,
+        size_bytes: u64,
+        make: impl FnOnce(Bytes) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mib = u32::try_from(size_bytes >> 20).unwrap_or(u32::MAX).clamp(1, Self::MIB);
+        let _room = self.0.acquire_many(mib).await.expect("it is never closed");
+        let bytes = bytes(objects, path).await?;
+        blocking(move || make(bytes)).await
+    }
 }
 
 async fn bytes(objects: &Objects, path: &str) -> Result<Bytes> {
