@@ -24,12 +24,12 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
     match statement {
         Statement::CreateNamespace { name, if_not_exists } => {
             require(session, Role::Service, "CREATE NAMESPACE")?;
-            create_namespace(engine, name, *if_not_exists).await
+            create_namespace(engine, session, name, *if_not_exists).await
         }
         Statement::DropNamespace { name, if_exists, cascade } => {
             require(session, Role::Service, "DROP NAMESPACE")?;
             let change = CatalogChange::DropNamespace { name: name.clone(), cascade: *cascade };
-            drop_named(engine, change, *if_exists).await
+            drop_named(engine, session, change, *if_exists).await
         }
         Statement::CreateTable(create) => {
             require(session, Role::Service, "CREATE TABLE")?;
@@ -41,22 +41,22 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         }
         Statement::CreateIndex(create) => {
             require(session, Role::Service, "CREATE INDEX")?;
-            create_index(engine, &engine.tables_for(session, statement), create).await
+            create_index(engine, session, &engine.tables_for(session, statement)?, create).await
         }
         Statement::DropIndex { name, if_exists } => {
             require(session, Role::Service, "DROP INDEX")?;
-            drop_index(engine, &engine.tables_for(session, statement), name, *if_exists).await
+            drop_index(engine, session, &engine.tables_for(session, statement)?, name, *if_exists).await
         }
         Statement::CreateUser { name, password, role } => {
             require(session, Role::Admin, "CREATE USER")?;
             if *role > session.principal().role() {
                 return Err(denied(&format!("a user of role {role} can be created by that role only")));
             }
-            engine.create_user(name, &password.0, *role).await
+            engine.create_user_in(session, name, &password.0, *role).await
         }
         Statement::FlushTable(name) => {
             require(session, Role::Service, "STORAGE FLUSH")?;
-            flush_table(engine, &engine.tables_for(session, statement), name).await
+            flush_table(engine, &engine.tables_for(session, statement)?, name).await
         }
         Statement::FlushAll => {
             require(session, Role::Admin, "STORAGE FLUSH ALL")?;
@@ -64,11 +64,11 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         }
         Statement::CompactTable(name) => {
             require(session, Role::Service, "STORAGE COMPACT")?;
-            compact_table(engine, &engine.tables_for(session, statement), name).await
+            compact_table(engine, &engine.tables_for(session, statement)?, name).await
         }
         Statement::CheckTable(name) => {
             require(session, Role::Service, "STORAGE CHECK")?;
-            check_table(engine, &engine.tables_for(session, statement), name).await
+            check_table(engine, &engine.tables_for(session, statement)?, name).await
         }
         Statement::UseNamespace(name) => session.set_namespace(engine, name),
         Statement::Set { name, value } => set(engine, session, name, value.as_deref()),
@@ -87,13 +87,13 @@ fn denied(why: &str) -> EngineError {
     EngineError::new(ErrorKind::PermissionDenied, format!("permission denied: {why}"))
 }
 
-async fn create_namespace(engine: &Engine, name: &str, if_not_exists: bool) -> Result<()> {
+async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not_exists: bool) -> Result<()> {
     check_name("namespace", name)?;
     if describes(name) {
         return Err(EngineError::new(ErrorKind::AlreadyExists, format!("namespace '{name}' exists already")));
     }
     let record = NamespaceRecord { name: name.to_owned(), created_at_ns: engine.store.clock().now_ns() };
-    let created = engine.change_catalog(vec![CatalogChange::CreateNamespace(record)]).await;
+    let created = engine.change_catalog(session, vec![CatalogChange::CreateNamespace(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, if_not_exists)
 }
 
@@ -104,17 +104,17 @@ async fn drop_table(
     name: &TableName,
     if_exists: bool,
 ) -> Result<()> {
-    let tables = engine.tables_for(session, statement);
+    let tables = engine.tables_for(session, statement)?;
     let record = match tables.record(name) {
         Ok(record) => record,
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name };
-    drop_named(engine, change, if_exists).await
+    drop_named(engine, session, change, if_exists).await
 }
 
-async fn create_index(engine: &Engine, tables: &Tables, create: &CreateIndex) -> Result<()> {
+async fn create_index(engine: &Engine, session: &Session, tables: &Tables, create: &CreateIndex) -> Result<()> {
     let table = tables.record(&create.table)?;
     if table.kind == TableKind::Stream {
         return Err(EngineError::invalid(format!(
@@ -126,7 +126,7 @@ async fn create_index(engine: &Engine, tables: &Tables, create: &CreateIndex) ->
     let name = create.name.clone().unwrap_or_else(|| format!("{}_{}_idx", table.name, create.columns.join("_")));
     check_name("index", &name)?;
     let index = IndexRecord { name, columns };
-    let created = engine.change_catalog(vec![CatalogChange::CreateIndex { table: table.id, index }]).await;
+    let created = engine.change_catalog(session, vec![CatalogChange::CreateIndex { table: table.id, index }]).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 
@@ -147,12 +147,18 @@ fn indexed_column(table: &TableRecord, name: &str) -> Result<u32> {
     }
 }
 
-async fn drop_index(engine: &Engine, tables: &Tables, name: &TableName, if_exists: bool) -> Result<()> {
+async fn drop_index(
+    engine: &Engine,
+    session: &Session,
+    tables: &Tables,
+    name: &TableName,
+    if_exists: bool,
+) -> Result<()> {
     let namespace = name.namespace.as_deref().unwrap_or(&tables.namespace);
-    let dropped = match tables.snapshot.catalog().index(namespace, &name.table) {
+    let dropped = match tables.catalog().index(namespace, &name.table) {
         Some(table) => {
             let change = CatalogChange::DropIndex { table: table.id, name: name.table.clone() };
-            engine.change_catalog(vec![change]).await
+            engine.change_catalog(session, vec![change]).await
         }
         None => Err(EngineError::not_found(format!("index '{name}' does not exist"))),
     };
@@ -160,9 +166,9 @@ async fn drop_index(engine: &Engine, tables: &Tables, name: &TableName, if_exist
 }
 
 /// Drops, and removes rows and files once nobody reads them any more.
-async fn drop_named(engine: &Arc<Engine>, change: CatalogChange, if_exists: bool) -> Result<()> {
-    let dropped = engine.change_catalog(vec![change]).await;
-    if dropped.is_ok() {
+async fn drop_named(engine: &Arc<Engine>, session: &Session, change: CatalogChange, if_exists: bool) -> Result<()> {
+    let dropped = engine.change_catalog(session, vec![change]).await;
+    if dropped.is_ok() && session.transaction().is_none() {
         engine.remove_dropped_later();
     }
     forgive(dropped, ErrorKind::NotFound, if_exists)
@@ -204,7 +210,7 @@ async fn create_table(engine: &Engine, session: &Session, create: &CreateTable) 
         statement::TableKind::Stream => TableKind::Stream,
     };
     let record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
-    let created = engine.change_catalog(vec![CatalogChange::CreateTable(record)]).await;
+    let created = engine.change_catalog(session, vec![CatalogChange::CreateTable(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 

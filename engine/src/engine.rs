@@ -20,6 +20,7 @@ use crate::sql::Limits;
 use crate::sql::names::CATALOG;
 use crate::sql::planted::planted_panic;
 use crate::sql::rules;
+use crate::transaction::{TransactionConfig, Transactions};
 use crate::turns::Turns;
 
 /// Settings of the engine and of the storage below it.
@@ -34,6 +35,8 @@ pub struct EngineConfig {
     pub query_memory_max: usize,
     /// Bytes of Bloom filters to keep in memory.
     pub filter_memory_max: usize,
+    /// Limits of transactions.
+    pub transaction: TransactionConfig,
     /// Which ways of not reading cold rows are used.
     pub pruning: PruningConfig,
     /// Where queries spill to; `None` = `spill` below the data directory.
@@ -50,6 +53,7 @@ impl Default for EngineConfig {
             statement_bytes_max: 16 << 20,
             query_memory_max: 4 << 30,
             filter_memory_max: 64 << 20,
+            transaction: TransactionConfig::default(),
             pruning: PruningConfig::default(),
             spill_dir: None,
             planted_panic: false,
@@ -96,6 +100,8 @@ pub struct Engine {
     pub(crate) state: Arc<SessionState>,
     pub(crate) limits: Limits,
     pub(crate) turns: Arc<Turns>,
+    pub(crate) transactions: Arc<Transactions>,
+    pub(crate) transaction_config: TransactionConfig,
     /// When what this engine runs is to stop.
     pub(crate) stop: CancellationToken,
     cold: Arc<ColdTier>,
@@ -129,8 +135,9 @@ impl Engine {
             .with_query_planner(Arc::new(give_way::Planner))
             .build();
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
-        let (turns, stop) = (Arc::default(), CancellationToken::new());
-        Ok(Arc::new(Self { store, state: Arc::new(state), limits, turns, stop, cold }))
+        let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
+        let (state, transaction_config) = (Arc::new(state), config.transaction);
+        Ok(Arc::new(Self { store, state, limits, turns, transactions, transaction_config, stop, cold }))
     }
 
     /// The same engine for statements that end early once `stop` fires: also those that compute for long without

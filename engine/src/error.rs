@@ -97,7 +97,10 @@ impl From<StorageError> for EngineError {
             | StorageError::Stopped
             | StorageError::Fenced { .. }
             | StorageError::LeaseExpired(_) => ErrorKind::Unavailable,
-            StorageError::Conflict | StorageError::ReserveUsedUp | StorageError::Recovering => ErrorKind::Aborted,
+            StorageError::Conflict
+            | StorageError::RowConflict { .. }
+            | StorageError::ReserveUsedUp
+            | StorageError::Recovering => ErrorKind::Aborted,
             StorageError::Catalog(
                 CatalogError::NoNamespace(_) | CatalogError::NoTable(..) | CatalogError::NoIndex(_),
             ) => ErrorKind::NotFound,

@@ -22,6 +22,7 @@ use crate::sql::params::bind;
 use crate::sql::{Statement, TableName};
 use crate::system;
 use crate::tables::Tables;
+use crate::transaction;
 
 /// What an execution gave.
 pub enum Outcome {
@@ -64,12 +65,15 @@ impl Engine {
             | Statement::ShowNamespaces
             | Statement::Describe(_)
             | Statement::ShowSetting(_) => {
-                let tables = self.tables_for(session, statement);
+                let tables = self.tables_for(session, statement)?;
                 listing::rows(&tables, statement).map(Outcome::Rows)
             }
             Statement::ShowManifest(_) | Statement::ShowManifestCache => {
-                let tables = self.tables_for(session, statement);
+                let tables = self.tables_for(session, statement)?;
                 system::show(&self.store, &tables, statement).await.map(Outcome::Rows)
+            }
+            Statement::Transaction(statement) => {
+                transaction::run(self, session, statement).await.map(|()| Outcome::Changed(0))
             }
             other => ddl::run(self, session, other).await.map(|()| Outcome::Changed(0)),
         }
@@ -81,7 +85,7 @@ impl Engine {
         prepared: &Prepared,
         values: Vec<ScalarValue>,
     ) -> Result<SendableRecordBatchStream> {
-        let tables = self.tables_for(session, &prepared.statement);
+        let tables = self.tables_for(session, &prepared.statement)?;
         let state = self.statement_state();
         let plan = match &prepared.statement {
             Statement::Query(query) => bind(&plan_query(&state, &tables, &prepared.statement, query)?, values)?,
@@ -104,7 +108,7 @@ impl Engine {
         let name = TableName { namespace: Some(namespace.to_owned()), table: table.to_owned() };
         let query = crate::sql::dml::select_all(&name);
         let statement = Statement::Query(Box::new(query));
-        let tables = self.tables_for(session, &statement);
+        let tables = self.tables_for(session, &statement)?;
         let state = self.statement_state();
         let Statement::Query(query) = &statement else { return Err(EngineError::internal("not a query")) };
         let typed = plan_query(&state, &tables, &statement, query)?;

@@ -17,13 +17,13 @@ use crate::ddl::new_table;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
-use crate::scan::Exposure;
 use crate::session::Session;
-use crate::sql::TableName;
 use crate::sql::coerce::bind_column;
 use crate::sql::dml::require_column;
 use crate::sql::types::{refuse_system_column, storable};
+use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
+use crate::transaction::Transaction;
 use crate::write::{RowEncoder, Writes, user_columns};
 
 /// Where an ingest stream goes and what to do when the table is (not) there.
@@ -77,13 +77,10 @@ impl Engine {
         schema: SchemaRef,
         mut batches: BoxStream<'static, Result<RecordBatch>>,
     ) -> Result<u64> {
-        let tables = Tables {
-            snapshot: self.store.snapshot(),
-            principal: session.principal().clone(),
-            namespace: session.namespace(),
-            exposure: Exposure::Visible,
-            now_ns: self.store.clock().now_ns(),
-        };
+        // A client that says nothing of its one transaction means it.
+        let transaction = session.only_transaction();
+        let session = &transaction.clone().map_or_else(|| session.clone(), |open| session.within(open));
+        let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
         let destination = self.destination(session, &tables, &target, &schema)?;
         let table = &destination.table;
         let scope = tables.scope(table);
@@ -96,11 +93,34 @@ impl Engine {
             writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?)?;
         }
         let rows: usize = writes.0.iter().map(|write| write.ids.len()).sum();
-        let replaces = destination.changes.len() > 1;
+        match transaction {
+            Some(transaction) => self.stage_loaded(&transaction, destination, writes).await?,
+            None => self.commit_loaded(destination, writes).await?,
+        }
+        Ok(rows as u64)
+    }
+
+    async fn stage_loaded(&self, transaction: &Transaction, loaded: Destination, writes: Writes) -> Result<()> {
+        let _alone = transaction.changing().await;
+        transaction.require_writable("an ingest")?;
+        let (_, mut staged) = transaction.view()?;
+        let Destination { table, changes, .. } = loaded;
+        changes.into_iter().try_for_each(|change| staged.change(change))?;
+        // It may be another one by now.
+        if staged.catalog.table_by_id(table.id).is_none() {
+            return Err(EngineError::not_found(format!("table '{}.{}' was dropped", table.namespace, table.name)));
+        }
+        staged.write(table.id, table.schema().version, writes.0);
+        self.stage(transaction, staged)
+    }
+
+    async fn commit_loaded(self: &Arc<Self>, loaded: Destination, writes: Writes) -> Result<()> {
+        let Destination { table, changes, .. } = loaded;
+        let replaces = changes.len() > 1;
         let commit = Commit {
             snapshot: self.store.snapshot(),
             expects: vec![(table.id, table.schema().version)],
-            catalog: destination.changes,
+            catalog: changes,
             writes: writes.0,
         };
         match self.store.commit(commit).await {
@@ -115,7 +135,7 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(rows as u64)
+        Ok(())
     }
 
     fn destination(
@@ -127,7 +147,7 @@ impl Engine {
     ) -> Result<Destination> {
         let name = TableName { namespace: target.namespace.clone(), table: target.table.clone() };
         let namespace = target.namespace.clone().unwrap_or_else(|| tables.namespace.clone());
-        let found = tables.snapshot.catalog().table(&namespace, &target.table);
+        let found = tables.catalog().table(&namespace, &target.table);
         match (found, target.if_exists, target.if_missing) {
             (Some(table), IfExists::Append, _) => Destination::existing(table, &name, schema),
             (Some(_), IfExists::Fail, _) => Err(EngineError::new(

@@ -65,7 +65,7 @@ fn described(tables: &Tables, name: &TableName) -> Result<SchemaRef> {
 
 /// The namespaces by name, `information_schema` and `system` included.
 pub(crate) fn namespaces(tables: &Tables) -> Vec<String> {
-    let mut names: Vec<String> = tables.snapshot.catalog().namespaces().map(|record| record.name.clone()).collect();
+    let mut names: Vec<String> = tables.catalog().namespaces().map(|record| record.name.clone()).collect();
     names.extend([INFORMATION_SCHEMA, SYSTEM_SCHEMA].map(str::to_owned));
     names.sort();
     names
@@ -79,7 +79,6 @@ fn show_tables(tables: &Tables, namespace: Option<&str>, like: Option<&str>) -> 
         return Err(EngineError::not_found(suggest::unknown("namespace", name, known.iter().map(String::as_str))));
     }
     let wanted = tables
-        .snapshot
         .catalog()
         .tables()
         .filter(|table| namespace.is_none_or(|namespace| table.namespace == namespace))

@@ -4,11 +4,12 @@ use arrow::datatypes::SchemaRef;
 use seracdb_storage::system_columns;
 
 use crate::engine::Engine;
+use crate::error::Result;
 use crate::listing;
 use crate::session::{INFORMATION_SCHEMA, Session};
 use crate::sql::Statement;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES};
-use crate::tables::INFORMATION_TABLES;
+use crate::tables::{INFORMATION_TABLES, Tables};
 
 /// A table as metadata commands list it.
 #[derive(Debug, Clone)]
@@ -27,14 +28,14 @@ pub struct TableInfo {
 
 impl Engine {
     /// The namespaces, sorted, `information_schema` and `system` included.
-    pub fn namespaces(&self, session: &Session) -> Vec<String> {
-        listing::namespaces(&self.tables_for(session, &Statement::ShowNamespaces))
+    pub fn namespaces(&self, session: &Session) -> Result<Vec<String>> {
+        Ok(listing::namespaces(&self.tables_listed(session)?))
     }
 
     /// The tables, sorted by namespace and name.
-    pub fn tables(&self, session: &Session) -> Vec<TableInfo> {
-        let tables = self.tables_for(session, &Statement::ShowNamespaces);
-        let stored = tables.snapshot.catalog().tables().map(|table| TableInfo {
+    pub fn tables(&self, session: &Session) -> Result<Vec<TableInfo>> {
+        let tables = self.tables_listed(session)?;
+        let stored = tables.catalog().tables().map(|table| TableInfo {
             namespace: table.namespace.clone(),
             name: table.name.clone(),
             table_type: "TABLE",
@@ -55,6 +56,15 @@ impl Engine {
         });
         let mut all: Vec<TableInfo> = stored.chain(described).collect();
         all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        all
+        Ok(all)
+    }
+
+    /// As the client's transaction sees them, also when the client cannot say which one it is in: metadata names none.
+    fn tables_listed(&self, session: &Session) -> Result<Tables> {
+        let session = match session.only_transaction() {
+            Some(transaction) => session.within(transaction),
+            None => session.clone(),
+        };
+        self.tables_for(&session, &Statement::ShowNamespaces)
     }
 }

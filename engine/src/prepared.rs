@@ -64,7 +64,7 @@ impl Engine {
     /// Parses, checks and plans one statement. `?` and `$n` are parameters.
     pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Prepared> {
         let statement = sql::parse(sql, &self.limits)?;
-        let tables = self.tables_for(session, &statement);
+        let tables = self.tables_for(session, &statement)?;
         let state = self.statement_state();
         let (schema, parameters) = match &statement {
             Statement::Query(query) => {
@@ -96,19 +96,24 @@ impl Engine {
         }
     }
 
-    /// What a statement's names mean now.
-    pub(crate) fn tables_for(&self, session: &Session, statement: &Statement) -> Tables {
+    /// What a statement's names mean now, in its transaction.
+    pub(crate) fn tables_for(&self, session: &Session, statement: &Statement) -> Result<Tables> {
         let exposure = match mentions_identifier(statement, system_columns::DELETED) {
             true => Exposure::All,
             false => Exposure::Visible,
         };
-        Tables {
-            snapshot: self.store.snapshot(),
+        let (snapshot, staged) = match session.transaction() {
+            Some(transaction) => transaction.view().map(|(snapshot, staged)| (snapshot, Some(staged)))?,
+            None => (self.store.snapshot(), None),
+        };
+        Ok(Tables {
+            snapshot,
+            staged,
             principal: session.principal().clone(),
             namespace: session.namespace(),
             exposure,
             now_ns: self.store.clock().now_ns(),
-        }
+        })
     }
 
     /// The session state of one statement: `now()` is its time, and it knows when to stop.

@@ -1,4 +1,4 @@
-//! A client's session: who it is and what it has set.
+//! A client's session: who it is, what it has set, and its transactions.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::sql::suggest;
 use crate::system::SYSTEM_SCHEMA;
+use crate::transaction::Transaction;
 
 /// The namespace of the tables that describe the others.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
@@ -19,17 +20,33 @@ pub(crate) fn describes(namespace: &str) -> bool {
     [INFORMATION_SCHEMA, SYSTEM_SCHEMA].contains(&namespace)
 }
 
-/// One client's session. Cheap to clone; clones share the settings.
+/// One client's session. Cheap to clone; clones share the settings. Its transactions are rolled back when the last is gone.
 #[derive(Debug, Clone)]
 pub struct Session {
     principal: Principal,
-    namespace: Arc<Mutex<String>>,
+    shared: Arc<Shared>,
+    /// The transaction that statements run in, as the client says with each.
+    within: Option<Arc<Transaction>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    namespace: Mutex<String>,
+    /// The transaction that BEGIN has begun.
+    current: Mutex<Option<Arc<Transaction>>>,
+    /// Those that the client has begun and names.
+    begun: Mutex<Vec<Arc<Transaction>>>,
 }
 
 impl Session {
     /// A new session for this user.
     pub fn new(principal: Principal) -> Self {
-        Self { principal, namespace: Arc::new(Mutex::new(DEFAULT_NAMESPACE.to_owned())) }
+        let namespace = Mutex::new(DEFAULT_NAMESPACE.to_owned());
+        Self {
+            principal,
+            shared: Arc::new(Shared { namespace, current: Mutex::default(), begun: Mutex::default() }),
+            within: None,
+        }
     }
 
     /// Whose session this is.
@@ -37,19 +54,61 @@ impl Session {
         &self.principal
     }
 
+    /// The same session, for statements of a transaction.
+    pub fn within(&self, transaction: Arc<Transaction>) -> Self {
+        Self { within: Some(transaction), ..self.clone() }
+    }
+
+    /// Whether the client says which transaction its statements are in.
+    pub(crate) fn is_within(&self) -> bool {
+        self.within.is_some()
+    }
+
+    /// The transaction that statements run in.
+    pub fn transaction(&self) -> Option<Arc<Transaction>> {
+        self.within.clone().or_else(|| self.shared.current.lock().clone().filter(|current| current.is_open()))
+    }
+
+    /// Keeps a transaction that the client has begun and names with its statements.
+    pub fn keep(&self, transaction: Arc<Transaction>) {
+        let mut begun = self.shared.begun.lock();
+        begun.retain(|known| known.is_open());
+        begun.push(transaction);
+    }
+
+    /// The transaction that is meant by a client that names none but has exactly one: ADBC ingests so.
+    pub fn only_transaction(&self) -> Option<Arc<Transaction>> {
+        self.transaction().or_else(|| {
+            let mut begun = self.shared.begun.lock();
+            begun.retain(|known| known.is_open());
+            begun.first().filter(|_| begun.len() == 1).cloned()
+        })
+    }
+
+    pub(crate) fn set_current(&self, transaction: Arc<Transaction>) {
+        *self.shared.current.lock() = Some(transaction);
+    }
+
+    pub(crate) fn forget_current(&self) {
+        *self.shared.current.lock() = None;
+    }
+
     /// The namespace that unqualified table names mean.
     pub fn namespace(&self) -> String {
-        self.namespace.lock().clone()
+        self.shared.namespace.lock().clone()
     }
 
     /// Sets the namespace that unqualified table names mean; NotFound when there is none of this name.
     pub fn set_namespace(&self, engine: &Engine, namespace: &str) -> Result<()> {
-        let snapshot = engine.store.snapshot();
-        if snapshot.catalog().namespace(namespace).is_none() && !describes(namespace) {
-            let known = snapshot.catalog().namespaces().map(|record| record.name.as_str());
+        let catalog = match self.only_transaction() {
+            Some(transaction) => transaction.view()?.1.catalog,
+            None => Arc::clone(engine.store.snapshot().catalog()),
+        };
+        if catalog.namespace(namespace).is_none() && !describes(namespace) {
+            let known = catalog.namespaces().map(|record| record.name.as_str());
             return Err(EngineError::not_found(suggest::unknown("namespace", namespace, known)));
         }
-        *self.namespace.lock() = namespace.to_owned();
+        *self.shared.namespace.lock() = namespace.to_owned();
         Ok(())
     }
 }

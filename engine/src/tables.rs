@@ -10,7 +10,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::TableSource;
 use futures::FutureExt;
-use seracdb_storage::catalog::{TableKind, TableRecord};
+use seracdb_storage::catalog::{Catalog, TableKind, TableRecord};
 use seracdb_storage::keys::{Owner, Scope};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::system_columns::CommitTs;
@@ -23,6 +23,7 @@ use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::suggest;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
+use crate::transaction::Staged;
 
 /// The tables of `information_schema` that there are: not DataFusion's settings, which name files of the server.
 pub(crate) const INFORMATION_TABLES: [&str; 6] = ["columns", "parameters", "routines", "schemata", "tables", "views"];
@@ -32,6 +33,8 @@ pub(crate) const INFORMATION_TABLES: [&str; 6] = ["columns", "parameters", "rout
 pub(crate) struct Tables {
     /// Everything the statement reads is as of this.
     pub snapshot: Arc<Snapshot>,
+    /// What the statement's transaction has staged over it; `None` outside of one.
+    pub staged: Option<Staged>,
     /// Whose rows of user tables it reads.
     pub principal: Principal,
     /// What unqualified names mean.
@@ -43,10 +46,15 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// Namespaces and tables.
+    pub(crate) fn catalog(&self) -> &Arc<Catalog> {
+        self.staged.as_ref().map_or_else(|| self.snapshot.catalog(), |staged| &staged.catalog)
+    }
+
     /// A table's record; an unknown one is NotFound with what was probably meant.
     pub(crate) fn record(&self, name: &TableName) -> Result<&Arc<TableRecord>> {
         let namespace = name.namespace.as_deref().unwrap_or(&self.namespace);
-        let catalog = self.snapshot.catalog();
+        let catalog = self.catalog();
         if let Some(table) = catalog.table(namespace, &name.table) {
             return Ok(table);
         }
@@ -94,7 +102,8 @@ impl Tables {
     fn table(&self, record: &Arc<TableRecord>, exposure: Exposure) -> ScopeTable {
         let not_before = record.ttl_ns.map(|ttl| CommitTs::stored(self.now_ns.saturating_sub(ttl)));
         let scope = self.scope(record);
-        ScopeTable::new(Arc::clone(&self.snapshot), scope, Arc::clone(record), not_before, exposure)
+        let staged = self.staged.as_ref().map(|staged| staged.scope(scope).cloned().unwrap_or_default());
+        ScopeTable::new(Arc::clone(&self.snapshot), staged, scope, Arc::clone(record), not_before, exposure)
     }
 
     fn information_schema(&self, table: &str) -> DfResult<Arc<dyn TableProvider>> {
@@ -148,14 +157,14 @@ impl CatalogProviderList for Listing {
 
 impl CatalogProvider for Listing {
     fn schema_names(&self) -> Vec<String> {
-        let names = self.0.snapshot.catalog().namespaces().map(|record| record.name.clone());
+        let names = self.0.catalog().namespaces().map(|record| record.name.clone());
         names.chain([SYSTEM_SCHEMA.to_owned()]).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let namespace = match name {
             SYSTEM_SCHEMA => SYSTEM_SCHEMA.to_owned(),
-            name => self.0.snapshot.catalog().namespace(name)?.name.clone(),
+            name => self.0.catalog().namespace(name)?.name.clone(),
         };
         Some(Arc::new(NamespaceListing { tables: Arc::clone(&self.0), namespace }))
     }
@@ -173,14 +182,14 @@ impl SchemaProvider for NamespaceListing {
         if self.namespace == SYSTEM_SCHEMA {
             return SYSTEM_TABLES.map(str::to_owned).to_vec();
         }
-        self.tables.snapshot.catalog().tables_of(&self.namespace).map(|table| table.name.clone()).collect()
+        self.tables.catalog().tables_of(&self.namespace).map(|table| table.name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
         if self.namespace == SYSTEM_SCHEMA {
             return Ok(SystemTable::named(&self.tables, name).map(|table| Arc::new(table) as _));
         }
-        let record = self.tables.snapshot.catalog().table(&self.namespace, name);
+        let record = self.tables.catalog().table(&self.namespace, name);
         Ok(record.map(|record| Arc::new(self.tables.table(record, Exposure::All)) as _))
     }
 
@@ -188,6 +197,6 @@ impl SchemaProvider for NamespaceListing {
         if self.namespace == SYSTEM_SCHEMA {
             return SYSTEM_TABLES.contains(&name);
         }
-        self.tables.snapshot.catalog().table(&self.namespace, name).is_some()
+        self.tables.catalog().table(&self.namespace, name).is_some()
     }
 }

@@ -11,6 +11,7 @@ use seracdb_storage::commit::Commit;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::{Principal, Role};
+use crate::session::Session;
 
 /// What an unknown user's password is checked against, so that it takes as long as a known user's.
 static NOBODYS_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody").unwrap_or_default());
@@ -23,6 +24,17 @@ impl Engine {
 
     /// Creates a user without asking who wants it: for the first start. SQL's `CREATE USER` asks.
     pub async fn create_user(&self, name: &str, password: &str, role: Role) -> Result<()> {
+        let change = self.new_user(name, password, role).await?;
+        self.commit_catalog(vec![change]).await
+    }
+
+    /// The same in a session's transaction.
+    pub(crate) async fn create_user_in(&self, session: &Session, name: &str, password: &str, role: Role) -> Result<()> {
+        let change = self.new_user(name, password, role).await?;
+        self.change_catalog(session, vec![change]).await
+    }
+
+    async fn new_user(&self, name: &str, password: &str, role: Role) -> Result<CatalogChange> {
         if name.is_empty() || name.len() > 128 {
             return Err(EngineError::invalid("a user name must have 1 to 128 bytes"));
         }
@@ -42,7 +54,7 @@ impl Engine {
             created_at_ns: self.store.clock().now_ns(),
             deleted_at_ns: None,
         };
-        self.change_catalog(vec![CatalogChange::CreateUser(user)]).await
+        Ok(CatalogChange::CreateUser(user))
     }
 
     /// Checks a password (argon2id, off the async threads). Unknown user and wrong password: the same
@@ -66,8 +78,17 @@ impl Engine {
         Some(Principal::new(user.name.clone(), user.number, user.role.parse().ok()?))
     }
 
-    /// Commits changes of the catalog alone.
-    pub(crate) async fn change_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
+    /// Changes the catalog: in the session's transaction, else by a commit.
+    pub(crate) async fn change_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
+        let Some(transaction) = session.transaction() else { return self.commit_catalog(changes).await };
+        let _alone = transaction.changing().await;
+        transaction.require_writable("a change of tables, namespaces or users")?;
+        let (_, mut staged) = transaction.view()?;
+        changes.into_iter().try_for_each(|change| staged.change(change))?;
+        self.stage(&transaction, staged)
+    }
+
+    async fn commit_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
         let commit = Commit { snapshot: self.store.snapshot(), expects: vec![], catalog: changes, writes: vec![] };
         self.store.commit(commit).await?;
         Ok(())

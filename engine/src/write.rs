@@ -1,8 +1,9 @@
 //! INSERT, UPDATE and DELETE: run the SELECT that finds or makes the rows, encode them, commit.
 //!
 //! Invariants:
-//! 1. A statement writes what its SELECT gives at its snapshot, all in one commit or nothing.
-//! 2. It never fails because of another commit: it runs again on a fresh snapshot, alone on its scope.
+//! 1. A statement writes what its SELECT gives at its snapshot, all in one commit or nothing; in a transaction, at that
+//!    one's snapshot over what is staged, and staged in turn.
+//! 2. Outside of a transaction it never fails because of another commit: it runs again on a fresh snapshot, alone on its scope.
 //! 3. Nothing waits for a client while a scope is locked: the rows are in memory before.
 
 use std::sync::Arc;
@@ -34,9 +35,10 @@ use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
 use crate::sql::mentions::mentions_identifier;
 use crate::sql::params::{Typed, bind, hints};
-use crate::sql::statement::{Delete, Update};
+use crate::sql::statement::{Delete, Insert, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
+use crate::transaction::{STAGED_FILE, Staged, Transaction, staged_place};
 use crate::turns::Turn;
 
 /// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
@@ -50,40 +52,62 @@ pub(crate) struct WritePlan {
     scope: Scope,
 }
 
+/// What a statement has made for a table.
+type Made = (Arc<TableRecord>, Writes);
+
 impl Engine {
-    /// Runs an INSERT, UPDATE or DELETE, once per bound row; gives the number of rows written.
+    /// Runs an INSERT, UPDATE or DELETE, once per bound row; gives the number of rows written. All of it is committed as one,
+    /// or staged in the session's transaction.
     pub(crate) async fn write(
         &self,
         session: &Session,
         statement: &Statement,
         params: Option<&RecordBatch>,
     ) -> Result<u64> {
-        let Some(params) = params else { return self.write_once(session, statement, &[]).await };
-        if let Statement::Insert(insert) = statement
-            && let Some(order) = plain_parameters(insert)
-        {
-            return self.insert_bound(session, statement, params, &order).await;
+        match session.transaction() {
+            Some(transaction) => {
+                let _alone = transaction.changing().await;
+                transaction.require_writable("INSERT, UPDATE or DELETE")?;
+                let mut tables = self.tables_for(session, statement)?;
+                let written = self.write_over(&mut tables, statement, params).await?;
+                tables.staged.into_iter().try_for_each(|staged| self.stage(&transaction, staged))?;
+                Ok(written)
+            }
+            None => self.write_and_commit(session, statement, params).await,
         }
-        let mut written = 0;
-        for row in 0..params.num_rows() {
-            written += self.write_once(session, statement, &row_values(params, row)?).await?;
-        }
-        Ok(written)
     }
 
     /// Runs the statement until its commit stands.
-    async fn write_once(&self, session: &Session, statement: &Statement, values: &[ScalarValue]) -> Result<u64> {
+    async fn write_and_commit(
+        &self,
+        session: &Session,
+        statement: &Statement,
+        params: Option<&RecordBatch>,
+    ) -> Result<u64> {
         let mut lost = false;
         loop {
-            let tables = self.tables_for(session, statement);
+            let tables = self.tables_for(session, statement)?;
             // New rows are in nobody's way.
             let turn = match statement {
                 Statement::Insert(_) => None,
                 _ => Some(self.turns.take(target(&tables, statement)?.1, lost).await),
             };
             // What was waited for may have changed what is there.
-            let tables = Tables { snapshot: self.store.snapshot(), ..tables };
-            if let Some(rows) = self.write_at(&tables, statement, values).await? {
+            let mut tables = Tables { snapshot: self.store.snapshot(), ..tables };
+            let written = match params {
+                Some(rows) if rows.num_rows() != 1 && plain_insert(statement).is_none() => {
+                    // Each row sees what those before it have written.
+                    tables.staged = Some(Staged::over(Arc::clone(tables.snapshot.catalog())));
+                    let written = self.write_over(&mut tables, statement, params).await?;
+                    let committed = self.commit_over(&tables).await?;
+                    committed.then_some(written)
+                }
+                _ => {
+                    let (table, writes) = self.make(&tables, statement, params, 0).await?;
+                    self.commit_rows(&tables, &table, writes.0).await?
+                }
+            };
+            if let Some(rows) = written {
                 return Ok(rows);
             }
             lost = true;
@@ -91,8 +115,56 @@ impl Engine {
         }
     }
 
-    /// Runs the statement at one snapshot; `None` when another commit came first.
-    async fn write_at(&self, tables: &Tables, statement: &Statement, values: &[ScalarValue]) -> Result<Option<u64>> {
+    /// Runs the statement once per bound row, staging what it writes.
+    async fn write_over(
+        &self,
+        tables: &mut Tables,
+        statement: &Statement,
+        params: Option<&RecordBatch>,
+    ) -> Result<u64> {
+        let times = match params {
+            Some(rows) if plain_insert(statement).is_none() => rows.num_rows(),
+            _ => 1,
+        };
+        let mut written = 0;
+        for row in 0..times {
+            let (table, writes) = self.make(tables, statement, params, row).await?;
+            written += writes.rows();
+            if let Some(staged) = &mut tables.staged {
+                staged.write(table.id, table.schema().version, writes.0);
+                check_size(staged.size_bytes())?;
+            }
+        }
+        Ok(written)
+    }
+
+    async fn commit_over(&self, tables: &Tables) -> Result<bool> {
+        let Some(staged) = &tables.staged else { return Ok(true) };
+        let (catalog, writes) = staged.to_commit();
+        if writes.is_empty() {
+            return Ok(true);
+        }
+        let commit = Commit { snapshot: Arc::clone(&tables.snapshot), expects: staged.expects(), catalog, writes };
+        self.commit_unless_lost(commit).await
+    }
+
+    /// Runs the statement with one of the bound rows: with all of them when it is an INSERT of nothing else.
+    async fn make(
+        &self,
+        tables: &Tables,
+        statement: &Statement,
+        params: Option<&RecordBatch>,
+        row: usize,
+    ) -> Result<Made> {
+        match (params, plain_insert(statement)) {
+            (Some(rows), Some((insert, order))) => self.bound_rows(tables, statement, insert, rows, &order),
+            (Some(rows), None) => self.rows_at(tables, statement, &row_values(rows, row)?).await,
+            (None, _) => self.rows_at(tables, statement, &[]).await,
+        }
+    }
+
+    /// Runs the statement at one snapshot.
+    async fn rows_at(&self, tables: &Tables, statement: &Statement, values: &[ScalarValue]) -> Result<Made> {
         let state = self.statement_state();
         let plan = plan(&state, tables, statement)?;
         let bound = bind(&plan.typed, values.to_vec())?;
@@ -109,36 +181,31 @@ impl Engine {
             })?;
         }
         drop(rows);
-        self.commit_rows(tables, &plan.table, writes.0).await
+        Ok((plan.table, writes))
     }
 
-    /// Inserts bound rows as they are. `order`: the parameter of each target column.
-    async fn insert_bound(
+    /// Bound rows as they are, to be inserted. `order`: the parameter of each target column.
+    fn bound_rows(
         &self,
-        session: &Session,
+        tables: &Tables,
         statement: &Statement,
+        insert: &Insert,
         params: &RecordBatch,
         order: &[usize],
-    ) -> Result<u64> {
-        let Statement::Insert(insert) = statement else { return Err(EngineError::internal("not an INSERT")) };
-        loop {
-            let tables = self.tables_for(session, statement);
-            let (table, scope) = target(&tables, statement)?;
-            let user_columns = user_columns(table.schema());
-            let targets = insert_plan(insert, &user_columns)?.targets;
-            let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
-                match targets.iter().position(|&target| target == i) {
-                    Some(place) => bind_column(params.column(order[place]), data_type, &format!("column '{name}'")),
-                    None => Ok(arrow::array::new_null_array(data_type, params.num_rows())),
-                }
-            });
-            let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
-            let encoder = RowEncoder::new(&table, scope)?;
-            let writes = vec![encoder.insert(self.store.new_ids(params.num_rows()), &columns)?];
-            if let Some(rows) = self.commit_rows(&tables, &table, writes).await? {
-                return Ok(rows);
+    ) -> Result<Made> {
+        let (table, scope) = target(tables, statement)?;
+        let user_columns = user_columns(table.schema());
+        let targets = insert_plan(insert, &user_columns)?.targets;
+        let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
+            match targets.iter().position(|&target| target == i) {
+                Some(place) => bind_column(params.column(order[place]), data_type, &format!("column '{name}'")),
+                None => Ok(arrow::array::new_null_array(data_type, params.num_rows())),
             }
-        }
+        });
+        let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
+        let mut writes = Writes::default();
+        writes.push(RowEncoder::new(&table, scope)?.insert(self.store.new_ids(params.num_rows()), &columns)?)?;
+        Ok((table, writes))
     }
 
     /// Commits encoded rows; `None` when another commit came first.
@@ -158,11 +225,29 @@ impl Engine {
             catalog: vec![],
             writes,
         };
+        Ok(self.commit_unless_lost(commit).await?.then_some(rows as u64))
+    }
+
+    /// Commits; false when another commit came first.
+    async fn commit_unless_lost(&self, commit: Commit) -> Result<bool> {
         match self.store.commit(commit).await {
-            Ok(_) => Ok(Some(rows as u64)),
-            Err(StorageError::Conflict) => Ok(None),
+            Ok(_) => Ok(true),
+            Err(StorageError::Conflict | StorageError::RowConflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes over what is staged in a transaction, if it is not too much.
+    pub(crate) fn stage(&self, transaction: &Transaction, staged: Staged) -> Result<()> {
+        transaction.stage(staged, self.transaction_config.memory_max)
+    }
+}
+
+/// An INSERT of nothing but parameters, and the parameter of each of its columns.
+fn plain_insert(statement: &Statement) -> Option<(&Insert, Vec<usize>)> {
+    match statement {
+        Statement::Insert(insert) => plain_parameters(insert).map(|order| (insert, order)),
+        _ => None,
     }
 }
 
@@ -171,6 +256,10 @@ impl Engine {
 pub(crate) struct Writes(pub Vec<ScopeWrite>, usize);
 
 impl Writes {
+    fn rows(&self) -> u64 {
+        self.0.iter().map(|write| write.ids.len() as u64).sum()
+    }
+
     pub(crate) fn push(&mut self, write: ScopeWrite) -> Result<()> {
         self.1 += write.size_bytes();
         check_size(self.1)?;
@@ -269,6 +358,7 @@ impl<'a> RowEncoder<'a> {
         let supersedes = (0..found.num_rows()).map(|row| {
             let location = match (files.value(row), positions.value(row) as u32) {
                 (0, generation) => Location::Hot(Generation(generation)),
+                (STAGED_FILE, _) => return staged_place(),
                 (file, position) => Location::Cold(BatchNumber(file), position),
             };
             Superseded { updated: CommitTs::stored(updated.value(row)), location }

@@ -90,7 +90,7 @@ REFUSED = {
     "COPY": ("COPY {t} TO '/tmp/stolen.csv'", Code.NOT_IMPLEMENTED, ["COPY"]),
     "file as a table": ("SELECT * FROM '/etc/passwd'", Code.NOT_FOUND, []),
     "file function": ("SELECT * FROM read_csv('/etc/passwd')", Code.NOT_FOUND, ["read_csv"]),
-    "transaction": ("BEGIN", Code.NOT_IMPLEMENTED, []),
+    "serializable": ("BEGIN ISOLATION LEVEL SERIALIZABLE", Code.NOT_IMPLEMENTED, ["SERIALIZABLE"]),
     "view": ("CREATE VIEW {ns}.v AS SELECT 1", Code.NOT_IMPLEMENTED, ["VIEW"]),
     "update with a limit": ("DELETE FROM {t} LIMIT 1", Code.NOT_IMPLEMENTED, ["LIMIT"]),
 }

@@ -1,4 +1,4 @@
-"""The Python DBAPI over ADBC, in autocommit."""
+"""The Python DBAPI over ADBC, mostly in autocommit."""
 
 import adbc_driver_flightsql.dbapi as flightsql
 import pyarrow as pa
@@ -169,19 +169,22 @@ def test_system_columns(db, points):
     assert after[2] == before[2]
 
 
-def test_plain_adbc_connection_falls_back_to_autocommit(server, namespace):
-    """Without transactions the DBAPI has to say that it is in autocommit, and then simply work."""
+def test_a_plain_adbc_connection_is_in_a_transaction(server, db, namespace, recwarn):
+    """As the DBAPI has it: nothing stands before the commit. The driver has nothing to warn about."""
     options = {"username": "root", "password": ROOT_PASSWORD}
-    with pytest.warns(flightsql.Warning, match="Cannot disable autocommit"):
-        connection = flightsql.connect(server.uri, db_kwargs=options)
-    with connection, connection.cursor() as cursor:
+    with flightsql.connect(server.uri, db_kwargs=options) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE {namespace}.plain (x BIGINT)")
         cursor.executemany(f"INSERT INTO {namespace}.plain VALUES (?)", [(1,), (2,)])
         connection.commit()
+        cursor.execute(f"INSERT INTO {namespace}.plain VALUES (4)")
         cursor.execute(f"SELECT sum(x) FROM {namespace}.plain")
-        assert cursor.fetchall() == [(3,)]
-    with pytest.raises(seracdb.NotSupportedError):
-        seracdb.connect(server.uri, "root", ROOT_PASSWORD, autocommit=False)
+        assert cursor.fetchall() == [(7,)]
+    assert not [w for w in recwarn if "autocommit" in str(w.message)]
+    assert db.query(f"SELECT sum(x) AS s FROM {namespace}.plain")["s"].to_pylist() == [3]
+    with seracdb.connect(server.uri, "root", ROOT_PASSWORD, autocommit=False) as ours:
+        ours.run(f"DELETE FROM {namespace}.plain")
+        ours.rollback()
+        assert ours.query(f"SELECT sum(x) AS s FROM {namespace}.plain")["s"].to_pylist() == [3]
 
 
 def test_metadata(db, namespace, points):

@@ -63,20 +63,20 @@ def test_restart(own_server, tier, end):
         assert found(db) == after
 
 
-def test_restart_with_a_million_hot_rows(own_server):
+def test_restart_with_a_million_hot_rows(tmp_path):
     rows = 1_000_000
     step = 100_000
-    with root(own_server) as db:
+    own_server = Server(tmp_path / "data", variables={"SERACDB_ENGINE__STORAGE__FLUSH__AUTOMATIC": "false"})
+    with own_server, root(own_server) as db:
         db.run("CREATE NAMESPACE app")
         db.run("CREATE TABLE app.many (k BIGINT, v TEXT)")
-        # Below the size at which a load goes straight to files, so that the rows are hot.
         insert = "INSERT INTO app.many (k, v) VALUES (?, ?)"
         for start in range(0, rows, step):
             values = range(start, start + step)
             assert db.run(insert, pa.table({"k": values, "v": [f"value {i}" for i in values]})) == step
-    own_server.kill()
-    own_server.start()
-    with root(own_server) as db:
+        assert db.query("SELECT * FROM system.batches").num_rows == 0, "all of them are hot"
+        own_server.kill()
+    with own_server, root(own_server) as db:
         got = db.query("SELECT count(*) AS n, sum(k) AS s, count(DISTINCT v) AS v FROM app.many").to_pylist()
         assert got == [{"n": rows, "s": rows * (rows - 1) // 2, "v": rows}]
 

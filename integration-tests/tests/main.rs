@@ -8,4 +8,5 @@ mod flight_client;
 mod pruning;
 mod slt;
 mod tidy;
+mod transactions;
 mod versions;

@@ -47,6 +47,7 @@ enum Credentials {
 }
 
 /// An authenticated call.
+#[derive(Clone)]
 pub(crate) struct Call {
     /// Its session. A Basic call has one of its own; calls with one token share theirs.
     pub(crate) session: Arc<Session>,

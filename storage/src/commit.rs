@@ -255,8 +255,8 @@ impl CommitState {
     /// Checks a commit, gives it its timestamp and appends it to the batch. After an error nothing has changed.
     pub(crate) fn commit(&mut self, commit: &Commit, now_ns: i64, batch: &mut WriteBatch) -> Result<CommitTs> {
         let superseded = superseded_ids(&commit.writes);
-        if self.conflicts(commit.snapshot.ts(), &superseded) {
-            return Err(StorageError::Conflict);
+        if let Some((scope, id)) = self.conflict(commit.snapshot.ts(), &superseded) {
+            return Err(StorageError::RowConflict { scope, id });
         }
         let mut catalog = Arc::clone(&self.catalog);
         let mut catalog_writes = Vec::new();
@@ -488,11 +488,13 @@ impl CommitState {
         self.catalog.table_by_id(scope.table).map(drop).ok_or(StorageError::Conflict)
     }
 
-    fn conflicts(&self, since: CommitTs, superseded: &[(Scope, RoaringTreemap)]) -> bool {
+    /// A row that a commit after `since` has superseded too.
+    fn conflict(&self, since: CommitTs, superseded: &[(Scope, RoaringTreemap)]) -> Option<(Scope, i64)> {
         let mut newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
-        newer.any(|commit| {
+        newer.find_map(|commit| {
             let pairs = commit.superseded.iter().flat_map(|theirs| superseded.iter().map(move |ours| (theirs, ours)));
-            pairs.into_iter().any(|(theirs, ours)| theirs.0 == ours.0 && !theirs.1.is_disjoint(&ours.1))
+            let mut same = pairs.filter(|(theirs, ours)| theirs.0 == ours.0 && !theirs.1.is_disjoint(&ours.1));
+            same.find_map(|(theirs, ours)| Some((ours.0, (&theirs.1 & &ours.1).min()? as i64)))
         })
     }
 

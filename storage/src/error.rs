@@ -2,6 +2,7 @@
 
 use crate::catalog::CatalogError;
 use crate::delete_log::DamagedEntry;
+use crate::keys::Scope;
 use crate::manifest::Fault;
 use crate::row_codec::CodecError;
 
@@ -24,6 +25,14 @@ pub enum StorageError {
     /// Another commit changed one of the rows first, or changed the table.
     #[error("another commit changed the same rows or their table first: run the statement again")]
     Conflict,
+    /// Another commit changed a row first.
+    #[error("another commit changed row {id} first: run the statement again")]
+    RowConflict {
+        /// The row's scope.
+        scope: Scope,
+        /// Its `_id`.
+        id: i64,
+    },
     /// The catalog does not allow the change.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -67,7 +67,7 @@ impl HotCursor {
             if key.id.get() > self.last_id {
                 break;
             }
-            if chunk.len() == rows_max || chunk.bytes.len() >= CHUNK_BYTES_MAX {
+            if chunk.len() == rows_max || chunk.is_full() {
                 self.next = Some(key.encode()[KEY_TAIL..].to_vec());
                 break;
             }
@@ -122,6 +122,21 @@ impl HotChunk {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// Whether it holds as many bytes as a chunk may.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= CHUNK_BYTES_MAX
+    }
+
+    /// Adds a row that is not committed: its `updated` and `generations` mean nothing.
+    pub fn push_uncommitted(&mut self, id: i64, value: &[u8]) {
+        self.ids.push(id);
+        self.updated.push(0);
+        self.deleted.push(false);
+        self.generations.push(0);
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len());
     }
 
     /// The schema version that all values of this chunk were written with must be the layout's.

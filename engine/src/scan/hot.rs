@@ -1,21 +1,22 @@
-//! The hot rows of a scope as a DataFusion scan.
+//! The hot rows of a scope as a DataFusion scan, with what the statement's transaction has staged over them.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatchOptions, UInt64Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatchOptions, UInt64Array, new_null_array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::Result as DfResult;
+use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::{StreamExt, TryStreamExt};
 use seracdb_storage::StorageError;
 use seracdb_storage::hot::{HotChunk, HotCursor, Versions};
 use seracdb_storage::row_codec::RowLayout;
@@ -23,6 +24,7 @@ use seracdb_storage::snapshot::{ScopeView, Snapshot};
 use seracdb_storage::system_columns::{deleted_array, id_array, updated_array};
 
 use super::{ScopeTable, external};
+use crate::transaction::{STAGED_FILE, StagedScope};
 
 /// Where an output column comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ enum Source {
     Position,
 }
 
-/// Reads the newest version of each hot row.
+/// Reads the newest version of each hot row, and those that are not committed.
 #[derive(Debug)]
 pub(super) struct HotRowsExec {
     rows: Arc<Rows>,
@@ -48,6 +50,8 @@ pub(super) struct HotRowsExec {
 struct Rows {
     snapshot: Arc<Snapshot>,
     cursor: HotCursor,
+    staged: Option<StagedScope>,
+    ids: RangeInclusive<i64>,
     layout: RowLayout,
     /// Places of the user columns to decode.
     decoded: Vec<usize>,
@@ -77,7 +81,7 @@ impl HotRowsExec {
         let sources = projection.iter().map(|&column| source(column)).collect();
         let layout = RowLayout::new(columns.version, &columns.user_fields().into())
             .map_err(|e| external(StorageError::from(e)))?;
-        let mut cursor = HotCursor::new(table.scope, view.generations.clone(), Versions::Live).within(ids);
+        let mut cursor = HotCursor::new(table.scope, view.generations.clone(), Versions::Live).within(ids.clone());
         if let Some(oldest) = table.not_before {
             cursor = cursor.not_before(oldest);
         }
@@ -88,22 +92,43 @@ impl HotRowsExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        let rows = Rows { snapshot: Arc::clone(&table.snapshot), cursor, layout, decoded, sources, schema };
+        let (snapshot, staged) = (Arc::clone(&table.snapshot), table.staged.clone());
+        let rows = Rows { snapshot, cursor, staged, ids, layout, decoded, sources, schema };
         Ok(Self { rows: Arc::new(rows), properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 }
 
 impl Rows {
-    fn batch(&self, chunk: HotChunk) -> DfResult<RecordBatch> {
+    /// The next committed rows, without those that are changed; `None` at the end.
+    fn committed(&self, cursor: &mut HotCursor, rows_max: usize) -> DfResult<Option<RecordBatch>> {
+        let Some(chunk) = self.snapshot.hot_chunk(cursor, rows_max).map_err(external)? else { return Ok(None) };
+        let chunk = match &self.staged {
+            Some(staged) => {
+                let keep: Vec<bool> = chunk.ids.iter().map(|id| !staged.has_changed(*id)).collect();
+                if keep.contains(&false) { chunk.filter(&keep) } else { chunk }
+            }
+            None => chunk,
+        };
+        self.batch(chunk, true).map(Some)
+    }
+
+    /// The rows that are not committed.
+    fn uncommitted(&self, rows_max: usize) -> DfResult<Vec<RecordBatch>> {
+        let chunks = self.staged.iter().flat_map(|staged| staged.chunks(rows_max, |id| self.ids.contains(&id)));
+        chunks.map(|chunk| self.batch(chunk, false)).collect()
+    }
+
+    fn batch(&self, chunk: HotChunk, committed: bool) -> DfResult<RecordBatch> {
         let user = chunk.decode(&self.layout, &self.decoded).map_err(|e| external(StorageError::from(e)))?;
         let rows = chunk.len();
         let column = |source: &Source| -> ArrayRef {
             match source {
                 Source::Id => id_array(chunk.ids.clone()),
                 Source::User(place) => Arc::clone(&user[*place]),
-                Source::Updated => updated_array(chunk.updated.clone()),
+                Source::Updated if committed => updated_array(chunk.updated.clone()),
+                Source::Updated => new_null_array(updated_array(vec![]).data_type(), rows),
                 Source::Deleted => deleted_array(chunk.deleted.clone()),
-                Source::File => Arc::new(UInt64Array::from(vec![0; rows])),
+                Source::File => Arc::new(UInt64Array::from(vec![if committed { 0 } else { STAGED_FILE }; rows])),
                 Source::Position => Arc::new(chunk.generations.iter().map(|g| i64::from(*g)).collect::<Int64Array>()),
             }
         };
@@ -149,14 +174,14 @@ impl ExecutionPlan for HotRowsExec {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let chunk_rows = context.session_config().batch_size();
         let schema = Arc::clone(&rows.schema);
-        let chunks = futures::stream::try_unfold(rows.cursor.clone(), move |mut cursor| {
+        let (of_uncommitted, counted) = (Arc::clone(&rows), metrics.clone());
+        let committed = futures::stream::try_unfold(rows.cursor.clone(), move |mut cursor| {
             let (rows, metrics) = (Arc::clone(&rows), metrics.clone());
             async move {
                 // A thread is taken for each chunk alone: a reader that stops reading holds none.
                 let read = SpawnedTask::spawn_blocking(move || {
                     let timer = metrics.elapsed_compute().timer();
-                    let chunk = rows.snapshot.hot_chunk(&mut cursor, chunk_rows).map_err(external)?;
-                    let batch = chunk.map(|chunk| rows.batch(chunk)).transpose()?;
+                    let batch = rows.committed(&mut cursor, chunk_rows)?;
                     timer.done();
                     metrics.record_output(batch.as_ref().map_or(0, RecordBatch::num_rows));
                     Ok(batch.map(|batch| (batch, cursor)))
@@ -164,7 +189,12 @@ impl ExecutionPlan for HotRowsExec {
                 read.join_unwind().await.map_err(|_| external(StorageError::Stopped))?
             }
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, chunks)))
+        let uncommitted = futures::stream::once(async move {
+            let batches = of_uncommitted.uncommitted(chunk_rows)?;
+            counted.record_output(batches.iter().map(RecordBatch::num_rows).sum());
+            Ok::<_, DataFusionError>(futures::stream::iter(batches.into_iter().map(Ok)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, committed.chain(uncommitted.try_flatten()))))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! scan = union( Parquet files, each without its masked positions
-//!             , hot rows, the newest version of each )
+//!             , hot rows, the newest version of each
+//!             , rows that the statement's transaction has changed, in the place of both )
 //! ```
 //! A row is in exactly one of the two: the commit that superseded or deleted it masked its position in its file, and a
 //! generation that became a file is no longer read as hot rows. So any predicate may be pushed down.
@@ -27,14 +28,16 @@ use datafusion::physical_plan::union::UnionExec;
 use parquet::arrow::RowNumber;
 use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::keys::Scope;
-use seracdb_storage::snapshot::Snapshot;
-use seracdb_storage::system_columns::CommitTs;
+use seracdb_storage::snapshot::{ScopeView, Snapshot};
+use seracdb_storage::system_columns::{CommitTs, UPDATED};
 
 use crate::error::EngineError;
+use crate::transaction::StagedScope;
 
 pub(crate) use cold::{ColdTier, OBJECTS_URL};
 
-/// Number of the batch file that a row lies in; 0 for a hot row.
+/// Number of the batch file that a row lies in; 0 for a hot row, [`crate::transaction::STAGED_FILE`] for one that is not
+/// committed.
 pub(crate) const FILE_COLUMN: &str = "__serac_file";
 /// Position in the batch file; the generation of a hot row.
 pub(crate) const POSITION_COLUMN: &str = "__serac_position";
@@ -56,6 +59,8 @@ pub(crate) enum Exposure {
 #[derive(Debug)]
 pub(crate) struct ScopeTable {
     pub(crate) snapshot: Arc<Snapshot>,
+    /// What the statement's transaction has changed in it; `None` outside of one.
+    pub(crate) staged: Option<StagedScope>,
     pub(crate) scope: Scope,
     pub(crate) table: Arc<TableRecord>,
     /// Rows of older commits have expired.
@@ -67,6 +72,7 @@ pub(crate) struct ScopeTable {
 impl ScopeTable {
     pub(crate) fn new(
         snapshot: Arc<Snapshot>,
+        staged: Option<StagedScope>,
         scope: Scope,
         table: Arc<TableRecord>,
         not_before: Option<CommitTs>,
@@ -74,6 +80,11 @@ impl ScopeTable {
     ) -> Self {
         let full = table.schema().full();
         let mut fields: Vec<FieldRef> = full.fields().to_vec();
+        if staged.is_some() {
+            // A row that is not committed has no `_updated` yet.
+            let updated = fields.iter_mut().find(|field| field.name() == UPDATED);
+            updated.into_iter().for_each(|field| *field = Arc::new(Field::clone(field).with_nullable(true)));
+        }
         fields.extend([Arc::new(file_field()), Arc::new(position_field())]);
         let shown = match exposure {
             Exposure::Visible => full.fields().len() - 1,
@@ -81,7 +92,7 @@ impl ScopeTable {
             Exposure::Located => fields.len(),
         };
         let schema = Arc::new(Schema::new(fields[..shown].to_vec()));
-        Self { snapshot, scope, table, not_before, schema, located: Arc::new(Schema::new(fields)) }
+        Self { snapshot, staged, scope, table, not_before, schema, located: Arc::new(Schema::new(fields)) }
     }
 }
 
@@ -107,7 +118,7 @@ impl TableProvider for ScopeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let view = self.snapshot.view(self.scope).await.map_err(external)?;
+        let view = self.view().await?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let hot: Arc<dyn ExecutionPlan> =
             Arc::new(hot::HotRowsExec::new(self, &view, &projection, id_range::of(filters))?);
@@ -120,6 +131,15 @@ impl TableProvider for ScopeTable {
 }
 
 impl ScopeTable {
+    /// Where its rows are, without those in files that the transaction has superseded.
+    async fn view(&self) -> DfResult<ScopeView> {
+        let mut view = self.snapshot.view(self.scope).await.map_err(external)?;
+        for (file, superseded) in self.staged.iter().flat_map(StagedScope::masks) {
+            *Arc::make_mut(Arc::make_mut(&mut view.masks).entry(file).or_default()) |= superseded;
+        }
+        Ok(view)
+    }
+
     /// All columns, the hidden ones included: what projections count on.
     fn located(&self) -> &SchemaRef {
         &self.located

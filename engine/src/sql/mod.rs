@@ -31,6 +31,7 @@ pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod transactions;
 pub(crate) mod types;
 mod validate;
 pub(crate) mod wildcards;

@@ -13,6 +13,7 @@ use super::names::TableName;
 use super::settings;
 use super::statement::Statement;
 use super::tokens::{syntax_error, tokenize};
+use super::transactions;
 use super::validate::{admit, unsupported};
 use crate::error::{EngineError, Result};
 
@@ -65,6 +66,11 @@ impl Reader<'_> {
             Keyword::CREATE => ddl::create(self),
             Keyword::DROP => ddl::drop(self),
             Keyword::STORAGE => ddl::storage(self),
+            Keyword::BEGIN | Keyword::START => transactions::begin(self),
+            Keyword::COMMIT | Keyword::END => transactions::commit(self),
+            Keyword::ROLLBACK | Keyword::ABORT => transactions::rollback(self),
+            Keyword::SAVEPOINT => transactions::savepoint(self),
+            Keyword::RELEASE => transactions::release(self),
             _ => Err(self.refused(keyword, &token)),
         }
     }
@@ -72,13 +78,6 @@ impl Reader<'_> {
     /// A statement of another database, or no statement at all.
     fn refused(&self, keyword: Keyword, token: &TokenWithSpan) -> EngineError {
         let later = match keyword {
-            Keyword::BEGIN
-            | Keyword::START
-            | Keyword::COMMIT
-            | Keyword::ROLLBACK
-            | Keyword::SAVEPOINT
-            | Keyword::RELEASE
-            | Keyword::END => "transactions over several statements",
             Keyword::MERGE => "MERGE",
             Keyword::ALTER => "ALTER",
             Keyword::TRUNCATE => "TRUNCATE (write DELETE FROM, or DROP and CREATE the table)",

@@ -7,6 +7,7 @@ use super::ddl::option_text;
 use super::names::{TableName, fold, namespace_name};
 use super::parse::Reader;
 use super::statement::Statement;
+use super::transactions;
 use super::validate::unsupported;
 use crate::error::{EngineError, Result};
 
@@ -67,6 +68,9 @@ pub(crate) fn set(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.parser.advance_token();
     if reader.word("LOCAL") {
         return Err(unsupported("SET LOCAL"));
+    }
+    if reader.word("TRANSACTION") {
+        return transactions::set_transaction(reader);
     }
     reader.word("SESSION");
     let name = setting(reader)?;

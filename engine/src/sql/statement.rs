@@ -107,6 +107,33 @@ pub(crate) enum Statement {
     },
     /// USE namespace, SET search_path, SET schema.
     UseNamespace(String),
+    /// BEGIN, COMMIT, ROLLBACK and what goes with them.
+    Transaction(TransactionStatement),
+}
+
+/// What is said of a session's transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TransactionStatement {
+    /// BEGIN, START TRANSACTION.
+    Begin {
+        /// READ ONLY.
+        read_only: bool,
+    },
+    /// COMMIT, END.
+    Commit,
+    /// ROLLBACK, ABORT.
+    Rollback,
+    /// SAVEPOINT name.
+    Savepoint(String),
+    /// RELEASE name.
+    Release(String),
+    /// ROLLBACK TO name.
+    RollbackTo(String),
+    /// SET TRANSACTION.
+    Set {
+        /// READ ONLY, else READ WRITE.
+        read_only: bool,
+    },
 }
 
 /// INSERT INTO table [(columns)] source.
@@ -242,7 +269,8 @@ impl Statement {
             | Self::CompactTable(_)
             | Self::CheckTable(_)
             | Self::Set { .. }
-            | Self::UseNamespace(_) => false,
+            | Self::UseNamespace(_)
+            | Self::Transaction(_) => false,
         }
     }
 }

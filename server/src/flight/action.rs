@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use arrow_flight::sql::{ActionCancelQueryResult, Any, Command, ProstMessageExt};
+use arrow_flight::sql::{ActionCancelQueryResult, Any, Command, EndTransaction, ProstMessageExt};
 use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use bytes::Bytes;
 use prost::Message;
-use seracdb_engine::ErrorKind;
+use seracdb_engine::{ErrorKind, TransactionId};
 use seracdb_proto::session_option_value::OptionValue;
 use seracdb_proto::set_session_options_result::{Error as OptionError, ErrorValue};
 use seracdb_proto::{
@@ -16,10 +16,9 @@ use seracdb_proto::{
 };
 use tonic::Status;
 
-use super::command::{
-    AUTOCOMMIT, CATALOG, GetCommand, StatementId, TicketId, command_in, no_transaction, statement_id, unsupported,
-};
+use super::command::{CATALOG, GetCommand, StatementId, TicketId, command_in, statement_id, unsupported};
 use super::status::unreadable;
+use super::transactions::{SavepointHandle, savepoint_handle, transaction_id, wanted_transaction};
 use super::{Flight, status};
 use crate::auth::Call;
 
@@ -27,9 +26,13 @@ use crate::auth::Call;
 const NAMESPACE_DEFAULT: &str = "default";
 
 /// The actions: name and what they do.
-const ACTIONS: [(&str, &str); 7] = [
+const ACTIONS: [(&str, &str); 11] = [
     ("CreatePreparedStatement", "Plans a statement for repeated execution."),
     ("ClosePreparedStatement", "Forgets a prepared statement."),
+    ("BeginTransaction", "Begins a transaction."),
+    ("EndTransaction", "Commits a transaction or rolls it back."),
+    ("BeginSavepoint", "Sets a savepoint in a transaction."),
+    ("EndSavepoint", "Releases a savepoint or undoes what was changed since."),
     ("CancelFlightInfo", "Cancels the statement of a FlightInfo."),
     ("CancelQuery", "Cancels the statement of a FlightInfo (the older form of CancelFlightInfo)."),
     ("SetSessionOptions", "Sets 'catalog' and 'schema' of the session."),
@@ -40,7 +43,11 @@ const ACTIONS: [(&str, &str); 7] = [
 /// What an action asks for.
 #[derive(Debug)]
 enum ActionCommand {
-    Prepare { sql: String },
+    Prepare { sql: String, transaction: Option<TransactionId> },
+    Begin,
+    End { transaction: TransactionId, commit: bool },
+    BeginSavepoint { transaction: TransactionId, name: String },
+    EndSavepoint { savepoint: SavepointHandle, release: bool },
     Close(StatementId),
     CancelFlightInfo(Vec<TicketId>),
     CancelQuery(Vec<TicketId>),
@@ -73,11 +80,14 @@ impl ActionCommand {
                 CloseSessionRequest::decode(action.body.clone()).map_err(unreadable)?;
                 Ok(Self::CloseSession)
             }
-            "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
-                Err(Status::unimplemented(AUTOCOMMIT))
-            }
             "CreatePreparedSubstraitPlan" => Err(Status::unimplemented("Substrait plans are not supported: send SQL")),
-            "CreatePreparedStatement" | "ClosePreparedStatement" | "CancelQuery" => Self::decode_sql(action),
+            "CreatePreparedStatement"
+            | "ClosePreparedStatement"
+            | "CancelQuery"
+            | "BeginTransaction"
+            | "EndTransaction"
+            | "BeginSavepoint"
+            | "EndSavepoint" => Self::decode_sql(action),
             other => Err(Status::unimplemented(format!("unknown action '{other}': ListActions gives the known ones"))),
         }
     }
@@ -86,11 +96,35 @@ impl ActionCommand {
     fn decode_sql(action: &Action) -> Result<Self, Status> {
         match command_in(&action.body)? {
             Command::ActionCreatePreparedStatementRequest(request) => {
-                no_transaction(request.transaction_id.as_ref())?;
-                Ok(Self::Prepare { sql: request.query })
+                let transaction = transaction_id(request.transaction_id.as_ref())?;
+                Ok(Self::Prepare { sql: request.query, transaction })
             }
             Command::ActionClosePreparedStatementRequest(request) => {
                 Ok(Self::Close(statement_id(&request.prepared_statement_handle)?))
+            }
+            Command::ActionBeginTransactionRequest(_) => Ok(Self::Begin),
+            Command::ActionEndTransactionRequest(request) => {
+                let transaction = wanted_transaction(&request.transaction_id)?;
+                match request.action() {
+                    EndTransaction::Commit => Ok(Self::End { transaction, commit: true }),
+                    EndTransaction::Rollback => Ok(Self::End { transaction, commit: false }),
+                    EndTransaction::Unspecified => {
+                        Err(Status::invalid_argument("EndTransaction needs an action: COMMIT or ROLLBACK"))
+                    }
+                }
+            }
+            Command::ActionBeginSavepointRequest(request) => {
+                let transaction = wanted_transaction(&request.transaction_id)?;
+                Ok(Self::BeginSavepoint { transaction, name: request.name })
+            }
+            Command::ActionEndSavepointRequest(request) => {
+                let savepoint = savepoint_handle(&request.savepoint_id)?;
+                // arrow-flight keeps the enumeration to itself.
+                match request.action {
+                    1 => Ok(Self::EndSavepoint { savepoint, release: true }),
+                    2 => Ok(Self::EndSavepoint { savepoint, release: false }),
+                    _ => Err(Status::invalid_argument("EndSavepoint needs an action: RELEASE or ROLLBACK")),
+                }
             }
             Command::ActionCancelQueryRequest(request) => {
                 let info = FlightInfo::decode(request.info).map_err(unreadable)?;
@@ -116,7 +150,21 @@ impl Flight {
     /// DoAction; gives the body of its one result, `None` when the action has none.
     pub(super) async fn action(&self, call: &Call, action: &Action, client: &str) -> Result<Option<Bytes>, Status> {
         Ok(match ActionCommand::decode(action)? {
-            ActionCommand::Prepare { sql } => Some(self.create_prepared(call, sql, client).await?),
+            ActionCommand::Prepare { sql, transaction } => {
+                Some(self.create_prepared(call, sql, transaction, client).await?)
+            }
+            ActionCommand::Begin => Some(self.begin(call)?),
+            ActionCommand::End { transaction, commit } => {
+                self.end(call, transaction, commit).await?;
+                None
+            }
+            ActionCommand::BeginSavepoint { transaction, name } => {
+                Some(self.set_savepoint(call, transaction, &name)?)
+            }
+            ActionCommand::EndSavepoint { savepoint, release } => {
+                self.end_savepoint(call, savepoint, release).await?;
+                None
+            }
             ActionCommand::Close(id) => {
                 self.close_prepared(call, id);
                 None
@@ -232,7 +280,7 @@ mod tests {
     fn sql_actions_are_wrapped_and_session_actions_are_not() {
         let request = ActionCreatePreparedStatementRequest { query: "SELECT 1".into(), transaction_id: None };
         let decoded = decode("CreatePreparedStatement", request.as_any().encode_to_vec()).unwrap();
-        assert!(matches!(decoded, ActionCommand::Prepare { sql } if sql == "SELECT 1"));
+        assert!(matches!(decoded, ActionCommand::Prepare { sql, .. } if sql == "SELECT 1"));
 
         let value = SessionOptionValue { option_value: Some(OptionValue::StringValue("x".into())) };
         let request = SetSessionOptionsRequest { session_options: BTreeMap::from([("schema".to_owned(), value)]) };
@@ -243,11 +291,6 @@ mod tests {
 
     #[test]
     fn what_there_is_not_says_so() {
-        for name in ["BeginTransaction", "EndTransaction", "BeginSavepoint", "EndSavepoint"] {
-            let status = decode(name, vec![]).unwrap_err();
-            assert_eq!(status.code(), Code::Unimplemented);
-            assert!(status.message().contains("autocommit"));
-        }
         let status = decode("Strange", vec![]).unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
         assert!(status.message().contains("Strange"));

@@ -6,20 +6,16 @@ use arrow_flight::sql::{
     CommandGetXdbcTypeInfo, CommandStatementIngest, TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{FlightDescriptor, Ticket};
-use bytes::Bytes;
 use prost::Message;
-use seracdb_engine::{IfExists, IfMissing, IngestTarget};
+use seracdb_engine::{IfExists, IfMissing, IngestTarget, TransactionId};
 use seracdb_proto::{PreparedHandle, StatementTicket};
 use tonic::Status;
 
 use super::status::unreadable;
+use super::transactions::transaction_id;
 
 /// The catalog that every table is in.
 pub(crate) const CATALOG: &str = "seracdb";
-
-/// What a client reads when it wants a transaction.
-pub(crate) const AUTOCOMMIT: &str =
-    "transactions are not supported yet: use autocommit, where every statement is atomic and durable by itself";
 
 /// Key of a prepared statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +28,7 @@ pub(crate) struct TicketId(pub(crate) [u8; 16]);
 /// GetFlightInfo and GetSchema.
 #[derive(Debug, PartialEq)]
 pub(crate) enum InfoCommand {
-    Statement { sql: String },
+    Statement { sql: String, transaction: Option<TransactionId> },
     Prepared(StatementId),
     Metadata(Metadata),
 }
@@ -48,10 +44,10 @@ pub(crate) enum GetCommand {
 /// DoPut.
 #[derive(Debug)]
 pub(crate) enum PutCommand {
-    Update { sql: String },
+    Update { sql: String, transaction: Option<TransactionId> },
     Bind(StatementId),
     PreparedUpdate(StatementId),
-    Ingest(IngestTarget),
+    Ingest(IngestTarget, Option<TransactionId>),
 }
 
 /// Commands answered from the catalog, without running SQL.
@@ -72,8 +68,8 @@ impl InfoCommand {
     pub(crate) fn decode(descriptor: &FlightDescriptor) -> Result<Self, Status> {
         match command_of(descriptor)? {
             Command::CommandStatementQuery(query) => {
-                no_transaction(query.transaction_id.as_ref())?;
-                Ok(Self::Statement { sql: query.query })
+                let transaction = transaction_id(query.transaction_id.as_ref())?;
+                Ok(Self::Statement { sql: query.query, transaction })
             }
             Command::CommandPreparedStatementQuery(query) => {
                 Ok(Self::Prepared(statement_id(&query.prepared_statement_handle)?))
@@ -83,8 +79,8 @@ impl InfoCommand {
                 Ok(Self::Prepared(statement_id(&update.prepared_statement_handle)?))
             }
             Command::CommandStatementUpdate(update) => {
-                no_transaction(update.transaction_id.as_ref())?;
-                Ok(Self::Statement { sql: update.query })
+                let transaction = transaction_id(update.transaction_id.as_ref())?;
+                Ok(Self::Statement { sql: update.query, transaction })
             }
             other => Metadata::decode(other).map(Self::Metadata),
         }
@@ -107,8 +103,8 @@ impl PutCommand {
     pub(crate) fn decode(descriptor: &FlightDescriptor) -> Result<Self, Status> {
         match command_of(descriptor)? {
             Command::CommandStatementUpdate(update) => {
-                no_transaction(update.transaction_id.as_ref())?;
-                Ok(Self::Update { sql: update.query })
+                let transaction = transaction_id(update.transaction_id.as_ref())?;
+                Ok(Self::Update { sql: update.query, transaction })
             }
             Command::CommandPreparedStatementQuery(query) => {
                 Ok(Self::Bind(statement_id(&query.prepared_statement_handle)?))
@@ -116,7 +112,10 @@ impl PutCommand {
             Command::CommandPreparedStatementUpdate(update) => {
                 Ok(Self::PreparedUpdate(statement_id(&update.prepared_statement_handle)?))
             }
-            Command::CommandStatementIngest(ingest) => ingest_target(ingest).map(Self::Ingest),
+            Command::CommandStatementIngest(ingest) => {
+                let transaction = transaction_id(ingest.transaction_id.as_ref())?;
+                Ok(Self::Ingest(ingest_target(ingest)?, transaction))
+            }
             other => Err(unsupported(&other)),
         }
     }
@@ -137,14 +136,6 @@ impl Metadata {
             | Command::CommandGetCrossReference(_) => Self::ForeignKeys,
             other => return Err(unsupported(&other)),
         })
-    }
-}
-
-/// An error if the client names a transaction: none was ever begun.
-pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
-    match id {
-        Some(id) if !id.is_empty() => Err(Status::unimplemented(AUTOCOMMIT)),
-        _ => Ok(()),
     }
 }
 
@@ -191,7 +182,6 @@ fn command_of(descriptor: &FlightDescriptor) -> Result<Command, Status> {
 }
 
 fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status> {
-    no_transaction(ingest.transaction_id.as_ref())?;
     if ingest.temporary {
         return Err(Status::unimplemented("temporary tables are not supported: ingest into a normal table"));
     }
@@ -229,6 +219,7 @@ mod tests {
         CommandGetCatalogs, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt,
         TableDefinitionOptions, TicketStatementQuery,
     };
+    use bytes::Bytes;
     use tonic::Code;
 
     use super::*;
@@ -244,17 +235,19 @@ mod tests {
     #[test]
     fn statements_and_metadata_are_told_apart() {
         let decoded = InfoCommand::decode(&descriptor(&query(None))).unwrap();
-        assert_eq!(decoded, InfoCommand::Statement { sql: "SELECT 1".into() });
+        assert_eq!(decoded, InfoCommand::Statement { sql: "SELECT 1".into(), transaction: None });
         let decoded = InfoCommand::decode(&descriptor(&CommandGetCatalogs {})).unwrap();
         assert_eq!(decoded, InfoCommand::Metadata(Metadata::Catalogs));
     }
 
     #[test]
-    fn an_empty_transaction_is_none_and_another_is_refused() {
+    fn an_empty_transaction_is_none_and_a_foreign_one_is_refused() {
         assert!(InfoCommand::decode(&descriptor(&query(Some(b"")))).is_ok());
         let status = InfoCommand::decode(&descriptor(&query(Some(b"tx")))).unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented);
-        assert!(status.message().contains("autocommit"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let named = InfoCommand::decode(&descriptor(&query(Some(&[7; 16])))).unwrap();
+        let transaction = Some(TransactionId([7; 16]));
+        assert_eq!(named, InfoCommand::Statement { sql: "SELECT 1".into(), transaction });
     }
 
     #[test]
@@ -271,7 +264,9 @@ mod tests {
         for length in 0..bytes.len() {
             match InfoCommand::decode(&FlightDescriptor::new_cmd(bytes[..length].to_vec())) {
                 // Cut exactly after the type: all fields are at their defaults.
-                Ok(decoded) => assert_eq!(decoded, InfoCommand::Statement { sql: String::new() }),
+                Ok(decoded) => {
+                    assert_eq!(decoded, InfoCommand::Statement { sql: String::new(), transaction: None });
+                }
                 Err(status) => assert_eq!(status.code(), Code::InvalidArgument, "at {length}: {status}"),
             }
         }

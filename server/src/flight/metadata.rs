@@ -25,14 +25,20 @@ impl Flight {
     pub(super) fn metadata(&self, call: &Call, command: &Metadata, client: &str) -> Result<RecordBatch, Status> {
         match command {
             Metadata::Catalogs => batch([("catalog_name", false, strings([CATALOG]))]),
-            Metadata::DbSchemas(command) => db_schemas(&self.engine.namespaces(&call.session), command),
-            Metadata::Tables(command) => tables(&self.engine.tables(&call.session), command),
+            Metadata::DbSchemas(command) => {
+                db_schemas(&self.engine.namespaces(&call.session).map_err(status::from_engine)?, command)
+            }
+            Metadata::Tables(command) => tables(&self.listed(call)?, command),
             Metadata::TableTypes => batch([("table_type", false, strings(TABLE_TYPES))]),
             Metadata::SqlInfo(command) => sql_info::batch(&command.info, client),
             Metadata::XdbcTypeInfo(command) => xdbc_types::batch(command.data_type),
-            Metadata::PrimaryKeys(command) => primary_keys(&self.engine.tables(&call.session), command),
+            Metadata::PrimaryKeys(command) => primary_keys(&self.listed(call)?, command),
             Metadata::ForeignKeys => Ok(RecordBatch::new_empty(foreign_keys_schema())),
         }
+    }
+
+    fn listed(&self, call: &Call) -> Result<Vec<TableInfo>, Status> {
+        self.engine.tables(&call.session).map_err(status::from_engine)
     }
 }
 

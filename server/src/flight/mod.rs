@@ -14,6 +14,7 @@ mod sql_info;
 pub(crate) mod status;
 mod stream;
 mod tickets;
+mod transactions;
 mod update;
 mod xdbc_types;
 
@@ -71,6 +72,7 @@ impl Flight {
         self.auth.sweep(now);
         self.statements.sweep(now);
         self.tickets.sweep(now);
+        self.engine.sweep_transactions();
     }
 }
 

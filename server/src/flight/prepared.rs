@@ -13,7 +13,7 @@ use arrow_flight::sql::{Any, DoPutPreparedStatementResult};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::{Prepared, Principal, StatementKind};
+use seracdb_engine::{Prepared, Principal, StatementKind, TransactionId};
 use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatementResult, PreparedHandle};
 use tonic::{Status, Streaming};
 use uuid::Uuid;
@@ -30,6 +30,8 @@ use crate::expiring::Expiring;
 pub(crate) struct Statement {
     owner: u64,
     pub(crate) prepared: Arc<Prepared>,
+    /// The transaction that it was prepared in.
+    pub(crate) transaction: Option<TransactionId>,
     /// The rows bound last; they stay bound for further executions.
     bound: Mutex<Option<RecordBatch>>,
 }
@@ -63,9 +65,16 @@ impl Statements {
         self.live.lock().sweep(now);
     }
 
-    fn add(&self, owner: &Principal, prepared: Prepared, now: Instant) -> Result<StatementId, Status> {
+    fn add(
+        &self,
+        owner: &Principal,
+        prepared: Prepared,
+        transaction: Option<TransactionId>,
+        now: Instant,
+    ) -> Result<StatementId, Status> {
         let id = StatementId(Uuid::new_v4().into_bytes());
-        let statement = Statement { owner: owner.number(), prepared: Arc::new(prepared), bound: Mutex::new(None) };
+        let (owner, prepared) = (owner.number(), Arc::new(prepared));
+        let statement = Statement { owner, prepared, transaction, bound: Mutex::new(None) };
         self.live.lock().insert(id, Arc::new(statement), now).map_err(|_| {
             Status::resource_exhausted("too many prepared statements: close some, or raise flight.prepared_max")
         })?;
@@ -76,15 +85,21 @@ impl Statements {
 impl Flight {
     /// The `CreatePreparedStatement` action; gives the body of its result. `client`: its
     /// user-agent.
-    pub(super) async fn create_prepared(&self, call: &Call, sql: String, client: &str) -> Result<Bytes, Status> {
-        let prepared = self.prepare(call, sql).await?;
+    pub(super) async fn create_prepared(
+        &self,
+        call: &Call,
+        sql: String,
+        transaction: Option<TransactionId>,
+        client: &str,
+    ) -> Result<Bytes, Status> {
+        let prepared = self.prepare(&self.within(call, transaction)?, sql).await?;
         let is_update = prepared.kind() == StatementKind::Update;
         let dataset_schema = schema_bytes(&described(prepared.schema()))?;
         let parameter_schema = match is_java(client) {
             true => schema_bytes(&java_parameters(prepared.parameters()))?,
             false => schema_bytes(prepared.parameters())?,
         };
-        let id = self.statements.add(call.principal(), prepared, Instant::now())?;
+        let id = self.statements.add(call.principal(), prepared, transaction, Instant::now())?;
         let result = CreatePreparedStatementResult {
             prepared_statement_handle: handle(id),
             dataset_schema,

@@ -38,23 +38,29 @@ impl Flight {
         descriptor: FlightDescriptor,
         client: &str,
     ) -> Result<FlightInfo, Status> {
-        let (prepared, params) = match InfoCommand::decode(&descriptor)? {
+        let (call, prepared, params, transaction) = match InfoCommand::decode(&descriptor)? {
             InfoCommand::Metadata(command) => {
                 let schema = self.metadata(call, &command, client)?.schema();
                 // The command is its own ticket: asking again gives the catalog of that moment.
                 let ticket = descriptor.cmd.clone();
                 return info(&schema, ticket, descriptor, -1);
             }
-            InfoCommand::Statement { sql } => (Arc::new(self.prepare(call, sql).await?), None),
+            InfoCommand::Statement { sql, transaction } => {
+                let call = self.within(call, transaction)?;
+                let prepared = Arc::new(self.prepare(&call, sql).await?);
+                (call, prepared, None, transaction)
+            }
             InfoCommand::Prepared(id) => {
                 let statement = self.statements.find(call.principal(), id, Instant::now())?;
-                (statement.prepared.clone(), statement.bound())
+                let call = self.within_or_next(call, statement.transaction)?;
+                (call, statement.prepared.clone(), statement.bound(), statement.transaction)
             }
         };
+        let call = &call;
         match prepared.kind() {
             StatementKind::Query => {
                 let schema = described(prepared.schema());
-                let ticket = self.issue(call, Planned::Query { prepared, params })?;
+                let ticket = self.issue(call, Planned::Query { prepared, params, transaction })?;
                 info(&schema, ticket, descriptor, -1)
             }
             StatementKind::Update => {
@@ -73,7 +79,9 @@ impl Flight {
     ) -> Result<Bytes, Status> {
         let prepared = match InfoCommand::decode(descriptor)? {
             InfoCommand::Metadata(command) => return schema_bytes(&self.metadata(call, &command, client)?.schema()),
-            InfoCommand::Statement { sql } => Arc::new(self.prepare(call, sql).await?),
+            InfoCommand::Statement { sql, transaction } => {
+                Arc::new(self.prepare(&self.within(call, transaction)?, sql).await?)
+            }
             InfoCommand::Prepared(id) => self.statements.find(call.principal(), id, Instant::now())?.prepared.clone(),
         };
         match prepared.kind() {
@@ -88,7 +96,10 @@ impl Flight {
         match ticket.planned.clone() {
             Planned::Count(count) => count_stream(count),
             // A token of its own: the end of one fetch is not that of another.
-            Planned::Query { prepared, params } => self.rows(call, prepared, params, ticket.cancel.child_token()).await,
+            Planned::Query { prepared, params, transaction } => {
+                let call = self.within_or_next(&call, transaction)?;
+                self.rows(call, prepared, params, ticket.cancel.child_token()).await
+            }
         }
     }
 
@@ -98,6 +109,7 @@ impl Flight {
         if statement.prepared.kind() == StatementKind::Update {
             return Err(Status::invalid_argument("the statement is an update: execute it by DoPut"));
         }
+        let call = self.within_or_next(&call, statement.transaction)?;
         self.rows(call, statement.prepared.clone(), statement.bound(), self.queries.token()).await
     }
 

@@ -167,22 +167,31 @@ fn limits(info: &mut SqlInfoDataBuilder) {
 }
 
 fn transactions(info: &mut SqlInfoDataBuilder, client: &str) {
+    // The JDBC driver's commit and rollback do nothing: who relied on them would lose data in silence. BEGIN and COMMIT as
+    // text work there too.
+    let java = is_java(client);
+    let by_driver = if java { SqlSupportedTransaction::None } else { SqlSupportedTransaction::Savepoint };
     // An int32: the Python driver warns about anything else.
-    info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
-    info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
+    info.append(SqlInfo::FlightSqlServerTransaction, by_driver as i32);
+    info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, !java);
     info.append(SqlInfo::FlightSqlServerTransactionTimeout, 0i32);
-    let isolation = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    if is_java(client) {
+    // Snapshot isolation; the protocol has no name for it.
+    let level = match java {
+        true => SqlTransactionIsolationLevel::SqlTransactionNone,
+        false => SqlTransactionIsolationLevel::SqlTransactionRepeatableRead,
+    };
+    let isolation = level as i32;
+    if java {
         // The protocol says int32, but the JDBC driver casts to long.
         info.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(isolation));
     } else {
         info.append(SqlInfo::SqlDefaultTransactionIsolation, isolation);
     }
-    info.append(SqlInfo::SqlTransactionsSupported, false);
-    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, 0b1i32);
+    info.append(SqlInfo::SqlTransactionsSupported, !java);
+    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, 1i32 << isolation);
     info.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     info.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
-    info.append(SqlInfo::SqlSavepointsSupported, false);
+    info.append(SqlInfo::SqlSavepointsSupported, !java);
 }
 
 /// What CAST takes to what.

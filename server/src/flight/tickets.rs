@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
-use seracdb_engine::{Prepared, Principal};
+use seracdb_engine::{Prepared, Principal, TransactionId};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
@@ -26,8 +26,8 @@ const FETCHED_MAX: usize = 256;
 /// What a ticket gives.
 #[derive(Clone)]
 pub(crate) enum Planned {
-    /// Runs a query. `params`: its one row of parameters.
-    Query { prepared: Arc<Prepared>, params: Option<RecordBatch> },
+    /// Runs a query, in this transaction. `params`: its one row of parameters.
+    Query { prepared: Arc<Prepared>, params: Option<RecordBatch>, transaction: Option<TransactionId> },
     /// Tells how many rows an executed update changed.
     Count(i64),
 }

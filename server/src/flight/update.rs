@@ -28,13 +28,16 @@ impl Flight {
         let descriptor =
             descriptor.ok_or_else(|| Status::invalid_argument("the first message of DoPut needs a descriptor"))?;
         match PutCommand::decode(descriptor)? {
-            PutCommand::Update { sql } => {
+            PutCommand::Update { sql, transaction } => {
+                let call = &self.within(call, transaction)?;
                 let prepared = Arc::new(self.prepare(call, sql).await?);
                 Ok(update_result(self.changed(call, prepared, None).await?))
             }
             PutCommand::Bind(id) => self.bind(call, id, first, messages).await,
             PutCommand::PreparedUpdate(id) => self.prepared_update(call, id, first, messages).await,
-            PutCommand::Ingest(target) => self.ingest(call, target, first, messages).await,
+            PutCommand::Ingest(target, transaction) => {
+                self.ingest(&self.within(call, transaction)?, target, first, messages).await
+            }
         }
     }
 
@@ -69,6 +72,7 @@ impl Flight {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
         let sent = self.sent_parameters(&statement.prepared, first, rest).await?;
         let params = sent.or_else(|| statement.bound());
+        let call = &self.within_or_next(call, statement.transaction)?;
         Ok(update_result(self.changed(call, statement.prepared.clone(), params).await?))
     }
 

@@ -42,6 +42,18 @@ impl EncodedRows {
     }
 }
 
+impl<'a> FromIterator<&'a [u8]> for EncodedRows {
+    /// Rows that are encoded already.
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(rows: I) -> Self {
+        let mut all = Self { data: Vec::new(), ends: Vec::new() };
+        for row in rows {
+            all.data.extend_from_slice(row);
+            all.ends.push(all.data.len());
+        }
+        all
+    }
+}
+
 /// Encodes `row_count` rows, given as one array per column of the layout. The count is an argument because a table may
 /// have no user columns at all.
 pub fn encode_rows(layout: &RowLayout, row_count: usize, columns: &[ArrayRef]) -> Result<EncodedRows, CodecError> {

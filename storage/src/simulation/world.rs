@@ -243,7 +243,9 @@ impl World {
                     self.model.add(row.id, ts, values.as_ref().map(|values| values[at]));
                 }
             }
-            Err(StorageError::Conflict) => assert!(conflicts, "nobody else had changed these rows"),
+            Err(StorageError::Conflict | StorageError::RowConflict { .. }) => {
+                assert!(conflicts, "nobody else had changed these rows")
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -60,7 +60,7 @@ def connect(
     """Connects and logs in.
 
     `options` are further options of the ADBC driver (see `adbc_driver_flightsql.DatabaseOptions`).
-    `autocommit=False` raises NotSupportedError as long as the server has no transactions.
+    With `autocommit=False` a transaction is open all the time, ended by `commit()` and `rollback()`, as DB-API 2.0 has it.
     """
     kwargs = dict(options or {})
     if user is not None:
@@ -71,10 +71,6 @@ def connect(
     connection = None
     try:
         connection = adbc_driver_manager.AdbcConnection(database)
-        if not autocommit:
-            # ADBC itself would warn and go on with autocommit, and a later rollback() would quietly do nothing.
-            connection.set_autocommit(False)
-            connection.set_autocommit(True)
         return Connection(database, connection, autocommit=autocommit)
     except BaseException:
         if connection is not None:

@@ -8,7 +8,7 @@ use seracdb_storage::system_columns;
 use crate::error::{EngineError, ErrorKind};
 use crate::identity::Role;
 use crate::sql::statement::{
-    ColumnDef, CreateTable, Delete, Insert, InsertSource, Password, Statement, TableKind, Update,
+    ColumnDef, CreateTable, Delete, Insert, InsertSource, Password, Statement, TableKind, TransactionStatement, Update,
 };
 use crate::sql::{Limits, TableName, parse};
 
@@ -51,6 +51,36 @@ fn queries() {
     assert_eq!(query.to_string(), "SELECT a FROM t LIMIT 3 OFFSET 2");
     let Statement::Query(query) = of("SELECT a FROM t FETCH FIRST ROW ONLY") else { panic!() };
     assert_eq!(query.to_string(), "SELECT a FROM t LIMIT 1");
+}
+
+#[test]
+fn transactions() {
+    use TransactionStatement::*;
+    let name = || "a".to_owned();
+    for (sql, expected) in [
+        ("BEGIN", Begin { read_only: false }),
+        ("begin transaction", Begin { read_only: false }),
+        ("BEGIN WORK READ ONLY;", Begin { read_only: true }),
+        ("START TRANSACTION READ WRITE", Begin { read_only: false }),
+        ("START TRANSACTION ISOLATION LEVEL SNAPSHOT, READ ONLY", Begin { read_only: true }),
+        ("BEGIN ISOLATION LEVEL READ UNCOMMITTED", Begin { read_only: false }),
+        ("COMMIT", Commit),
+        ("COMMIT WORK", Commit),
+        ("END TRANSACTION", Commit),
+        ("ROLLBACK", Rollback),
+        ("ABORT WORK", Rollback),
+        ("SAVEPOINT A", Savepoint(name())),
+        ("SAVEPOINT \"A\"", Savepoint("A".into())),
+        ("RELEASE a", Release(name())),
+        ("RELEASE SAVEPOINT a", Release(name())),
+        ("ROLLBACK TO a", RollbackTo(name())),
+        ("ROLLBACK WORK TO SAVEPOINT a", RollbackTo(name())),
+        ("SET TRANSACTION READ ONLY", Set { read_only: true }),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ WRITE", Set { read_only: false }),
+    ] {
+        assert_eq!(of(sql), Statement::Transaction(expected), "{sql}");
+        assert!(!of(sql).is_query());
+    }
 }
 
 #[test]
@@ -270,9 +300,9 @@ fn what_comes_later_or_never() {
         "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",
         "ALTER TABLE t ADD COLUMN a INT",
         "TRUNCATE t",
-        "BEGIN",
-        "COMMIT",
-        "ROLLBACK",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "COMMIT AND CHAIN",
+        "ROLLBACK PREPARED 'x'",
         "CREATE VIEW v AS SELECT 1",
         "CREATE UNIQUE INDEX i ON t (a)",
         "CREATE INDEX i ON t USING btree (a)",

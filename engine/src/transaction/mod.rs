@@ -1,0 +1,483 @@
+//! Transactions: one snapshot from the first statement on, changes staged over it, one commit at the end.
+//!
+//! Invariants:
+//! 1. A transaction reads its snapshot and what it has staged, whatever others commit.
+//! 2. First committer wins: a commit that changes a row which another commit has changed since the snapshot is refused, and
+//!    the transaction is rolled back.
+//! 3. A statement that fails stages nothing, and the transaction goes on.
+//! 4. It ends once: by a commit, a rollback, the end of its session, or too long without use. How it ended is remembered.
+//! 5. Nothing is locked while it waits for its client. Before its first statement it has no snapshot, and holds nothing:
+//!    drivers begin the next transaction as soon as one has ended.
+
+mod run;
+mod staged;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit};
+use seracdb_storage::snapshot::Snapshot;
+use seracdb_storage::store::Store;
+use seracdb_storage::{StorageError, keys::Scope};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::session::Session;
+
+pub(crate) use run::run;
+pub(crate) use staged::{STAGED_FILE, Staged, StagedScope, staged_place};
+
+/// How many ends are remembered.
+const ENDS_MAX: usize = 10_000;
+/// Savepoints that one transaction may have.
+const SAVEPOINTS_MAX: usize = 10_000;
+
+/// Limits of transactions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransactionConfig {
+    /// Seconds without a statement after which a transaction is rolled back.
+    pub idle_seconds: u64,
+    /// Bytes that all open transactions may have staged.
+    pub memory_max: usize,
+    /// Transactions that may be open.
+    pub open_max: usize,
+}
+
+impl Default for TransactionConfig {
+    fn default() -> Self {
+        Self { idle_seconds: 300, memory_max: 2 << 30, open_max: 10_000 }
+    }
+}
+
+/// A transaction's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TransactionId(pub [u8; 16]);
+
+/// A savepoint's name: unlike what SQL calls it, of one savepoint only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SavepointId(pub [u8; 16]);
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All of it is durable.
+    Committed,
+    /// None of it is there.
+    RolledBack,
+    /// The storage failed while it was committed.
+    Unknown,
+}
+
+/// An open or ended transaction.
+pub struct Transaction {
+    id: TransactionId,
+    /// Number of the user whose it is.
+    owner: u64,
+    store: Weak<Store>,
+    /// Held by a statement that changes something, and while it ends.
+    changing: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+    /// When it was last used, in time since the machine was started.
+    last_used: Mutex<Duration>,
+    staged_bytes: Arc<AtomicUsize>,
+}
+
+enum State {
+    Open(Box<Open>),
+    Ended(End),
+}
+
+#[derive(Default)]
+struct Open {
+    /// `None` before the first statement.
+    work: Option<Work>,
+    savepoints: Vec<Savepoint>,
+    read_only: bool,
+}
+
+struct Work {
+    snapshot: Arc<Snapshot>,
+    staged: Staged,
+}
+
+struct Savepoint {
+    id: SavepointId,
+    name: String,
+    staged: Staged,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let State::Open(open) = self.state.get_mut() {
+            self.staged_bytes.fetch_sub(open.size_bytes(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Transaction {
+    /// Its name.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// Whether it has not ended.
+    pub fn is_open(&self) -> bool {
+        matches!(*self.state.lock(), State::Open(_))
+    }
+
+    fn works(&self) -> bool {
+        matches!(&*self.state.lock(), State::Open(open) if open.work.is_some())
+    }
+
+    /// What its statements read.
+    pub(crate) fn view(&self) -> Result<(Arc<Snapshot>, Staged)> {
+        self.open(|open| {
+            let work = self.work(open)?;
+            Ok((Arc::clone(&work.snapshot), work.staged.clone()))
+        })
+    }
+
+    /// Held while something is changed: changes of one transaction come one after the other.
+    pub(crate) async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    /// Refuses `what` in a transaction that only reads.
+    pub(crate) fn require_writable(&self, what: &str) -> Result<()> {
+        self.open(|open| match open.read_only {
+            true => Err(EngineError::invalid(format!("{what} is not possible: the transaction is READ ONLY"))),
+            false => Ok(()),
+        })
+    }
+
+    pub(crate) fn set_read_only(&self, read_only: bool) -> Result<()> {
+        self.open(|open| {
+            open.read_only = read_only;
+            Ok(())
+        })
+    }
+
+    /// Takes over what a statement has staged. Held: [`Transaction::changing`].
+    pub(crate) fn stage(&self, staged: Staged, memory_max: usize) -> Result<()> {
+        self.open(|open| {
+            let more = staged.size_bytes().saturating_sub(open.size_bytes());
+            let all = self.staged_bytes.fetch_add(more, Ordering::Relaxed) + more;
+            if more > 0 && (all > memory_max || staged.size_bytes() > COMMIT_BYTES_MAX) {
+                self.staged_bytes.fetch_sub(more, Ordering::Relaxed);
+                let limit = memory_max.min(COMMIT_BYTES_MAX) >> 20;
+                return Err(EngineError::new(
+                    ErrorKind::ResourceExhausted,
+                    format!(
+                        "the transaction, or all open ones together, would stage more than {limit} MiB: commit earlier, \
+                         or raise engine.transaction.memory_max"
+                    ),
+                ));
+            }
+            self.replace(open, staged)
+        })
+    }
+
+    /// Sets a savepoint.
+    pub fn savepoint(&self, id: SavepointId, name: &str) -> Result<()> {
+        self.open(|open| {
+            if open.savepoints.len() >= SAVEPOINTS_MAX {
+                return Err(EngineError::new(
+                    ErrorKind::ResourceExhausted,
+                    format!("a transaction has at most {SAVEPOINTS_MAX} savepoints: release some"),
+                ));
+            }
+            let staged = self.work(open)?.staged.clone();
+            open.savepoints.push(Savepoint { id, name: name.to_owned(), staged });
+            Ok(())
+        })
+    }
+
+    /// Forgets a savepoint and those after it; what was changed since stays.
+    pub fn release(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<()> {
+        self.open(|open| {
+            let at = open.place(which)?;
+            open.savepoints.truncate(at);
+            Ok(())
+        })
+    }
+
+    /// Undoes what was changed since a savepoint, which stays.
+    pub async fn undo_to(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<()> {
+        let _nothing_changes = self.changing().await;
+        self.roll_back_to(which)
+    }
+
+    fn roll_back_to(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<()> {
+        self.open(|open| {
+            let at = open.place(which)?;
+            open.savepoints.truncate(at + 1);
+            let staged = open.savepoints[at].staged.clone();
+            self.replace(open, staged)
+        })
+    }
+
+    /// What it works on, from the first time on that it is asked for.
+    fn work<'a>(&self, open: &'a mut Open) -> Result<&'a mut Work> {
+        if open.work.is_none() {
+            let snapshot = self.store.upgrade().ok_or(StorageError::Stopped)?.snapshot();
+            let staged = Staged::over(Arc::clone(snapshot.catalog()));
+            open.work = Some(Work { snapshot, staged });
+        }
+        open.work.as_mut().ok_or_else(|| EngineError::internal("a transaction without a snapshot"))
+    }
+
+    fn replace(&self, open: &mut Open, staged: Staged) -> Result<()> {
+        let less = open.size_bytes().saturating_sub(staged.size_bytes());
+        self.staged_bytes.fetch_sub(less, Ordering::Relaxed);
+        self.work(open)?.staged = staged;
+        Ok(())
+    }
+
+    fn open<T>(&self, of: impl FnOnce(&mut Open) -> Result<T>) -> Result<T> {
+        match &mut *self.state.lock() {
+            State::Open(open) => of(open),
+            State::Ended(end) => Err(ended(*end)),
+        }
+    }
+
+    /// Ends it; gives what was open.
+    fn end(&self, end: End) -> Result<Box<Open>> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Ended(end)) {
+            State::Open(open) => {
+                self.staged_bytes.fetch_sub(open.size_bytes(), Ordering::Relaxed);
+                Ok(open)
+            }
+            State::Ended(before) => {
+                *state = State::Ended(before);
+                Err(ended(before))
+            }
+        }
+    }
+}
+
+impl Open {
+    fn size_bytes(&self) -> usize {
+        self.work.as_ref().map_or(0, |work| work.staged.size_bytes())
+    }
+
+    /// The newest of the savepoints that are meant.
+    fn place(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<usize> {
+        let found = self.savepoints.iter().rposition(|savepoint| which(savepoint.id, &savepoint.name));
+        found.ok_or_else(|| EngineError::not_found("no such savepoint in this transaction"))
+    }
+}
+
+fn ended(end: End) -> EngineError {
+    match end {
+        End::Committed => EngineError::not_found("the transaction has ended: it was committed"),
+        End::RolledBack => EngineError::new(
+            ErrorKind::Aborted,
+            "the transaction has ended: it was rolled back, by its client, a conflict or too long without use",
+        ),
+        End::Unknown => EngineError::new(
+            ErrorKind::Unavailable,
+            "the storage failed while the transaction was committed: whether it was is not known",
+        ),
+    }
+}
+
+/// The transactions by name.
+#[derive(Debug, Default)]
+pub(crate) struct Transactions {
+    known: Mutex<Known>,
+    /// Bytes that all have staged.
+    staged_bytes: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    open: HashMap<TransactionId, Held>,
+    /// Owners and ends, the last ones.
+    ends: HashMap<TransactionId, (u64, End)>,
+    order: VecDeque<TransactionId>,
+}
+
+/// A session holds its transactions. Those begun without one are held here, until they were not used for too long.
+#[derive(Debug)]
+struct Held {
+    owner: u64,
+    transaction: Weak<Transaction>,
+    _without_session: Option<Arc<Transaction>>,
+}
+
+impl Known {
+    fn ended(&mut self, id: TransactionId, end: End) {
+        let Some(held) = self.open.remove(&id) else { return };
+        if self.order.len() == ENDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ends.remove(&oldest);
+        }
+        self.order.push_back(id);
+        self.ends.insert(id, (held.owner, end));
+    }
+
+    /// Those whose session has ended are rolled back.
+    fn forget_dropped(&mut self) {
+        let gone = self.open.iter().filter(|(_, held)| held.transaction.strong_count() == 0).map(|(id, _)| *id);
+        for id in gone.collect::<Vec<_>>() {
+            self.ended(id, End::RolledBack);
+        }
+    }
+}
+
+impl Engine {
+    /// Begins a transaction of this session's user. `outlives_session`: for a client that has no session, only calls.
+    pub fn begin(&self, session: &Session, read_only: bool, outlives_session: bool) -> Result<Arc<Transaction>> {
+        let open = Open { read_only, ..Open::default() };
+        let transaction = Arc::new(Transaction {
+            id: TransactionId(uuid::Uuid::new_v4().into_bytes()),
+            owner: session.principal().number(),
+            store: Arc::downgrade(&self.store),
+            changing: tokio::sync::Mutex::default(),
+            state: Mutex::new(State::Open(Box::new(open))),
+            last_used: Mutex::new(self.store.clock().monotonic()),
+            staged_bytes: Arc::clone(&self.transactions.staged_bytes),
+        });
+        let mut known = self.transactions.known.lock();
+        if known.open.len() >= self.transaction_config.open_max {
+            known.forget_dropped();
+        }
+        if known.open.len() >= self.transaction_config.open_max {
+            return Err(EngineError::new(
+                ErrorKind::ResourceExhausted,
+                "too many open transactions: end some, or raise engine.transaction.open_max",
+            ));
+        }
+        let held = Held {
+            owner: transaction.owner,
+            transaction: Arc::downgrade(&transaction),
+            _without_session: outlives_session.then(|| Arc::clone(&transaction)),
+        };
+        known.open.insert(transaction.id, held);
+        Ok(transaction)
+    }
+
+    /// An open transaction of this session's user; NotFound for another's too.
+    pub fn transaction(&self, session: &Session, id: TransactionId) -> Result<Arc<Transaction>> {
+        let mut known = self.transactions.known.lock();
+        let mine = session.principal().number();
+        if let Some(held) = known.open.get(&id).filter(|held| held.owner == mine) {
+            match held.transaction.upgrade() {
+                Some(transaction) => {
+                    *transaction.last_used.lock() = self.store.clock().monotonic();
+                    return Ok(transaction);
+                }
+                None => known.ended(id, End::RolledBack),
+            }
+        }
+        Err(match known.ends.get(&id).filter(|(owner, _)| *owner == mine) {
+            Some((_, end)) => ended(*end),
+            None => EngineError::not_found("no such transaction: it ended long ago, or is another user's"),
+        })
+    }
+
+    /// How a transaction of this session's user ended; `None` while it is open or when that is not known.
+    pub fn end_of(&self, session: &Session, id: TransactionId) -> Option<End> {
+        let known = self.transactions.known.lock();
+        let (owner, end) = known.ends.get(&id)?;
+        (*owner == session.principal().number()).then_some(*end)
+    }
+
+    /// Commits everything that is staged, or rolls it back: then the error says why. Done also when who waits for it goes
+    /// away.
+    pub async fn commit(self: &Arc<Self>, transaction: Arc<Transaction>) -> Result<()> {
+        let engine = Arc::clone(self);
+        let committed = tokio::spawn(async move { engine.commit_now(&transaction).await }).await;
+        committed.map_err(|_| EngineError::panicked())?
+    }
+
+    async fn commit_now(self: &Arc<Self>, transaction: &Transaction) -> Result<()> {
+        let _nothing_changes = transaction.changing().await;
+        // Whoever asks meanwhile is told that nobody knows.
+        let open = transaction.end(End::Unknown)?;
+        let drops = open.work.as_ref().is_some_and(|work| work.staged.drops());
+        let committed = match open.work {
+            Some(Work { snapshot, staged }) => self.commit_staged(snapshot, staged).await,
+            None => Ok(()),
+        };
+        let end = match &committed {
+            Ok(()) => End::Committed,
+            Err(error) if error.kind == ErrorKind::Unavailable => End::Unknown,
+            Err(_) => End::RolledBack,
+        };
+        *transaction.state.lock() = State::Ended(end);
+        self.transactions.known.lock().ended(transaction.id, end);
+        if drops && end == End::Committed {
+            self.remove_dropped_later();
+        }
+        committed
+    }
+
+    /// Undoes everything.
+    pub async fn roll_back(&self, transaction: &Transaction) -> Result<()> {
+        let _nothing_changes = transaction.changing().await;
+        transaction.end(End::RolledBack)?;
+        self.transactions.known.lock().ended(transaction.id, End::RolledBack);
+        Ok(())
+    }
+
+    /// Rolls back transactions that were not used for too long, and forgets those whose session has ended.
+    pub fn sweep_transactions(&self) {
+        let now = self.store.clock().monotonic();
+        let idle = Duration::from_secs(self.transaction_config.idle_seconds);
+        let mut known = self.transactions.known.lock();
+        known.forget_dropped();
+        let open: Vec<Arc<Transaction>> = known.open.values().filter_map(|held| held.transaction.upgrade()).collect();
+        for transaction in open {
+            let is_idle = now.saturating_sub(*transaction.last_used.lock()) >= idle;
+            // One that a statement is changing is in use, and one that has not begun to work keeps nothing.
+            if is_idle
+                && transaction.works()
+                && transaction.changing.try_lock().is_ok()
+                && transaction.end(End::RolledBack).is_ok()
+            {
+                known.ended(transaction.id, End::RolledBack);
+                tracing::info!(owner = transaction.owner, "a transaction without use for too long was rolled back");
+            }
+        }
+    }
+
+    async fn commit_staged(&self, snapshot: Arc<Snapshot>, staged: Staged) -> Result<()> {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let names = Arc::clone(&staged.catalog);
+        let (expects, (catalog, writes)) = (staged.expects(), staged.to_commit());
+        drop(staged);
+        let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();
+        let row = |scope: Scope, id: i64| {
+            let table = names.table_by_id(scope.table);
+            let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));
+            format!("row _id = {id} of table '{name}' was changed by another commit first")
+        };
+        let why = match self.store.commit(Commit { snapshot, expects, catalog, writes }).await {
+            Ok(_) => return Ok(()),
+            Err(StorageError::RowConflict { scope, id }) => row(scope, id),
+            Err(StorageError::Conflict) => "a table that it writes to was changed or dropped meanwhile".to_owned(),
+            Err(StorageError::Catalog(error)) => {
+                let error = EngineError::from(StorageError::Catalog(error));
+                let message = format!("the transaction is rolled back: {}", error.message);
+                return Err(EngineError::new(error.kind, message));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Err(EngineError::new(ErrorKind::Aborted, format!("the transaction is rolled back: {why}. Run it again")))
+    }
+}
