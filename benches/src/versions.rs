@@ -2,8 +2,8 @@
 //!
 //! - *flushed*: the whole table is updated and flushed, again and again;
 //! - *in part*: a random tenth of the rows is updated and flushed, ten times as often;
-//! - *hot*: never flushed by a statement; the peer is not flushed either. In the small table the versions stay hot until
-//!   there are too many.
+//! - *hot*: never flushed by a statement. In the small table the versions stay hot until there are too many, and the peer is
+//!   hot too; the large one has too many soon, so that its peer is a flushed one.
 //!
 //! Hot rows are flushed and files merged by themselves meanwhile, as the defaults have it.
 
@@ -30,6 +30,9 @@ pub(crate) async fn run(size: Size) {
         ("hot, small", Way::Hot, size.small_table_rows),
     ] {
         make(&database, "once", way, rows).await;
+        if rows == size.table_rows {
+            database.run("STORAGE FLUSH TABLE once").await;
+        }
         for versions in size.versions {
             make(&database, "many", way, rows).await;
             update(&database, way, versions).await;

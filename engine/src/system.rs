@@ -87,8 +87,11 @@ pub(crate) async fn show(store: &Store, tables: &Tables, statement: &Statement) 
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(rows)]))))
 }
 
-/// The scopes of a table that this user may know of.
+/// The scopes of a table that this user may know of; none of one that is not committed.
 fn scopes(tables: &Tables, table: &TableRecord) -> Result<Vec<Scope>> {
+    if tables.snapshot.catalog().table_by_id(table.id).is_none() {
+        return Ok(vec![]);
+    }
     let own = tables.scope(table);
     match table.kind != TableKind::Shared && tables.principal.role() >= Role::Admin {
         true => Ok(tables.snapshot.scopes_with_files(table.id)?),

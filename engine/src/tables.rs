@@ -190,7 +190,9 @@ impl SchemaProvider for NamespaceListing {
             return Ok(SystemTable::named(&self.tables, name).map(|table| Arc::new(table) as _));
         }
         let record = self.tables.catalog().table(&self.namespace, name);
-        Ok(record.map(|record| Arc::new(self.tables.table(record, Exposure::All)) as _))
+        // Listed as it is, whatever a transaction has staged in it.
+        let tables = Tables { staged: None, ..(*self.tables).clone() };
+        Ok(record.map(|record| Arc::new(tables.table(record, Exposure::All)) as _))
     }
 
     fn table_exist(&self, name: &str) -> bool {

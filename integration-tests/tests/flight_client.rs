@@ -5,11 +5,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{CommandGetDbSchemas, ProstMessageExt};
 use arrow_flight::sql::{CommandGetTables, CommandStatementIngest, EndTransaction, SqlInfo};
 use arrow_flight::sql::{TableDefinitionOptions, TableExistsOption, TableNotExistOption};
-use arrow_flight::{FlightInfo, sql::CommandGetDbSchemas};
+use arrow_flight::{Action, Criteria, FlightEndpoint, FlightInfo, RenewFlightEndpointRequest};
 use futures::{StreamExt, TryStreamExt};
+use prost::Message;
 use seracdb_integration_tests::{PASSWORD, TestServer};
 use tonic::transport::Channel;
 
@@ -141,4 +144,61 @@ async fn a_schema_is_the_same_wherever_it_is_asked_for() {
         assert_eq!(from_prepare, from_info, "{sql}");
         assert_eq!(from_info, from_data, "{sql}");
     }
+}
+
+fn authorized<T>(message: T) -> tonic::Request<T> {
+    use base64::Engine as _;
+    let credentials = base64::prelude::BASE64_STANDARD.encode(format!("root:{PASSWORD}"));
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Basic {credentials}").parse().unwrap());
+    request
+}
+
+/// What the client above has no calls for.
+#[tokio::test(flavor = "multi_thread")]
+async fn polling_listing_and_renewing() {
+    let server = TestServer::start();
+    let mut client = connect(&server).await;
+    client.execute_update("CREATE TABLE \"A b\" (n BIGINT)".into(), None).await.unwrap();
+    client.execute_update("INSERT INTO \"A b\" VALUES (7)".into(), None).await.unwrap();
+    let channel = Channel::from_shared(server.uri().replace("grpc://", "http://")).unwrap().connect().await.unwrap();
+    let mut raw = FlightServiceClient::new(channel);
+
+    // Every table, with the query that reads it.
+    let flights = raw.list_flights(authorized(Criteria { expression: "default.".into() })).await.unwrap();
+    let flights: Vec<FlightInfo> = flights.into_inner().try_collect().await.unwrap();
+    let [flight] = &flights[..] else { panic!("{flights:?}") };
+    let none = raw.list_flights(authorized(Criteria { expression: "other.".into() })).await.unwrap();
+    assert_eq!(none.into_inner().count().await, 0);
+
+    // There is nothing to wait for.
+    let descriptor = flight.flight_descriptor.clone().unwrap();
+    let poll = raw.poll_flight_info(authorized(descriptor)).await.unwrap().into_inner();
+    assert_eq!((poll.progress, poll.flight_descriptor), (Some(1.0), None));
+    let info = poll.info.unwrap();
+    assert_eq!(info.schema, flight.schema);
+    let endpoint = info.endpoint[0].clone();
+    let before = endpoint.expiration_time.unwrap();
+
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let body = RenewFlightEndpointRequest { endpoint: Some(endpoint.clone()) }.encode_to_vec();
+    let action = |body: Vec<u8>| authorized(Action { r#type: "RenewFlightEndpoint".into(), body: body.into() });
+    let mut results = raw.do_action(action(body)).await.unwrap().into_inner();
+    let renewed = FlightEndpoint::decode(results.message().await.unwrap().unwrap().body).unwrap();
+    let after = renewed.expiration_time.unwrap();
+    assert!((after.seconds, after.nanos) > (before.seconds, before.nanos));
+    assert_eq!(renewed.ticket, endpoint.ticket);
+    let stream = raw.do_get(authorized(renewed.ticket.unwrap())).await.unwrap();
+    assert_eq!(stream.into_inner().count().await, 2, "the schema and one batch");
+
+    let nothing = RenewFlightEndpointRequest { endpoint: None }.encode_to_vec();
+    for (body, code) in [(nothing, tonic::Code::InvalidArgument), (vec![0xff], tonic::Code::InvalidArgument)] {
+        assert_eq!(raw.do_action(action(body)).await.unwrap_err().code(), code);
+    }
+    let ticket =
+        arrow_flight::sql::TicketStatementQuery { statement_handle: vec![10, 16].into_iter().chain([7; 16]).collect() };
+    let ticket = arrow_flight::Ticket::new(ticket.as_any().encode_to_vec());
+    let foreign = FlightEndpoint { ticket: Some(ticket), ..Default::default() };
+    let foreign = RenewFlightEndpointRequest { endpoint: Some(foreign) }.encode_to_vec();
+    assert_eq!(raw.do_action(action(foreign)).await.unwrap_err().code(), tonic::Code::NotFound);
 }

@@ -197,6 +197,8 @@ pub(crate) struct CommitState {
     hot: HashMap<Scope, HotSize>,
     /// Scopes to flush.
     due: Vec<Scope>,
+    /// Scopes that were written to, since that was last asked.
+    written: Vec<Scope>,
     recent: VecDeque<RecentCommit>,
     moved: VecDeque<Moved>,
 }
@@ -220,6 +222,7 @@ impl CommitState {
             flush,
             hot: HashMap::new(),
             due: Vec::new(),
+            written: Vec::new(),
             recent: VecDeque::new(),
             moved: VecDeque::new(),
         }
@@ -280,6 +283,7 @@ impl CommitState {
         for write in &commit.writes {
             self.append_rows(write, ts, batch);
             self.count(write);
+            self.written.push(write.scope);
         }
         for ((scope, file), rows) in masked {
             let key = delete_log_key(scope, ts, file);
@@ -289,6 +293,11 @@ impl CommitState {
             self.recent.push_back(RecentCommit { ts, superseded });
         }
         Ok(ts)
+    }
+
+    /// Scopes of which rows were written since this was asked.
+    pub(crate) fn take_written(&mut self) -> Vec<Scope> {
+        std::mem::take(&mut self.written)
     }
 
     /// Scopes that have got too much hot since this was asked.

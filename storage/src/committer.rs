@@ -242,6 +242,7 @@ impl Run {
         }
         self.lease.check()?;
         if writes {
+            self.cache.written(self.state.take_written().into_iter(), self.state.last_ts());
             self.published.store(take_snapshot(&self.rocks, &self.state, &self.cache, &self.open));
         }
         let snapshot = self.published.load_full();

@@ -124,6 +124,13 @@ impl HotChunk {
         self.ids.is_empty()
     }
 
+    /// Bytes that it takes in memory, about.
+    pub fn size_bytes(&self) -> usize {
+        // Of a row: id, version, generation, tombstone, end.
+        const ROW_BYTES: usize = 8 + 8 + 4 + 1 + 8;
+        self.bytes.len() + self.len() * ROW_BYTES
+    }
+
     /// Whether it holds as many bytes as a chunk may.
     pub fn is_full(&self) -> bool {
         self.bytes.len() >= CHUNK_BYTES_MAX

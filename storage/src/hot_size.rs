@@ -23,7 +23,7 @@ pub struct FlushConfig {
 
 impl Default for FlushConfig {
     fn default() -> Self {
-        Self { automatic: true, hot_bytes_max: 64 << 20, dead_versions_max: 32 << 10 }
+        Self { automatic: true, hot_bytes_max: 64 << 20, dead_versions_max: 16 << 10 }
     }
 }
 

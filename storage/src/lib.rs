@@ -25,6 +25,7 @@ pub mod flush;
 #[cfg(test)]
 mod golden_tests;
 pub mod hot;
+pub mod hot_cache;
 pub mod hot_size;
 pub mod keys;
 pub mod lease;

@@ -16,6 +16,7 @@ use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
 use crate::hot::{HotChunk, HotCursor};
+use crate::hot_cache::{HotCache, HotRows};
 use crate::keys::{
     BatchNumber, Generation, SCOPE_LEN, Scope, TableId, after_prefix, batch_prefix, decode_delete_log_key,
     delete_log_prefix, header_key,
@@ -119,6 +120,21 @@ impl Snapshot {
     /// The next at most `rows_max` row versions at a cursor; `None` at its end.
     pub fn hot_chunk(&self, cursor: &mut HotCursor, rows_max: usize) -> Result<Option<HotChunk>> {
         cursor.next_chunk(&self.rocks, rows_max)
+    }
+
+    /// The newest versions of the hot rows of a scope, when they are known.
+    pub fn cached_hot_rows(&self, scope: Scope, generations: &[Generation]) -> Option<HotRows> {
+        self.cache.hot.get(scope, generations, self.ts)
+    }
+
+    /// Keeps what [`HotCursor`] gave of all these generations at this snapshot.
+    pub fn cache_hot_rows(&self, scope: Scope, generations: Vec<Generation>, rows: HotRows) {
+        self.cache.hot.put(scope, generations, self.ts, rows);
+    }
+
+    /// The most bytes of rows that are kept of one scope.
+    pub fn cached_bytes_max(&self) -> usize {
+        self.cache.hot.scope_bytes_max()
     }
 
     /// The scopes that have rows in the hot tier, in order.
@@ -285,11 +301,18 @@ pub(crate) struct ScopeCache {
     masks: Mutex<Bounded<(CommitTs, Arc<Masks>)>>,
     manifests: Arc<ManifestStore>,
     recoveries: Arc<Recoveries>,
+    hot: HotCache,
 }
 
 impl ScopeCache {
-    pub(crate) fn new(manifests: Arc<ManifestStore>, recoveries: Arc<Recoveries>) -> Self {
-        Self { files: Mutex::default(), masks: Mutex::default(), manifests, recoveries }
+    pub(crate) fn new(manifests: Arc<ManifestStore>, recoveries: Arc<Recoveries>, hot_bytes_max: usize) -> Self {
+        let hot = HotCache::new(hot_bytes_max);
+        Self { files: Mutex::default(), masks: Mutex::default(), manifests, recoveries, hot }
+    }
+
+    /// Notes that a commit has written rows of these scopes. To be called before a snapshot shows it.
+    pub(crate) fn written(&self, scopes: impl Iterator<Item = Scope>, at: CommitTs) {
+        self.hot.written(scopes, at);
     }
 }
 

@@ -76,6 +76,8 @@ pub struct StorageConfig {
     pub node_id: String,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// Bytes of hot rows to keep in memory as they were last read.
+    pub hot_cache_bytes_max: usize,
     /// When hot rows are flushed by themselves.
     pub flush: FlushConfig,
     /// When files are merged.
@@ -98,6 +100,7 @@ impl Default for StorageConfig {
             object_store: None,
             node_id: "node1".into(),
             durability: Durability::Fsync,
+            hot_cache_bytes_max: 64 << 20,
             flush: FlushConfig::default(),
             compaction: CompactionConfig::default(),
             manifest_cache: CacheConfig::default(),
@@ -194,7 +197,8 @@ impl Store {
             ManifestStore::new(objects.clone(), Arc::clone(&clock), Arc::clone(&rocks), config.manifest_cache.clone());
         let (recoveries, wanted) = Recoveries::new();
         let (manifests, recoveries) = (Arc::new(manifests), Arc::new(recoveries));
-        let cache = Arc::new(ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries)));
+        let cache = ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries), config.hot_cache_bytes_max);
+        let cache = Arc::new(cache);
         let (committer, to_flush) = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
         // Without a lease to keep nobody listens.
         let _ = committer_starts.send(Box::new(committer.lease_check()));

@@ -19,6 +19,8 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Par
 use futures::{StreamExt, TryStreamExt};
 use seracdb_storage::StorageError;
 use seracdb_storage::hot::{HotChunk, HotCursor, Versions};
+use seracdb_storage::hot_cache::HotRows;
+use seracdb_storage::keys::{Generation, Scope};
 use seracdb_storage::row_codec::RowLayout;
 use seracdb_storage::snapshot::{ScopeView, Snapshot};
 use seracdb_storage::system_columns::{deleted_array, id_array, updated_array};
@@ -50,6 +52,8 @@ pub(super) struct HotRowsExec {
 struct Rows {
     snapshot: Arc<Snapshot>,
     cursor: HotCursor,
+    /// Of all rows of these generations, when the scan is of all.
+    whole: Option<(Scope, Vec<Generation>)>,
     staged: Option<StagedScope>,
     ids: RangeInclusive<i64>,
     layout: RowLayout,
@@ -57,6 +61,14 @@ struct Rows {
     decoded: Vec<usize>,
     sources: Vec<Source>,
     schema: SchemaRef,
+}
+
+/// How far a scan has read.
+enum Reading {
+    /// What the last scan of all has read.
+    Known { rows: HotRows, next: usize },
+    /// From RocksDB; `kept`: what was read so far, when it is to be kept.
+    Stored { cursor: HotCursor, kept: Option<Vec<Arc<HotChunk>>>, bytes: usize },
 }
 
 impl HotRowsExec {
@@ -93,32 +105,71 @@ impl HotRowsExec {
             Boundedness::Bounded,
         );
         let (snapshot, staged) = (Arc::clone(&table.snapshot), table.staged.clone());
-        let rows = Rows { snapshot, cursor, staged, ids, layout, decoded, sources, schema };
+        let is_whole = table.not_before.is_none() && ids == (i64::MIN..=i64::MAX);
+        let whole = is_whole.then(|| (table.scope, view.generations.clone()));
+        let rows = Rows { snapshot, cursor, whole, staged, ids, layout, decoded, sources, schema };
         Ok(Self { rows: Arc::new(rows), properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 }
 
 impl Rows {
-    /// The next committed rows, without those that are changed; `None` at the end.
-    fn committed(&self, cursor: &mut HotCursor, rows_max: usize) -> DfResult<Option<RecordBatch>> {
-        let Some(chunk) = self.snapshot.hot_chunk(cursor, rows_max).map_err(external)? else { return Ok(None) };
-        let chunk = match &self.staged {
-            Some(staged) => {
-                let keep: Vec<bool> = chunk.ids.iter().map(|id| !staged.has_changed(*id)).collect();
-                if keep.contains(&false) { chunk.filter(&keep) } else { chunk }
+    /// Where to begin.
+    fn begin(&self) -> Reading {
+        let known = self.whole.as_ref().and_then(|(scope, of)| self.snapshot.cached_hot_rows(*scope, of));
+        match known {
+            Some(rows) => Reading::Known { rows, next: 0 },
+            None => {
+                Reading::Stored { cursor: self.cursor.clone(), kept: self.whole.is_some().then(Vec::new), bytes: 0 }
             }
-            None => chunk,
+        }
+    }
+
+    /// The next committed rows; `None` at the end. A whole scan that comes to its end is kept for the next one.
+    fn next(&self, reading: &mut Reading, rows_max: usize) -> DfResult<Option<RecordBatch>> {
+        let chunk = match reading {
+            Reading::Known { rows, next } => {
+                *next += 1;
+                rows.get(*next - 1).cloned()
+            }
+            Reading::Stored { cursor, kept, bytes } => {
+                let chunk = self.snapshot.hot_chunk(cursor, rows_max).map_err(external)?.map(Arc::new);
+                match &chunk {
+                    Some(chunk) => {
+                        *bytes += chunk.size_bytes();
+                        let may_keep = *bytes <= self.snapshot.cached_bytes_max();
+                        *kept = kept.take().filter(|_| may_keep);
+                        kept.iter_mut().for_each(|kept| kept.push(Arc::clone(chunk)));
+                    }
+                    None => {
+                        if let (Some(rows), Some((scope, of))) = (kept.take(), &self.whole) {
+                            self.snapshot.cache_hot_rows(*scope, of.clone(), Arc::new(rows));
+                        }
+                    }
+                }
+                chunk
+            }
         };
-        self.batch(chunk, true).map(Some)
+        chunk.map(|chunk| self.committed(&chunk)).transpose()
+    }
+
+    /// Committed rows, without those that are changed.
+    fn committed(&self, chunk: &HotChunk) -> DfResult<RecordBatch> {
+        if let Some(staged) = &self.staged {
+            let keep: Vec<bool> = chunk.ids.iter().map(|id| !staged.has_changed(*id)).collect();
+            if keep.contains(&false) {
+                return self.batch(&chunk.filter(&keep), true);
+            }
+        }
+        self.batch(chunk, true)
     }
 
     /// The rows that are not committed.
     fn uncommitted(&self, rows_max: usize) -> DfResult<Vec<RecordBatch>> {
         let chunks = self.staged.iter().flat_map(|staged| staged.chunks(rows_max, |id| self.ids.contains(&id)));
-        chunks.map(|chunk| self.batch(chunk, false)).collect()
+        chunks.map(|chunk| self.batch(&chunk, false)).collect()
     }
 
-    fn batch(&self, chunk: HotChunk, committed: bool) -> DfResult<RecordBatch> {
+    fn batch(&self, chunk: &HotChunk, committed: bool) -> DfResult<RecordBatch> {
         let user = chunk.decode(&self.layout, &self.decoded).map_err(|e| external(StorageError::from(e)))?;
         let rows = chunk.len();
         let column = |source: &Source| -> ArrayRef {
@@ -175,16 +226,16 @@ impl ExecutionPlan for HotRowsExec {
         let chunk_rows = context.session_config().batch_size();
         let schema = Arc::clone(&rows.schema);
         let (of_uncommitted, counted) = (Arc::clone(&rows), metrics.clone());
-        let committed = futures::stream::try_unfold(rows.cursor.clone(), move |mut cursor| {
+        let committed = futures::stream::try_unfold(rows.begin(), move |mut reading| {
             let (rows, metrics) = (Arc::clone(&rows), metrics.clone());
             async move {
                 // A thread is taken for each chunk alone: a reader that stops reading holds none.
                 let read = SpawnedTask::spawn_blocking(move || {
                     let timer = metrics.elapsed_compute().timer();
-                    let batch = rows.committed(&mut cursor, chunk_rows)?;
+                    let batch = rows.next(&mut reading, chunk_rows)?;
                     timer.done();
                     metrics.record_output(batch.as_ref().map_or(0, RecordBatch::num_rows));
-                    Ok(batch.map(|batch| (batch, cursor)))
+                    Ok(batch.map(|batch| (batch, reading)))
                 });
                 read.join_unwind().await.map_err(|_| external(StorageError::Stopped))?
             }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use arrow_flight::sql::{ActionCancelQueryResult, Any, Command, EndTransaction, ProstMessageExt};
-use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
+use arrow_flight::{
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightEndpoint, FlightInfo,
+    RenewFlightEndpointRequest,
+};
 use bytes::Bytes;
 use prost::Message;
 use seracdb_engine::{ErrorKind, TransactionId};
@@ -26,7 +29,7 @@ use crate::auth::Call;
 const NAMESPACE_DEFAULT: &str = "default";
 
 /// The actions: name and what they do.
-const ACTIONS: [(&str, &str); 11] = [
+const ACTIONS: [(&str, &str); 12] = [
     ("CreatePreparedStatement", "Plans a statement for repeated execution."),
     ("ClosePreparedStatement", "Forgets a prepared statement."),
     ("BeginTransaction", "Begins a transaction."),
@@ -34,6 +37,7 @@ const ACTIONS: [(&str, &str); 11] = [
     ("BeginSavepoint", "Sets a savepoint in a transaction."),
     ("EndSavepoint", "Releases a savepoint or undoes what was changed since."),
     ("CancelFlightInfo", "Cancels the statement of a FlightInfo."),
+    ("RenewFlightEndpoint", "Has the time of an endpoint's ticket start again."),
     ("CancelQuery", "Cancels the statement of a FlightInfo (the older form of CancelFlightInfo)."),
     ("SetSessionOptions", "Sets 'catalog' and 'schema' of the session."),
     ("GetSessionOptions", "Gives 'catalog' and 'schema' of the session."),
@@ -51,6 +55,7 @@ enum ActionCommand {
     Close(StatementId),
     CancelFlightInfo(Vec<TicketId>),
     CancelQuery(Vec<TicketId>),
+    Renew(FlightEndpoint, TicketId),
     SetSessionOptions(BTreeMap<String, SessionOptionValue>),
     GetSessionOptions,
     CloseSession,
@@ -67,6 +72,14 @@ impl ActionCommand {
             "CancelFlightInfo" => {
                 let request = CancelFlightInfoRequest::decode(action.body.clone()).map_err(unreadable)?;
                 Ok(Self::CancelFlightInfo(tickets_of(&request.info.unwrap_or_default())))
+            }
+            "RenewFlightEndpoint" => {
+                let request = RenewFlightEndpointRequest::decode(action.body.clone()).map_err(unreadable)?;
+                let endpoint = request.endpoint.unwrap_or_default();
+                match endpoint.ticket.as_ref().map(GetCommand::decode) {
+                    Some(Ok(GetCommand::Ticket(id))) => Ok(Self::Renew(endpoint, id)),
+                    _ => Err(Status::invalid_argument("only endpoints of statements have a time: renew one of those")),
+                }
             }
             "SetSessionOptions" => {
                 let request = SetSessionOptionsRequest::decode(action.body.clone()).map_err(unreadable)?;
@@ -178,6 +191,7 @@ impl Flight {
                 let result = ActionCancelQueryResult { result: CancelStatus::Cancelled as i32 };
                 Some(body::<Any>(&result.as_any()))
             }
+            ActionCommand::Renew(endpoint, id) => Some(body(&self.renew(call, endpoint, id)?)),
             ActionCommand::SetSessionOptions(options) => Some(body(&self.set_options(call, options)?)),
             ActionCommand::GetSessionOptions => Some(body(&session_options(call)?)),
             ActionCommand::CloseSession => {

@@ -57,6 +57,7 @@ pub(crate) struct Flight {
     auth: Auth,
     statements: Statements,
     tickets: Tickets,
+    ticket_idle: Duration,
     result_age_max: Duration,
 }
 
@@ -64,7 +65,8 @@ impl Flight {
     pub(crate) fn new(engine: Arc<Engine>, queries: Queries, auth: Auth, config: &FlightSection) -> Self {
         let tickets = Tickets::new(queries.clone(), config);
         let result_age_max = Duration::from_secs(config.result_seconds_max);
-        Self { engine, queries, auth, statements: Statements::new(config), tickets, result_age_max }
+        let ticket_idle = Duration::from_secs(config.ticket_idle_seconds);
+        Self { engine, queries, auth, statements: Statements::new(config), tickets, ticket_idle, result_age_max }
     }
 
     /// Forgets what clients left behind.
@@ -178,13 +180,25 @@ impl FlightService for FlightRpc {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Reply<Self::ListFlightsStream> {
-        self.0.auth.call(request.metadata()).await?;
-        Err(Status::unimplemented("ListFlights is not supported: send Flight SQL commands to GetFlightInfo"))
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let flights = self.0.flights(&call, &request.get_ref().expression)?;
+            Ok(Response::new(iter(flights.into_iter().map(Ok)).boxed()))
+        })
+        .await
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
-        self.0.auth.call(request.metadata()).await?;
-        Err(Status::unimplemented("PollFlightInfo is not supported: use GetFlightInfo"))
+        guarded(async {
+            let call = self.0.auth.call(request.metadata()).await?;
+            let client = user_agent(request.metadata());
+            // A query is planned at once and runs while it is fetched: there is nothing to ask for again.
+            let info = self.0.flight_info(&call, request.into_inner(), &client).await?;
+            let done =
+                PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
+            Ok(Response::new(done))
+        })
+        .await
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {

@@ -4,16 +4,16 @@
 //! for a client may fetch a ticket twice or never.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket as FlightTicket};
 use bytes::Bytes;
 use futures::StreamExt;
 use prost::Message;
-use seracdb_engine::{Outcome, Prepared, StatementKind};
+use seracdb_engine::{Outcome, Prepared, StatementKind, system_columns};
 use seracdb_proto::StatementTicket;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -43,7 +43,7 @@ impl Flight {
                 let schema = self.metadata(call, &command, client)?.schema();
                 // The command is its own ticket: asking again gives the catalog of that moment.
                 let ticket = descriptor.cmd.clone();
-                return info(&schema, ticket, descriptor, -1);
+                return info(&schema, ticket, None, descriptor, -1);
             }
             InfoCommand::Statement { sql, transaction } => {
                 let call = self.within(call, transaction)?;
@@ -61,11 +61,12 @@ impl Flight {
             StatementKind::Query => {
                 let schema = described(prepared.schema());
                 let ticket = self.issue(call, Planned::Query { prepared, params, transaction })?;
-                info(&schema, ticket, descriptor, -1)
+                info(&schema, ticket, Some(self.expiration()), descriptor, -1)
             }
             StatementKind::Update => {
                 let count = self.changed(call, prepared, params).await?;
-                info(&COUNT_SCHEMA, self.issue(call, Planned::Count(count))?, descriptor, 1)
+                let ticket = self.issue(call, Planned::Count(count))?;
+                info(&COUNT_SCHEMA, ticket, Some(self.expiration()), descriptor, 1)
             }
         }
     }
@@ -151,6 +152,42 @@ impl Flight {
         }
     }
 
+    /// ListFlights: the tables whose name, `namespace.table`, begins with `prefix`, each with the query that reads it.
+    pub(super) fn flights(&self, call: &Call, prefix: &[u8]) -> Result<Vec<FlightInfo>, Status> {
+        let tables = self.engine.tables(&call.session).map_err(status::from_engine)?;
+        let wanted = tables.iter().filter(|table| table.table_type == "TABLE");
+        let wanted =
+            wanted.filter(|table| format!("{}.{}", table.namespace, table.name).as_bytes().starts_with(prefix));
+        let flights = wanted.map(|table| {
+            let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+            let query = format!("SELECT * FROM {}.{}", quoted(&table.namespace), quoted(&table.name));
+            let command = CommandStatementQuery { query, transaction_id: None };
+            // As SELECT * has them.
+            let shown = table.schema.fields().iter().filter(|field| field.name() != system_columns::DELETED);
+            let schema = Schema::new(shown.cloned().collect::<Vec<_>>());
+            Ok(FlightInfo {
+                schema: schema_bytes(&described(&schema))?,
+                flight_descriptor: Some(FlightDescriptor::new_cmd(command.as_any().encode_to_vec())),
+                total_records: -1,
+                total_bytes: -1,
+                ordered: true,
+                ..Default::default()
+            })
+        });
+        flights.collect()
+    }
+
+    /// RenewFlightEndpoint: the endpoint with its new time.
+    pub(super) fn renew(&self, call: &Call, endpoint: FlightEndpoint, id: TicketId) -> Result<FlightEndpoint, Status> {
+        self.tickets.touch(call.principal(), id, Instant::now())?;
+        Ok(FlightEndpoint { expiration_time: Some(self.expiration()), ..endpoint })
+    }
+
+    /// When a ticket that nobody fetches from now on goes.
+    fn expiration(&self) -> prost_types::Timestamp {
+        (SystemTime::now() + self.ticket_idle).into()
+    }
+
     fn issue(&self, call: &Call, planned: Planned) -> Result<Bytes, Status> {
         let id = self.tickets.issue(call.principal(), planned, Instant::now())?;
         let handle = StatementTicket { id: id.0.to_vec().into() }.encode_to_vec();
@@ -164,11 +201,17 @@ fn count_stream(count: i64) -> Result<DataStream, Status> {
 }
 
 /// One endpoint without a location: the result is fetched over the same connection.
-fn info(schema: &Schema, ticket: Bytes, descriptor: FlightDescriptor, records: i64) -> Result<FlightInfo, Status> {
+fn info(
+    schema: &Schema,
+    ticket: Bytes,
+    expiration_time: Option<prost_types::Timestamp>,
+    descriptor: FlightDescriptor,
+    records: i64,
+) -> Result<FlightInfo, Status> {
     Ok(FlightInfo {
         schema: schema_bytes(schema)?,
         flight_descriptor: Some(descriptor),
-        endpoint: vec![FlightEndpoint { ticket: Some(FlightTicket { ticket }), ..Default::default() }],
+        endpoint: vec![FlightEndpoint { ticket: Some(FlightTicket { ticket }), expiration_time, ..Default::default() }],
         total_records: records,
         total_bytes: -1,
         ordered: true,

@@ -70,9 +70,7 @@ impl Tickets {
     pub(crate) fn fetch(&self, owner: &Principal, id: TicketId, now: Instant) -> Result<Arc<Ticket>, Status> {
         let mut state = self.state.lock();
         let found = state.live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
-        let ticket = found.ok_or_else(|| {
-            Status::not_found("no such ticket: it ended, was cancelled or is another user's. Send the statement again")
-        })?;
+        let ticket = found.ok_or_else(no_ticket)?;
         if !state.fetched.contains(&id) {
             state.fetched.push_back(id);
         }
@@ -82,6 +80,12 @@ impl Tickets {
             state.live.remove(&oldest);
         }
         Ok(ticket)
+    }
+
+    /// Has a ticket's idle time start again.
+    pub(crate) fn touch(&self, owner: &Principal, id: TicketId, now: Instant) -> Result<(), Status> {
+        let found = self.state.lock().live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
+        found.map(drop).ok_or_else(no_ticket)
     }
 
     /// Cancels what the ticket stands for; whether there was such a ticket.
@@ -97,4 +101,8 @@ impl Tickets {
     pub(crate) fn sweep(&self, now: Instant) {
         self.state.lock().live.sweep(now);
     }
+}
+
+fn no_ticket() -> Status {
+    Status::not_found("no such ticket: it ended, was cancelled or is another user's. Send the statement again")
 }

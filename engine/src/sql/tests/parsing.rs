@@ -302,7 +302,6 @@ fn what_comes_later_or_never() {
         "TRUNCATE t",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "COMMIT AND CHAIN",
-        "ROLLBACK PREPARED 'x'",
         "CREATE VIEW v AS SELECT 1",
         "CREATE UNIQUE INDEX i ON t (a)",
         "CREATE INDEX i ON t USING btree (a)",
