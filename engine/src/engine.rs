@@ -146,6 +146,11 @@ impl Engine {
         Arc::new(Self { stop, ..self.clone() })
     }
 
+    /// The time of its clock, in ns since the Unix epoch.
+    pub fn now_ns(&self) -> i64 {
+        self.store.clock().now_ns()
+    }
+
     /// What all scans of cold files have skipped and read since the start, by the names that EXPLAIN ANALYZE has for it.
     pub fn scan_totals(&self) -> [(&'static str, u64); 8] {
         self.cold.totals()

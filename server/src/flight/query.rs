@@ -4,7 +4,7 @@
 //! for a client may fetch a ticket twice or never.
 
 use std::sync::{Arc, LazyLock};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -185,7 +185,9 @@ impl Flight {
 
     /// When a ticket that nobody fetches from now on goes.
     fn expiration(&self) -> prost_types::Timestamp {
-        (SystemTime::now() + self.ticket_idle).into()
+        let at = self.engine.now_ns().saturating_add(i64::try_from(self.ticket_idle.as_nanos()).unwrap_or(i64::MAX));
+        let (seconds, nanos) = (at.div_euclid(1_000_000_000), at.rem_euclid(1_000_000_000) as i32);
+        prost_types::Timestamp { seconds, nanos }
     }
 
     fn issue(&self, call: &Call, planned: Planned) -> Result<Bytes, Status> {
