@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
-use seracdb_engine::{Engine, EngineConfig, Outcome, PruningConfig, Role, Session};
+use seracdb_engine::{Engine, EngineConfig, Outcome, Role, Session};
 
 /// An engine in this process, and a session of its root user.
 pub(crate) struct Database {
@@ -17,8 +17,12 @@ pub(crate) struct Database {
 
 impl Database {
     /// Opens the data directory, making it when it is new.
-    pub(crate) async fn open(dir: &Path, pruning: PruningConfig) -> Self {
-        let mut config = EngineConfig { pruning, ..EngineConfig::default() };
+    pub(crate) async fn open(dir: &Path) -> Self {
+        Self::open_with(dir, EngineConfig::default()).await
+    }
+
+    /// The same with a configuration.
+    pub(crate) async fn open_with(dir: &Path, mut config: EngineConfig) -> Self {
         config.storage.data_dir = dir.to_owned();
         let engine = Engine::open(config).await.expect("the engine opens");
         if !dir.join("made").exists() {

@@ -3,9 +3,10 @@
 //! Planned only (EXPLAIN), the peer is the same plan over one file: what lies between them is the pruning. Run, the peer is
 //! the same query on the same files with nothing pruned.
 
+use std::path::Path;
 use std::time::Duration;
 
-use seracdb_engine::{PruningConfig, Pushdown};
+use seracdb_engine::{EngineConfig, PruningConfig, Pushdown};
 
 use crate::database::Database;
 use crate::measure::{Line, Size, median};
@@ -13,6 +14,13 @@ use crate::measure::{Line, Size, median};
 const ROWS_A_FILE: usize = 100;
 const NOTHING: PruningConfig =
     PruningConfig { bounds: false, bloom: false, page_index: false, pushdown: Pushdown::Never };
+
+/// Without compaction: the files are to stay as many as they are.
+async fn open(dir: &Path, pruning: PruningConfig) -> Database {
+    let mut config = EngineConfig { pruning, ..EngineConfig::default() };
+    config.storage.compaction.automatic = false;
+    Database::open_with(dir, config).await
+}
 
 async fn load(database: &Database, table: &str, files: usize) {
     database.run(&format!("CREATE TABLE {table} (k BIGINT, name TEXT)")).await;
@@ -28,7 +36,7 @@ async fn load(database: &Database, table: &str, files: usize) {
 
 pub(crate) async fn run(size: Size) {
     let dir = tempfile::tempdir().expect("a folder");
-    let database = Database::open(dir.path(), PruningConfig::default()).await;
+    let database = open(dir.path(), PruningConfig::default()).await;
     load(&database, "many", size.files).await;
     load(&database, "one", 1).await;
     let middle = size.files * ROWS_A_FILE / 2;
@@ -63,7 +71,7 @@ pub(crate) async fn run(size: Size) {
     }
     database.engine.close().await.expect("the engine closes");
     drop(database);
-    let database = Database::open(dir.path(), NOTHING).await;
+    let database = open(dir.path(), NOTHING).await;
     for ((name, filter), ours) in queries.iter().zip(ours) {
         let mut peer = Vec::new();
         for _ in 0..size.rounds.min(3) {

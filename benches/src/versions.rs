@@ -7,8 +7,6 @@
 //!
 //! Hot rows are flushed and files merged by themselves meanwhile, as the defaults have it.
 
-use seracdb_engine::PruningConfig;
-
 use crate::database::Database;
 use crate::measure::{Line, Size, median};
 
@@ -22,7 +20,7 @@ enum Way {
 
 pub(crate) async fn run(size: Size) {
     let dir = tempfile::tempdir().expect("a folder");
-    let database = Database::open(dir.path(), PruningConfig::default()).await;
+    let database = Database::open(dir.path()).await;
     for (name, way, rows) in [
         ("flushed", Way::Flushed, size.table_rows),
         ("in part", Way::InPart, size.table_rows),
