@@ -64,20 +64,21 @@ impl Engine {
     /// Parses, checks and plans one statement. `?` and `$n` are parameters.
     pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Prepared> {
         let statement = sql::parse(sql, &self.limits)?;
-        let tables = self.tables_for(session, &statement)?;
+        // Not for a ROLLBACK: it works in a transaction that has ended too.
+        let tables = || self.tables_for(session, &statement);
         let state = self.statement_state();
         let (schema, parameters) = match &statement {
             Statement::Query(query) => {
-                let typed = plan_query(&state, &tables, &statement, query)?;
+                let typed = plan_query(&state, &tables()?, &statement, query)?;
                 (client_schema(typed.plan.schema().as_arrow()), typed.parameters)
             }
             Statement::Explain { analyze, inner, .. } => {
                 refuse_analyzed_write(*analyze, inner)?;
-                let parameters = self.plan_explained(&state, &tables, inner)?.parameters;
+                let parameters = self.plan_explained(&state, &tables()?, inner)?.parameters;
                 (listing::explain_schema(), parameters)
             }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                (Arc::new(Schema::empty()), write::plan(&state, &tables, &statement)?.typed.parameters)
+                (Arc::new(Schema::empty()), write::plan(&state, &tables()?, &statement)?.typed.parameters)
             }
             other => (listing::schema_of(other), vec![]),
         };

@@ -10,7 +10,10 @@ use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::sql::suggest;
 use crate::system::SYSTEM_SCHEMA;
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, TransactionId};
+
+/// Transactions of a session above which those that were rolled back without its asking are forgotten.
+const BEGUN_MAX: usize = 1000;
 
 /// The namespace of the tables that describe the others.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
@@ -64,23 +67,30 @@ impl Session {
         self.within.is_some()
     }
 
-    /// The transaction that statements run in.
+    /// The transaction that statements run in, also when it was rolled back meanwhile: they fail then, until the client has
+    /// ended it, and never stand by themselves.
     pub fn transaction(&self) -> Option<Arc<Transaction>> {
-        self.within.clone().or_else(|| self.shared.current.lock().clone().filter(|current| current.is_open()))
+        self.within.clone().or_else(|| self.shared.current.lock().clone())
     }
 
     /// Keeps a transaction that the client has begun and names with its statements.
     pub fn keep(&self, transaction: Arc<Transaction>) {
         let mut begun = self.shared.begun.lock();
-        begun.retain(|known| known.is_open());
+        if begun.len() >= BEGUN_MAX {
+            begun.retain(|known| known.is_open());
+        }
         begun.push(transaction);
+    }
+
+    /// The client has ended a transaction.
+    pub fn forget(&self, id: TransactionId) {
+        self.shared.begun.lock().retain(|known| known.id() != id);
     }
 
     /// The transaction that is meant by a client that names none but has exactly one: ADBC ingests so.
     pub fn only_transaction(&self) -> Option<Arc<Transaction>> {
         self.transaction().or_else(|| {
-            let mut begun = self.shared.begun.lock();
-            begun.retain(|known| known.is_open());
+            let begun = self.shared.begun.lock();
             begun.first().filter(|_| begun.len() == 1).cloned()
         })
     }

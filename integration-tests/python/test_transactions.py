@@ -371,9 +371,40 @@ def test_without_use_for_too_long(tmp_path):
             time.sleep(1.5)
             with pytest.raises(REFUSED, match="too long without use"):
                 raw.end(transaction, COMMIT)
-            with pytest.raises(seracdb.Error):
-                db.run("COMMIT")
+            # Nothing stands by itself that was to be in it.
+            for late in ("INSERT INTO t VALUES (3)", "CREATE TABLE u (n INT)", "SELECT n FROM t", "SAVEPOINT a", "BEGIN"):
+                with pytest.raises(seracdb.Error, match="rolled back"):
+                    db.run(late)
+            with pytest.raises(seracdb.Error, match="rolled back"):
+                db.ingest("t", pa.table({"n": pa.array([4], pa.int32())}))
+            db.run("ROLLBACK")
             assert db.query("SELECT n FROM t").num_rows == 0
+            db.run("BEGIN")
+            db.run("INSERT INTO t VALUES (5)")
+            until(lambda: server.log().count("a transaction without use") >= 3, "it is rolled back")
+            with pytest.raises(seracdb.Error, match="rolled back"):
+                db.run("COMMIT")
+            with flightsql.connect(server.uri, db_kwargs={"username": "root", "password": ROOT_PASSWORD}) as by_driver:
+                run(by_driver, "INSERT INTO t VALUES (6)")
+                until(lambda: server.log().count("a transaction without use") >= 4, "it is rolled back")
+                with pytest.raises(seracdb.Error, match="rolled back"), by_driver.cursor() as cursor:
+                    cursor.adbc_ingest("t", pa.table({"n": pa.array([7], pa.int32())}), mode="append")
+                by_driver.rollback()
+                run(by_driver, "INSERT INTO t VALUES (8)")
+                by_driver.commit()
+            assert db.query("SELECT n FROM t")["n"].to_pylist() == [8]
+
+
+def test_one_that_is_used_is_not_idle(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__TRANSACTION__IDLE_SECONDS": "4"}) as server:
+        with root(server) as db:
+            db.run("CREATE TABLE t (n INT)")
+            db.run("BEGIN")
+            for n in range(12):
+                db.run(f"INSERT INTO t VALUES ({n})")
+                time.sleep(1)
+            db.run("COMMIT")
+            assert db.query("SELECT count(*) AS n FROM t")["n"].to_pylist() == [12]
 
 
 def test_more_than_may_be_staged(tmp_path):

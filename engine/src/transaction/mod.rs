@@ -135,6 +135,11 @@ impl Transaction {
         matches!(*self.state.lock(), State::Open(_))
     }
 
+    /// An error that says how it ended.
+    pub(crate) fn require_open(&self) -> Result<()> {
+        self.open(|_| Ok(()))
+    }
+
     fn works(&self) -> bool {
         matches!(&*self.state.lock(), State::Open(open) if open.work.is_some())
     }
@@ -244,6 +249,9 @@ impl Transaction {
     }
 
     fn open<T>(&self, of: impl FnOnce(&mut Open) -> Result<T>) -> Result<T> {
+        if let Some(store) = self.store.upgrade() {
+            *self.last_used.lock() = store.clock().monotonic();
+        }
         match &mut *self.state.lock() {
             State::Open(open) => of(open),
             State::Ended(end) => Err(ended(*end)),
@@ -283,7 +291,8 @@ fn ended(end: End) -> EngineError {
         End::Committed => EngineError::not_found("the transaction has ended: it was committed"),
         End::RolledBack => EngineError::new(
             ErrorKind::Aborted,
-            "the transaction has ended: it was rolled back, by its client, a conflict or too long without use",
+            "the transaction has ended: it was rolled back, by its client, a conflict or too long without use. ROLLBACK, and \
+             begin another",
         ),
         End::Unknown => EngineError::new(
             ErrorKind::Unavailable,

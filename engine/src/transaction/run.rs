@@ -13,7 +13,9 @@ use crate::sql::statement::TransactionStatement;
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &TransactionStatement) -> Result<()> {
     match statement {
         TransactionStatement::Begin { read_only } => {
-            if session.transaction().is_some() {
+            if let Some(before) = session.transaction() {
+                // One that was rolled back meanwhile: the client has to know.
+                before.require_open()?;
                 return Err(EngineError::invalid("a transaction is open already: COMMIT or ROLLBACK it first"));
             }
             session.set_current(engine.begin(session, *read_only, false)?);
@@ -22,7 +24,11 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Tra
         TransactionStatement::Commit => engine.commit(own(session, "COMMIT")?).await,
         TransactionStatement::Rollback => {
             let transaction = own(session, "ROLLBACK")?;
-            engine.roll_back(&transaction).await
+            match transaction.is_open() {
+                true => engine.roll_back(&transaction).await,
+                // It was, already.
+                false => Ok(()),
+            }
         }
         TransactionStatement::Savepoint(name) => {
             let id = SavepointId(uuid::Uuid::new_v4().into_bytes());

@@ -73,11 +73,14 @@ impl Flight {
 
     /// `EndTransaction`. Asked again, because the answer was lost, it says what has become of it.
     pub(super) async fn end(&self, call: &Call, id: TransactionId, commit: bool) -> Result<(), Status> {
+        // Found before the session lets go of it.
+        let transaction = self.engine.transaction(&call.session, id);
+        call.session.forget(id);
         let wanted = if commit { End::Committed } else { End::RolledBack };
         if self.engine.end_of(&call.session, id) == Some(wanted) {
             return Ok(());
         }
-        let transaction = self.engine.transaction(&call.session, id).map_err(status::from_engine)?;
+        let transaction = transaction.map_err(status::from_engine)?;
         let (engine, session) = (self.engine.clone(), call.session.clone());
         let ended = self.queries.run(async move {
             // The session goes on until the end.
