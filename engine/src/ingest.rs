@@ -77,6 +77,11 @@ impl Engine {
         schema: SchemaRef,
         mut batches: BoxStream<'static, Result<RecordBatch>>,
     ) -> Result<u64> {
+        if session.is_ambiguous() {
+            return Err(EngineError::invalid(
+                "the session has several transactions: say in the ingest which one it belongs to, or end the others",
+            ));
+        }
         // A client that says nothing of its one transaction means it.
         let transaction = session.only_transaction();
         let session = &transaction.clone().map_or_else(|| session.clone(), |open| session.within(open));
@@ -89,6 +94,10 @@ impl Engine {
         drop(tables);
         let mut writes = Writes::default();
         while let Some(batch) = batches.try_next().await? {
+            if let Some(transaction) = &transaction {
+                // It is in use as long as rows come.
+                transaction.require_open()?;
+            }
             let columns = destination.columns(&batch)?;
             writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?)?;
         }

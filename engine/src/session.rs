@@ -30,6 +30,10 @@ pub struct Session {
     shared: Arc<Shared>,
     /// The transaction that statements run in, as the client says with each.
     within: Option<Arc<Transaction>>,
+    /// Whether statements run outside of every transaction.
+    outside: bool,
+    /// Whether it ends with the call.
+    of_one_call: bool,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,28 @@ impl Session {
             principal,
             shared: Arc::new(Shared { namespace, current: Mutex::default(), begun: Mutex::default() }),
             within: None,
+            outside: false,
+            of_one_call: false,
         }
+    }
+
+    /// A session that ends with the call: BEGIN makes no sense in it.
+    pub fn of_one_call(principal: Principal) -> Self {
+        Self { of_one_call: true, ..Self::new(principal) }
+    }
+
+    pub(crate) fn is_of_one_call(&self) -> bool {
+        self.of_one_call
+    }
+
+    /// The same session, for what commits by itself whatever is begun meanwhile.
+    pub(crate) fn outside(&self) -> Self {
+        Self { outside: true, ..self.clone() }
+    }
+
+    /// Whether the client has several transactions and did not say which one it means.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.transaction().is_none() && self.shared.begun.lock().len() > 1
     }
 
     /// Whose session this is.
@@ -70,7 +95,10 @@ impl Session {
     /// The transaction that statements run in, also when it was rolled back meanwhile: they fail then, until the client has
     /// ended it, and never stand by themselves.
     pub fn transaction(&self) -> Option<Arc<Transaction>> {
-        self.within.clone().or_else(|| self.shared.current.lock().clone())
+        match self.outside {
+            true => None,
+            false => self.within.clone().or_else(|| self.shared.current.lock().clone()),
+        }
     }
 
     /// Keeps a transaction that the client has begun and names with its statements.
@@ -89,10 +117,13 @@ impl Session {
 
     /// The transaction that is meant by a client that names none but has exactly one: ADBC ingests so.
     pub fn only_transaction(&self) -> Option<Arc<Transaction>> {
-        self.transaction().or_else(|| {
-            let begun = self.shared.begun.lock();
-            begun.first().filter(|_| begun.len() == 1).cloned()
-        })
+        self.transaction().or_else(|| self.only_begun())
+    }
+
+    /// The one that the client has begun, when it has begun exactly one.
+    pub fn only_begun(&self) -> Option<Arc<Transaction>> {
+        let begun = self.shared.begun.lock();
+        begun.first().filter(|_| begun.len() == 1).cloned()
     }
 
     pub(crate) fn set_current(&self, transaction: Arc<Transaction>) {

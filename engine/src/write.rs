@@ -68,12 +68,13 @@ impl Engine {
             Some(transaction) => {
                 let _alone = transaction.changing().await;
                 transaction.require_writable("INSERT, UPDATE or DELETE")?;
-                let mut tables = self.tables_for(session, statement)?;
+                // Of this transaction, whatever the session goes on to meanwhile.
+                let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), statement)?;
                 let written = self.write_over(&mut tables, statement, params).await?;
                 tables.staged.into_iter().try_for_each(|staged| self.stage(&transaction, staged))?;
                 Ok(written)
             }
-            None => self.write_and_commit(session, statement, params).await,
+            None => self.write_and_commit(&session.outside(), statement, params).await,
         }
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -447,3 +448,24 @@ def test_a_crash_leaves_whole_transactions(own_server):
         expected = [n for n in range(20) if n % 3]
         for name in "ab":
             assert db.query(f"SELECT n FROM {name} ORDER BY n")["n"].to_pylist() == expected
+
+
+def test_text_needs_a_session(server, db, namespace):
+    """With user and password on every call there is none: what follows a BEGIN would stand by itself."""
+    credentials = base64.b64encode(f"root:{ROOT_PASSWORD}".encode())
+    options = flight.FlightCallOptions(headers=[(b"authorization", b"Basic " + credentials)])
+    command = flight.FlightDescriptor.for_command(packed("CommandStatementQuery", field(1, "BEGIN")))
+    with flight.FlightClient(server.uri) as connection, pytest.raises(pa.ArrowInvalid, match="BEGIN needs a session"):
+        connection.get_flight_info(command, options)
+
+
+def test_a_statement_prepared_before_the_transaction_is_in_it(db, table):
+    insert = f"INSERT INTO {table} VALUES (?, ?)"
+    with db.cursor() as cursor:
+        cursor.execute(insert, [200, "by itself"])
+        db.adbc_connection.set_autocommit(False)
+        cursor.execute(insert, [201, "undone"])
+        # The DBAPI's own rollback() does nothing on a connection that was made in autocommit.
+        db.adbc_connection.rollback()
+        db.adbc_connection.set_autocommit(True)
+    assert rows(db, table, "k >= 200") == [(200, "by itself")]

@@ -94,7 +94,7 @@ impl Auth {
             Some(Credentials::Bearer(token)) => self.by_token(&token),
             Some(Credentials::Basic { user, password }) => {
                 let principal = self.verify(user, password).await?;
-                Ok(Call { session: Arc::new(Session::new(principal)), token: None })
+                Ok(Call { session: Arc::new(Session::of_one_call(principal)), token: None })
             }
         }
     }

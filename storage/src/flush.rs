@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -43,13 +44,17 @@ const AT_ONCE: usize = 2;
 /// Flushes scopes as they are due, until the store closes.
 pub(crate) async fn flush_scopes(store: Weak<Store>, due: mpsc::UnboundedReceiver<Scope>, stopping: CancellationToken) {
     let scopes = futures::stream::unfold(due, |mut due| async { Some((due.recv().await?, due)) });
+    // One scope takes one place: a flush that has to wait takes all that came meanwhile.
+    let busy: &Mutex<HashSet<Scope>> = &Mutex::default();
     scopes
         .take_until(stopping.cancelled_owned())
         .for_each_concurrent(AT_ONCE, |scope| {
             let store = store.upgrade();
             async move {
-                let Some(store) = store else { return };
-                if let Err(error) = store.flush(scope).await
+                let Some(store) = store.filter(|_| busy.lock().insert(scope)) else { return };
+                let flushed = store.flush(scope).await;
+                busy.lock().remove(&scope);
+                if let Err(error) = flushed
                     // A table that is gone needs no flush.
                     && !matches!(error, StorageError::Stopped | StorageError::Conflict)
                 {

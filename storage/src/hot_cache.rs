@@ -21,6 +21,8 @@ pub type HotRows = Arc<Vec<Arc<HotChunk>>>;
 
 /// The share of the cache that one scope may take.
 const SHARE: usize = 4;
+/// Bytes that an entry takes beside its rows, about.
+const ENTRY_BYTES: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct HotCache {
@@ -80,18 +82,18 @@ impl HotCache {
 
     /// Keeps what a snapshot at `as_of` shows of these generations.
     pub(crate) fn put(&self, scope: Scope, generations: Vec<Generation>, as_of: CommitTs, rows: HotRows) {
-        let bytes = rows.iter().map(|chunk| chunk.size_bytes()).sum();
+        // Who finds nothing has read little.
+        if rows.is_empty() {
+            return;
+        }
+        let bytes = ENTRY_BYTES + rows.iter().map(|chunk| chunk.size_bytes()).sum::<usize>();
         let mut state = self.state.lock();
         if bytes > self.scope_bytes_max() || state.last_writes.get(&scope).is_some_and(|at| *at > as_of) {
             return;
         }
         state.remove(scope);
-        while state.bytes + bytes > self.bytes_max {
-            let Some(oldest) = state.entries.iter().min_by_key(|(_, entry)| entry.last_use).map(|(scope, _)| *scope)
-            else {
-                break;
-            };
-            state.remove(oldest);
+        if state.bytes + bytes > self.bytes_max {
+            state.make_room(self.bytes_max / 4 * 3 - bytes);
         }
         state.bytes += bytes;
         let last_use = state.uses;
@@ -100,6 +102,19 @@ impl HotCache {
 }
 
 impl State {
+    /// Removes those that were not used for longest, many at a time: each look at all of them is for many.
+    fn make_room(&mut self, bytes_max: usize) {
+        let mut by_use: Vec<(u64, Scope)> =
+            self.entries.iter().map(|(scope, entry)| (entry.last_use, *scope)).collect();
+        by_use.sort_unstable();
+        for (_, scope) in by_use {
+            if self.bytes <= bytes_max {
+                return;
+            }
+            self.remove(scope);
+        }
+    }
+
     fn remove(&mut self, scope: Scope) {
         if let Some(entry) = self.entries.remove(&scope) {
             self.bytes -= entry.bytes;
@@ -153,13 +168,13 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_than_it_may() {
-        let cache = cache(4_000);
+        let cache = cache(8_000);
         cache.put(scope(1), GENERATIONS.to_vec(), at(1), rows(2_000));
         assert!(cache.get(scope(1), &GENERATIONS, at(1)).is_none(), "more than the share of one");
         for table in 1..=20 {
             cache.put(scope(table), GENERATIONS.to_vec(), at(1), rows(800));
             assert!(cache.get(scope(1), &GENERATIONS, at(1)).is_some(), "in use");
-            assert!(cache.state.lock().bytes <= 4_000);
+            assert!(cache.state.lock().bytes <= 8_000);
         }
         assert!(cache.get(scope(20), &GENERATIONS, at(1)).is_some());
         assert!(cache.get(scope(3), &GENERATIONS, at(1)).is_none());

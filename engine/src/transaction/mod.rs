@@ -322,7 +322,7 @@ struct Known {
 struct Held {
     owner: u64,
     transaction: Weak<Transaction>,
-    _without_session: Option<Arc<Transaction>>,
+    without_session: Option<Arc<Transaction>>,
 }
 
 impl Known {
@@ -372,7 +372,7 @@ impl Engine {
         let held = Held {
             owner: transaction.owner,
             transaction: Arc::downgrade(&transaction),
-            _without_session: outlives_session.then(|| Arc::clone(&transaction)),
+            without_session: outlives_session.then(|| Arc::clone(&transaction)),
         };
         known.open.insert(transaction.id, held);
         Ok(transaction)
@@ -407,9 +407,12 @@ impl Engine {
     /// Commits everything that is staged, or rolls it back: then the error says why. Done also when who waits for it goes
     /// away.
     pub async fn commit(self: &Arc<Self>, transaction: Arc<Transaction>) -> Result<()> {
-        let engine = Arc::clone(self);
+        let (engine, id) = (Arc::clone(self), transaction.id);
         let committed = tokio::spawn(async move { engine.commit_now(&transaction).await }).await;
-        committed.map_err(|_| EngineError::panicked())?
+        committed.map_err(|_| {
+            self.transactions.known.lock().ended(id, End::Unknown);
+            EngineError::panicked()
+        })?
     }
 
     async fn commit_now(self: &Arc<Self>, transaction: &Transaction) -> Result<()> {
@@ -448,12 +451,14 @@ impl Engine {
         let idle = Duration::from_secs(self.transaction_config.idle_seconds);
         let mut known = self.transactions.known.lock();
         known.forget_dropped();
-        let open: Vec<Arc<Transaction>> = known.open.values().filter_map(|held| held.transaction.upgrade()).collect();
-        for transaction in open {
+        let open =
+            known.open.values().filter_map(|held| Some((held.transaction.upgrade()?, held.without_session.is_some())));
+        for (transaction, without_session) in open.collect::<Vec<_>>() {
             let is_idle = now.saturating_sub(*transaction.last_used.lock()) >= idle;
-            // One that a statement is changing is in use, and one that has not begun to work keeps nothing.
+            // One that a statement is changing is in use, and one that has not begun to work keeps nothing, unless nobody
+            // but this knows it.
             if is_idle
-                && transaction.works()
+                && (without_session || transaction.works())
                 && transaction.changing.try_lock().is_ok()
                 && transaction.end(End::RolledBack).is_ok()
             {

@@ -13,6 +13,12 @@ use crate::sql::statement::TransactionStatement;
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &TransactionStatement) -> Result<()> {
     match statement {
         TransactionStatement::Begin { read_only } => {
+            if session.is_of_one_call() {
+                return Err(EngineError::invalid(
+                    "BEGIN needs a session: log in by Handshake and send its bearer token with every call, or begin the \
+                     transaction by the action BeginTransaction",
+                ));
+            }
             if let Some(before) = session.transaction() {
                 // One that was rolled back meanwhile: the client has to know.
                 before.require_open()?;

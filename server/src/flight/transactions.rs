@@ -53,10 +53,13 @@ impl Flight {
         Ok(Call { session: Arc::new(call.session.within(transaction)), ..call.clone() })
     }
 
-    /// The same for what was prepared in a transaction: drivers go on using it in the next one.
+    /// The same for what was prepared in a transaction, or before there was one: drivers go on using it in the next one.
     pub(super) fn within_or_next(&self, call: &Call, transaction: Option<TransactionId>) -> Result<Call, Status> {
-        match (self.within(call, transaction), call.session.only_transaction()) {
-            (Err(_), Some(next)) => Ok(Call { session: Arc::new(call.session.within(next)), ..call.clone() }),
+        let named = transaction.is_some();
+        match (self.within(call, transaction), call.session.only_begun()) {
+            (found, Some(next)) if found.is_err() || !named => {
+                Ok(Call { session: Arc::new(call.session.within(next)), ..call.clone() })
+            }
             (found, _) => found,
         }
     }
@@ -90,7 +93,11 @@ impl Flight {
                 false => engine.roll_back(&transaction).await,
             }
         });
-        ended.await.map_err(status::from_engine)
+        // Another call may have ended it meanwhile.
+        match ended.await {
+            Err(_) if self.engine.end_of(&call.session, id) == Some(wanted) => Ok(()),
+            ended => ended.map_err(status::from_engine),
+        }
     }
 
     /// `BeginSavepoint`; gives the body of its result.
