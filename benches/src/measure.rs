@@ -16,7 +16,7 @@ pub(crate) struct Size {
     pub table_rows: usize,
     /// Batch files in the table that is pruned.
     pub files: usize,
-    /// Rows in the table whose versions all stay hot.
+    /// Rows in the table whose versions stay hot until there are too many.
     pub small_table_rows: usize,
     /// Versions that each row of a table gets, table by table.
     pub versions: [usize; 2],

@@ -83,8 +83,8 @@ impl Engine {
             ));
         }
         // A client that says nothing of its one transaction means it.
-        let transaction = session.only_transaction();
-        let session = &transaction.clone().map_or_else(|| session.clone(), |open| session.within(open));
+        let session = &session.in_only_transaction();
+        let transaction = session.transaction();
         let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
         let destination = self.destination(session, &tables, &target, &schema)?;
         let table = &destination.table;

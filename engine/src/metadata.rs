@@ -61,10 +61,6 @@ impl Engine {
 
     /// As the client's transaction sees them, also when the client cannot say which one it is in: metadata names none.
     fn tables_listed(&self, session: &Session) -> Result<Tables> {
-        let session = match session.only_transaction() {
-            Some(transaction) => session.within(transaction),
-            None => session.clone(),
-        };
-        self.tables_for(&session, &Statement::ShowNamespaces)
+        self.tables_for(&session.in_only_transaction(), &Statement::ShowNamespaces)
     }
 }

@@ -116,8 +116,13 @@ impl Session {
     }
 
     /// The transaction that is meant by a client that names none but has exactly one: ADBC ingests so.
-    pub fn only_transaction(&self) -> Option<Arc<Transaction>> {
+    fn only_transaction(&self) -> Option<Arc<Transaction>> {
         self.transaction().or_else(|| self.only_begun())
+    }
+
+    /// The same session, in its only transaction when it has one.
+    pub(crate) fn in_only_transaction(&self) -> Self {
+        self.only_transaction().map_or_else(|| self.clone(), |transaction| self.within(transaction))
     }
 
     /// The one that the client has begun, when it has begun exactly one.

@@ -157,10 +157,10 @@ impl Engine {
         params: Option<&RecordBatch>,
         row: usize,
     ) -> Result<Made> {
-        match (params, plain_insert(statement)) {
-            (Some(rows), Some((insert, order))) => self.bound_rows(tables, statement, insert, rows, &order),
-            (Some(rows), None) => self.rows_at(tables, statement, &row_values(rows, row)?).await,
-            (None, _) => self.rows_at(tables, statement, &[]).await,
+        let Some(rows) = params else { return self.rows_at(tables, statement, &[]).await };
+        match plain_insert(statement) {
+            Some((insert, order)) => self.bound_rows(tables, statement, insert, rows, &order),
+            None => self.rows_at(tables, statement, &row_values(rows, row)?).await,
         }
     }
 

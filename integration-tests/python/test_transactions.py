@@ -469,3 +469,21 @@ def test_a_statement_prepared_before_the_transaction_is_in_it(db, table):
         db.adbc_connection.rollback()
         db.adbc_connection.set_autocommit(True)
     assert rows(db, table, "k >= 200") == [(200, "by itself")]
+
+
+def test_what_is_prepared_outside_runs_in_the_transaction_of_the_text(server, db, namespace):
+    """Also beside one that the client names: BEGIN was said of everything that names none."""
+    name = f"{namespace}.t"
+    db.run(f"CREATE TABLE {name} (n INT)")
+    raw = Raw(server)
+    named = raw.begin()
+    raw.query("BEGIN")
+    request = packed("ActionCreatePreparedStatementRequest", field(1, f"INSERT INTO {name} VALUES (1)"))
+    handle = unpack(raw.act("CreatePreparedStatement", request))[1][1]
+    command = packed("CommandPreparedStatementQuery", field(1, handle))
+    raw.connection.get_flight_info(flight.FlightDescriptor.for_command(command), raw.options)
+    assert raw.query(f"SELECT n FROM {name}") == [{"n": 1}]
+    assert raw.query(f"SELECT n FROM {name}", named) == []
+    raw.end(named, COMMIT)
+    raw.query("ROLLBACK")
+    assert raw.query(f"SELECT n FROM {name}") == []

@@ -193,7 +193,7 @@ impl Transaction {
     }
 
     /// Sets a savepoint.
-    pub fn savepoint(&self, id: SavepointId, name: &str) -> Result<()> {
+    pub fn savepoint(&self, name: &str) -> Result<SavepointId> {
         self.open(|open| {
             if open.savepoints.len() >= SAVEPOINTS_MAX {
                 return Err(EngineError::new(
@@ -202,8 +202,9 @@ impl Transaction {
                 ));
             }
             let staged = self.work(open)?.staged.clone();
+            let id = SavepointId(uuid::Uuid::new_v4().into_bytes());
             open.savepoints.push(Savepoint { id, name: name.to_owned(), staged });
-            Ok(())
+            Ok(id)
         })
     }
 

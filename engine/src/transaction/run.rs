@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{SavepointId, Transaction};
+use super::Transaction;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::session::Session;
@@ -36,10 +36,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Tra
                 false => Ok(()),
             }
         }
-        TransactionStatement::Savepoint(name) => {
-            let id = SavepointId(uuid::Uuid::new_v4().into_bytes());
-            open(session, "SAVEPOINT")?.savepoint(id, name)
-        }
+        TransactionStatement::Savepoint(name) => open(session, "SAVEPOINT")?.savepoint(name).map(drop),
         TransactionStatement::Release(name) => named(open(session, "RELEASE")?.release(|_, known| known == name), name),
         TransactionStatement::RollbackTo(name) => {
             let transaction = open(session, "ROLLBACK TO")?;

@@ -275,7 +275,7 @@ fn with_token(call: &Call) -> Result<(), Status> {
     }
 }
 
-fn body<M: Message>(message: &M) -> Bytes {
+pub(super) fn body<M: Message>(message: &M) -> Bytes {
     message.encode_to_vec().into()
 }
 

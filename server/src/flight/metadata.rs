@@ -37,7 +37,7 @@ impl Flight {
         }
     }
 
-    fn listed(&self, call: &Call) -> Result<Vec<TableInfo>, Status> {
+    pub(super) fn listed(&self, call: &Call) -> Result<Vec<TableInfo>, Status> {
         self.engine.tables(&call.session).map_err(status::from_engine)
     }
 }

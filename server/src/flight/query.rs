@@ -154,7 +154,7 @@ impl Flight {
 
     /// ListFlights: the tables whose name, `namespace.table`, begins with `prefix`, each with the query that reads it.
     pub(super) fn flights(&self, call: &Call, prefix: &[u8]) -> Result<Vec<FlightInfo>, Status> {
-        let tables = self.engine.tables(&call.session).map_err(status::from_engine)?;
+        let tables = self.listed(call)?;
         let wanted = tables.iter().filter(|table| table.table_type == "TABLE");
         let wanted =
             wanted.filter(|table| format!("{}.{}", table.namespace, table.name).as_bytes().starts_with(prefix));

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use arrow_flight::sql::{ActionBeginSavepointResult, ActionBeginTransactionResult, ProstMessageExt};
 use bytes::Bytes;
-use prost::Message;
-use seracdb_engine::{End, SavepointId, TransactionId};
+use seracdb_engine::{End, SavepointId, Transaction, TransactionId};
 use tonic::Status;
-use uuid::Uuid;
 
+use super::action::body;
 use super::{Flight, status};
 use crate::auth::Call;
 
@@ -49,17 +48,18 @@ impl Flight {
     /// The call as one of the transaction that it names.
     pub(super) fn within(&self, call: &Call, transaction: Option<TransactionId>) -> Result<Call, Status> {
         let Some(id) = transaction else { return Ok(call.clone()) };
-        let transaction = self.engine.transaction(&call.session, id).map_err(status::from_engine)?;
-        Ok(Call { session: Arc::new(call.session.within(transaction)), ..call.clone() })
+        Ok(of_transaction(call, self.transaction(call, id)?))
+    }
+
+    fn transaction(&self, call: &Call, id: TransactionId) -> Result<Arc<Transaction>, Status> {
+        self.engine.transaction(&call.session, id).map_err(status::from_engine)
     }
 
     /// The same for what was prepared in a transaction, or before there was one: drivers go on using it in the next one.
     pub(super) fn within_or_next(&self, call: &Call, transaction: Option<TransactionId>) -> Result<Call, Status> {
-        let named = transaction.is_some();
+        let is_in_none = transaction.is_none() && call.session.transaction().is_none();
         match (self.within(call, transaction), call.session.only_begun()) {
-            (found, Some(next)) if found.is_err() || !named => {
-                Ok(Call { session: Arc::new(call.session.within(next)), ..call.clone() })
-            }
+            (found, Some(next)) if found.is_err() || is_in_none => Ok(of_transaction(call, next)),
             (found, _) => found,
         }
     }
@@ -71,19 +71,19 @@ impl Flight {
         if call.token.is_some() {
             call.session.keep(begun);
         }
-        Ok(body(&result))
+        Ok(body(&result.as_any()))
     }
 
     /// `EndTransaction`. Asked again, because the answer was lost, it says what has become of it.
     pub(super) async fn end(&self, call: &Call, id: TransactionId, commit: bool) -> Result<(), Status> {
         // Found before the session lets go of it.
-        let transaction = self.engine.transaction(&call.session, id);
+        let transaction = self.transaction(call, id);
         call.session.forget(id);
         let wanted = if commit { End::Committed } else { End::RolledBack };
         if self.engine.end_of(&call.session, id) == Some(wanted) {
             return Ok(());
         }
-        let transaction = transaction.map_err(status::from_engine)?;
+        let transaction = transaction?;
         let (engine, session) = (self.engine.clone(), call.session.clone());
         let ended = self.queries.run(async move {
             // The session goes on until the end.
@@ -102,11 +102,9 @@ impl Flight {
 
     /// `BeginSavepoint`; gives the body of its result.
     pub(super) fn set_savepoint(&self, call: &Call, id: TransactionId, name: &str) -> Result<Bytes, Status> {
-        let transaction = self.engine.transaction(&call.session, id).map_err(status::from_engine)?;
-        let savepoint = SavepointId(Uuid::new_v4().into_bytes());
-        transaction.savepoint(savepoint, name).map_err(status::from_engine)?;
+        let savepoint = self.transaction(call, id)?.savepoint(name).map_err(status::from_engine)?;
         let handle = [id.0, savepoint.0].concat();
-        Ok(body(&ActionBeginSavepointResult { savepoint_id: handle.into() }))
+        Ok(body(&ActionBeginSavepointResult { savepoint_id: handle.into() }.as_any()))
     }
 
     /// `EndSavepoint`.
@@ -116,7 +114,7 @@ impl Flight {
         handle: SavepointHandle,
         release: bool,
     ) -> Result<(), Status> {
-        let transaction = self.engine.transaction(&call.session, handle.transaction).map_err(status::from_engine)?;
+        let transaction = self.transaction(call, handle.transaction)?;
         let ended = match release {
             true => transaction.release(|id, _| id == handle.savepoint),
             false => transaction.undo_to(|id, _| id == handle.savepoint).await,
@@ -125,8 +123,8 @@ impl Flight {
     }
 }
 
-fn body(result: &impl ProstMessageExt) -> Bytes {
-    result.as_any().encode_to_vec().into()
+fn of_transaction(call: &Call, transaction: Arc<Transaction>) -> Call {
+    Call { session: Arc::new(call.session.within(transaction)), ..call.clone() }
 }
 
 #[cfg(test)]
