@@ -224,6 +224,11 @@ impl ManifestStore {
     }
 
     #[cfg(test)]
+    pub(crate) fn was_looked_at(&self, scope: Scope) -> bool {
+        self.looked_at.read().contains(&scope) && !self.waiting.lock().contains(&scope)
+    }
+
+    #[cfg(test)]
     pub(crate) fn cache(&self) -> &ManifestCache {
         &self.cache
     }
