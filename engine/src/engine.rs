@@ -1,6 +1,7 @@
 //! The engine: one store, one DataFusion session state, and the turns of statements that write.
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::execution::SessionState;
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineError, Result};
 use crate::give_way;
+use crate::plans::Plans;
+use crate::running::{Running, UserLimits};
 use crate::scan::{ColdTier, OBJECTS_URL};
 use crate::sql::Limits;
 use crate::sql::names::CATALOG;
@@ -35,6 +38,10 @@ pub struct EngineConfig {
     pub query_memory_max: usize,
     /// Bytes of Bloom filters to keep in memory.
     pub filter_memory_max: usize,
+    /// Plans of statements that are kept for when they come again.
+    pub plans_max: NonZeroUsize,
+    /// What one user may have at the same time.
+    pub user: UserLimits,
     /// Limits of transactions.
     pub transaction: TransactionConfig,
     /// Which ways of not reading cold rows are used.
@@ -53,6 +60,8 @@ impl Default for EngineConfig {
             statement_bytes_max: 16 << 20,
             query_memory_max: 4 << 30,
             filter_memory_max: 64 << 20,
+            user: UserLimits::default(),
+            plans_max: NonZeroUsize::new(1024).expect("1024 is not 0"),
             transaction: TransactionConfig::default(),
             pruning: PruningConfig::default(),
             spill_dir: None,
@@ -99,12 +108,15 @@ pub struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) state: Arc<SessionState>,
     pub(crate) limits: Limits,
+    pub(crate) plans: Arc<Plans>,
+    pub(crate) running: Arc<Running>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
     /// When what this engine runs is to stop.
     pub(crate) stop: CancellationToken,
     cold: Arc<ColdTier>,
+    spill_dir: PathBuf,
 }
 
 impl std::fmt::Debug for Engine {
@@ -123,7 +135,9 @@ impl Engine {
     /// The same with a clock of the caller's.
     pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let store = Store::open(&config.storage, clock).await?;
-        let runtime = runtime(&config, &store)?;
+        let spill_dir = config.spill_dir.clone().unwrap_or_else(|| config.storage.data_dir.join("spill"));
+        let runtime = runtime(&config, &spill_dir, &store)?;
+        let running = Arc::new(Running::new(config.user, Arc::clone(&runtime)));
         let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
         let mut state = rules::state_builder();
         if config.planted_panic {
@@ -137,13 +151,31 @@ impl Engine {
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
         let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
-        Ok(Arc::new(Self { store, state, limits, turns, transactions, transaction_config, stop, cold }))
+        let plans = Arc::new(Plans::new(config.plans_max));
+        Ok(Arc::new(Self {
+            store,
+            state,
+            limits,
+            plans,
+            running,
+            turns,
+            transactions,
+            transaction_config,
+            stop,
+            cold,
+            spill_dir,
+        }))
     }
 
     /// The same engine for statements that end early once `stop` fires: also those that compute for long without
     /// giving rows, which dropping what waits for them does not stop.
     pub fn until(&self, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self { stop, ..self.clone() })
+    }
+
+    /// Where results go that memory has no room for.
+    pub fn spill_dir(&self) -> &Path {
+        &self.spill_dir
     }
 
     /// The time of its clock, in ns since the Unix epoch.
@@ -192,15 +224,16 @@ fn session_config() -> SessionConfig {
     config
 }
 
-fn runtime(config: &EngineConfig, store: &Store) -> Result<Arc<RuntimeEnv>> {
-    let spill = config.spill_dir.clone().unwrap_or_else(|| config.storage.data_dir.join("spill"));
+fn runtime(config: &EngineConfig, spill: &Path, store: &Store) -> Result<Arc<RuntimeEnv>> {
     let internal = |e: datafusion::error::DataFusionError| EngineError::internal(format!("query runtime: {e}"));
-    std::fs::create_dir_all(&spill).map_err(|e| EngineError::internal(format!("{}: {e}", spill.display())))?;
-    let largest = std::num::NonZeroUsize::new(3).expect("3 is not 0");
+    std::fs::create_dir_all(spill).map_err(|e| EngineError::internal(format!("{}: {e}", spill.display())))?;
+    let largest = NonZeroUsize::new(3).expect("3 is not 0");
     let pool = TrackConsumersPool::new(FairSpillPool::new(config.query_memory_max), largest);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill])))
+        .with_disk_manager_builder(
+            DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()])),
+        )
         .build_arc()
         .map_err(internal)?;
     let url = url::Url::parse(OBJECTS_URL).map_err(|e| EngineError::internal(e.to_string()))?;

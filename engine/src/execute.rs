@@ -14,11 +14,11 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::listing;
 use crate::output::{ClientStream, client_schema};
-use crate::prepared::{Prepared, plan_query};
+use crate::prepared::{Prepared, StatementKind};
+use crate::running::{Run, Way};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
 use crate::sql::errors::from_datafusion;
-use crate::sql::params::bind;
 use crate::sql::{Statement, TableName};
 use crate::system;
 use crate::tables::Tables;
@@ -53,13 +53,18 @@ impl Engine {
     ) -> Result<Outcome> {
         let params = check_params(prepared, params)?;
         let statement = &prepared.statement;
+        let way = match prepared.kind() {
+            StatementKind::Query => Way::Query,
+            StatementKind::Update => Way::Update,
+        };
+        let run = self.running.begin(session.principal(), way, Arc::clone(&prepared.shown), self.now_ns())?;
         match statement {
             Statement::Query(_) | Statement::Explain { .. } => {
                 let values = single_row(params.as_ref())?;
-                self.query(session, prepared, values).await.map(Outcome::Rows)
+                self.query(session, prepared, values, run).await.map(Outcome::Rows)
             }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.write(session, statement, params.as_ref()).await.map(Outcome::Changed)
+                self.write(session, prepared, params.as_ref(), &run).await.map(Outcome::Changed)
             }
             Statement::ShowTables { .. }
             | Statement::ShowNamespaces
@@ -84,45 +89,42 @@ impl Engine {
         session: &Session,
         prepared: &Prepared,
         values: Vec<ScalarValue>,
+        run: Run,
     ) -> Result<SendableRecordBatchStream> {
         let tables = self.tables_for(session, &prepared.statement)?;
         let state = self.statement_state();
-        let plan = match &prepared.statement {
-            Statement::Query(query) => bind(&plan_query(&state, &tables, &prepared.statement, query)?, values)?,
-            Statement::Explain { analyze, verbose, format, inner } => {
-                let plan = bind(&self.plan_explained(&state, &tables, inner)?, values)?;
-                explain(plan, *analyze, *verbose, format.as_deref())?
-            }
-            _ => return Err(EngineError::internal("only queries are planned as queries")),
-        };
-        run(&state, &tables, plan, prepared.schema()).await
+        let mut plan = prepared.plan_over(&state, &tables, values)?;
+        if let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement {
+            plan = explain(plan, *analyze, *verbose, format.as_deref())?;
+        }
+        start(&state, &tables, plan, prepared.schema(), run).await
     }
 
     /// Rows of a whole table, for reading it without SQL text.
     pub async fn read_table(
-        &self,
+        self: &Arc<Self>,
         session: &Session,
         namespace: &str,
         table: &str,
     ) -> Result<SendableRecordBatchStream> {
         let name = TableName { namespace: Some(namespace.to_owned()), table: table.to_owned() };
         let query = crate::sql::dml::select_all(&name);
-        let statement = Statement::Query(Box::new(query));
-        let tables = self.tables_for(session, &statement)?;
-        let state = self.statement_state();
-        let Statement::Query(query) = &statement else { return Err(EngineError::internal("not a query")) };
-        let typed = plan_query(&state, &tables, &statement, query)?;
-        let schema = client_schema(typed.plan.schema().as_arrow());
-        run(&state, &tables, typed.plan, &schema).await
+        let shown = format!("TABLE {name}").into();
+        let prepared = self.prepare_parsed(session, Statement::Query(Box::new(query)), shown)?;
+        match self.execute(session, &prepared, None).await? {
+            Outcome::Rows(rows) => Ok(rows),
+            Outcome::Changed(_) => Err(EngineError::internal("a query gave no rows")),
+        }
     }
 }
 
 /// Plans physically and starts the plan; the snapshot lives as long as the stream.
-async fn run(
+async fn start(
     state: &SessionState,
     tables: &Tables,
     plan: LogicalPlan,
     schema: &SchemaRef,
+    run: Run,
 ) -> Result<SendableRecordBatchStream> {
     let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
     let planned = client_schema(plan.schema().as_arrow());
@@ -131,8 +133,8 @@ async fn run(
         return Err(EngineError::invalid("the tables of this statement have changed: prepare it again"));
     }
     let plan = state.create_physical_plan(&plan).await.map_err(translate)?;
-    let rows = execute_stream(plan, state.task_ctx()).map_err(translate)?;
-    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::clone(&tables.snapshot))))
+    let rows = execute_stream(plan, run.task(state)).map_err(translate)?;
+    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), run, Arc::clone(&tables.snapshot))))
 }
 
 fn explain(plan: LogicalPlan, analyze: bool, verbose: bool, format: Option<&str>) -> Result<LogicalPlan> {

@@ -17,6 +17,7 @@ use crate::ddl::new_table;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
+use crate::running::Way;
 use crate::session::Session;
 use crate::sql::coerce::bind_column;
 use crate::sql::dml::require_column;
@@ -92,12 +93,15 @@ impl Engine {
         let encoder = RowEncoder::new(table, scope)?;
         // Nothing is read any more: a slow client must not hold the snapshot.
         drop(tables);
+        let text = format!("INGEST INTO {}.{}", table.namespace, table.name).into();
+        let run = self.running.begin(session.principal(), Way::Ingest, text, self.now_ns())?;
         let mut writes = Writes::default();
         while let Some(batch) = batches.try_next().await? {
             if let Some(transaction) = &transaction {
                 // It is in use as long as rows come.
                 transaction.require_open()?;
             }
+            run.count(&batch);
             let columns = destination.columns(&batch)?;
             writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?)?;
         }
@@ -131,6 +135,7 @@ impl Engine {
             expects: vec![(table.id, table.schema().version)],
             catalog: changes,
             writes: writes.0,
+            name: None,
         };
         match self.store.commit(commit).await {
             Ok(_) if replaces => self.remove_dropped_later(),

@@ -16,6 +16,7 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
 use seracdb_storage::snapshot::Snapshot;
 
+use crate::running::Run;
 use crate::scan::{LOCATION_COLUMNS, external};
 use crate::sql::errors::from_datafusion;
 
@@ -53,12 +54,13 @@ fn client_type(data_type: &DataType) -> DataType {
 pub(crate) struct ClientStream {
     rows: SendableRecordBatchStream,
     schema: SchemaRef,
+    run: Run,
     _snapshot: Arc<Snapshot>,
 }
 
 impl ClientStream {
-    pub(crate) fn new(rows: SendableRecordBatchStream, schema: SchemaRef, snapshot: Arc<Snapshot>) -> Self {
-        Self { rows, schema, _snapshot: snapshot }
+    pub(crate) fn new(rows: SendableRecordBatchStream, schema: SchemaRef, run: Run, snapshot: Arc<Snapshot>) -> Self {
+        Self { rows, schema, run, _snapshot: snapshot }
     }
 }
 
@@ -69,6 +71,7 @@ impl Stream for ClientStream {
         let polled = self.rows.poll_next_unpin(cx);
         polled.map(|next| {
             let batch = next?.and_then(|batch| conform(&batch, &self.schema));
+            batch.iter().for_each(|batch| self.run.count(batch));
             // An error in mid-stream has its kind and text like any other.
             Some(batch.map_err(|error| external(from_datafusion(error, &LOCATION_COLUMNS))))
         })

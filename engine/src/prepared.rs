@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::DFSchemaRef;
+use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use seracdb_storage::system_columns;
 
@@ -13,17 +14,21 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::give_way::Stop;
 use crate::listing;
 use crate::output::client_schema;
+use crate::plans::Basis;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::mentions::mentions_identifier;
-use crate::sql::params::{Typed, hints, plan_typed};
+use crate::sql::params::{Typed, bind, hints, plan_typed};
 use crate::sql::planner::Planner;
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Statement};
 use crate::tables::Tables;
 use crate::write;
+
+/// Bytes of a statement that others see.
+const SHOWN_BYTES_MAX: usize = 4096;
 
 /// What running a statement does, known without running it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +43,13 @@ pub enum StatementKind {
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) statement: Statement,
+    /// Its text as others may see it: without secrets, and not too long.
+    pub(crate) shown: Arc<str>,
     kind: StatementKind,
     schema: SchemaRef,
     parameters: SchemaRef,
+    /// What was planned, and for which catalog, user and namespace.
+    plan: Option<(Typed, Basis)>,
 }
 
 impl Prepared {
@@ -61,40 +70,52 @@ impl Prepared {
 }
 
 impl Engine {
-    /// Parses, checks and plans one statement. `?` and `$n` are parameters.
-    pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Prepared> {
+    /// Parses, checks and plans one statement, unless it was planned before and means the same. `?` and `$n` are
+    /// parameters.
+    pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Arc<Prepared>> {
+        // A ROLLBACK works in a transaction that has ended too.
+        let basis = self.tables_exposing(session, Exposure::Visible).ok().map(|tables| Basis::of(&tables));
+        if let Some(known) = basis.as_ref().and_then(|basis| self.plans.find(sql, basis)) {
+            return Ok(known);
+        }
         let statement = sql::parse(sql, &self.limits)?;
-        // Not for a ROLLBACK: it works in a transaction that has ended too.
-        let tables = || self.tables_for(session, &statement);
-        let state = self.statement_state();
-        let (schema, parameters) = match &statement {
-            Statement::Query(query) => {
-                let typed = plan_query(&state, &tables()?, &statement, query)?;
-                (client_schema(typed.plan.schema().as_arrow()), typed.parameters)
-            }
-            Statement::Explain { analyze, inner, .. } => {
-                refuse_analyzed_write(*analyze, inner)?;
-                let parameters = self.plan_explained(&state, &tables()?, inner)?.parameters;
-                (listing::explain_schema(), parameters)
-            }
-            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                (Arc::new(Schema::empty()), write::plan(&state, &tables()?, &statement)?.typed.parameters)
-            }
-            other => (listing::schema_of(other), vec![]),
-        };
-        let kind = if statement.is_query() { StatementKind::Query } else { StatementKind::Update };
-        Ok(Prepared { statement, kind, schema, parameters: parameter_schema(&parameters) })
+        let shown = shown(sql, &statement);
+        let prepared = Arc::new(self.prepare_parsed(session, statement, shown)?);
+        if let Some((_, basis)) = &prepared.plan {
+            self.plans.keep(sql, &prepared, basis.clone(), self.store.snapshot().catalog());
+        }
+        Ok(prepared)
     }
 
-    /// The plan that an EXPLAIN shows.
-    pub(crate) fn plan_explained(&self, state: &SessionState, tables: &Tables, inner: &Statement) -> Result<Typed> {
-        match inner {
-            Statement::Query(query) => plan_query(state, tables, inner, query),
-            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                Ok(write::plan(state, tables, inner)?.typed)
+    /// The same statement, prepared again if the tables, the user or the namespace are no longer those it was prepared
+    /// for: its columns may be others then.
+    pub async fn renew(&self, session: &Session, prepared: &Arc<Prepared>) -> Result<Arc<Prepared>> {
+        let Some((_, basis)) = &prepared.plan else { return Ok(Arc::clone(prepared)) };
+        match basis.fits(&self.tables_exposing(session, Exposure::Visible)?) {
+            true => Ok(Arc::clone(prepared)),
+            false => {
+                let (statement, shown) = (prepared.statement.clone(), Arc::clone(&prepared.shown));
+                Ok(Arc::new(self.prepare_parsed(session, statement, shown)?))
             }
-            _ => Err(EngineError::invalid("EXPLAIN shows the plan of a SELECT, INSERT, UPDATE or DELETE")),
         }
+    }
+
+    pub(crate) fn prepare_parsed(&self, session: &Session, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
+        let kind = if statement.is_query() { StatementKind::Query } else { StatementKind::Update };
+        if !is_planned(&statement) {
+            let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
+            return Ok(Prepared { statement, shown, kind, schema, parameters, plan: None });
+        }
+        let tables = self.tables_for(session, &statement)?;
+        let typed = plan(&self.statement_state(), &tables, &statement)?;
+        let schema = match &statement {
+            Statement::Query(_) => client_schema(typed.plan.schema().as_arrow()),
+            Statement::Explain { .. } => listing::explain_schema(),
+            _ => Arc::new(Schema::empty()),
+        };
+        let parameters = parameter_schema(&typed.parameters);
+        let plan = Some((typed, Basis::of(&tables)));
+        Ok(Prepared { statement, shown, kind, schema, parameters, plan })
     }
 
     /// What a statement's names mean now, in its transaction.
@@ -103,6 +124,10 @@ impl Engine {
             true => Exposure::All,
             false => Exposure::Visible,
         };
+        self.tables_exposing(session, exposure)
+    }
+
+    fn tables_exposing(&self, session: &Session, exposure: Exposure) -> Result<Tables> {
         let (snapshot, staged) = match session.transaction() {
             Some(transaction) => transaction.view().map(|(snapshot, staged)| (snapshot, Some(staged)))?,
             None => (self.store.snapshot(), None),
@@ -114,6 +139,7 @@ impl Engine {
             namespace: session.namespace(),
             exposure,
             now_ns: self.store.clock().now_ns(),
+            running: Arc::clone(&self.running),
         })
     }
 
@@ -127,9 +153,53 @@ impl Engine {
     }
 }
 
-/// Plans a query with its parameters typed.
-pub(crate) fn plan_query(state: &SessionState, tables: &Tables, statement: &Statement, query: &Query) -> Result<Typed> {
-    plan_select(state, tables, query.clone(), hints(statement, &[]), None)
+impl Prepared {
+    /// Its plan over these tables, with these values.
+    pub(crate) fn plan_over(
+        &self,
+        state: &SessionState,
+        tables: &Tables,
+        values: Vec<ScalarValue>,
+    ) -> Result<LogicalPlan> {
+        let planned = match &self.plan {
+            Some((typed, basis)) if basis.fits(tables) => bind(typed, values),
+            _ => bind(&plan(state, tables, &self.statement)?, values),
+        };
+        tables.bind(planned?).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+    }
+}
+
+/// A statement's text for others to see.
+fn shown(sql: &str, statement: &Statement) -> Arc<str> {
+    match statement {
+        Statement::CreateUser { name, .. } => format!("CREATE USER {name} …").into(),
+        _ if sql.len() > SHOWN_BYTES_MAX => format!("{}…", &sql[..sql.floor_char_boundary(SHOWN_BYTES_MAX)]).into(),
+        _ => sql.into(),
+    }
+}
+
+fn is_planned(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Query(_)
+            | Statement::Explain { .. }
+            | Statement::Insert(_)
+            | Statement::Update(_)
+            | Statement::Delete(_)
+    )
+}
+
+/// Plans what runs when a statement is executed, or what an EXPLAIN of it shows, with its parameters typed.
+fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<Typed> {
+    match statement {
+        Statement::Query(query) => plan_select(state, tables, Query::clone(query), hints(statement, &[]), None),
+        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => write::plan(state, tables, statement),
+        Statement::Explain { analyze, inner, .. } if !matches!(**inner, Statement::Explain { .. }) => {
+            refuse_analyzed_write(*analyze, inner)?;
+            plan(state, tables, inner)
+        }
+        _ => Err(EngineError::invalid("EXPLAIN shows the plan of a SELECT, INSERT, UPDATE or DELETE")),
+    }
 }
 
 /// Plans a SELECT over the statement's tables.

@@ -1,4 +1,4 @@
-//! The namespace `system`, and SHOW MANIFEST: what the storage says of a user's own scopes; to an admin, of all.
+//! The namespace `system`, and SHOW MANIFEST: what there is and what runs, of a user's own; to an admin, of all.
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use seracdb_storage::store::Store;
 
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
+use crate::running::Entry;
 use crate::scan::external;
 use crate::sql::Statement;
 use crate::sql::errors::from_arrow;
@@ -30,25 +31,33 @@ use crate::tables::Tables;
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 1] = [BATCHES];
+pub(crate) const SYSTEM_TABLES: [&str; 2] = [BATCHES, QUERIES];
 
 const BATCHES: &str = "batches";
+const QUERIES: &str = "queries";
 
 /// A table of the namespace, made when it is read.
 #[derive(Debug)]
-pub(crate) struct SystemTable(Arc<Tables>);
+pub(crate) struct SystemTable {
+    tables: Arc<Tables>,
+    name: &'static str,
+}
 
 impl SystemTable {
     /// The table of this name.
     pub(crate) fn named(tables: &Tables, name: &str) -> Option<Self> {
-        (name == BATCHES).then(|| Self(Arc::new(tables.clone())))
+        let name = SYSTEM_TABLES.into_iter().find(|known| *known == name)?;
+        Some(Self { tables: Arc::new(tables.clone()), name })
     }
 }
 
 #[async_trait]
 impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
-        batches_schema()
+        match self.name {
+            QUERIES => queries_schema(),
+            _ => batches_schema(),
+        }
     }
 
     fn table_type(&self) -> TableType {
@@ -62,8 +71,13 @@ impl TableProvider for SystemTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let batch = all_batches(&self.0).map_err(external)?;
-        MemTable::try_new(batches_schema(), vec![vec![batch]])?.scan(state, projection, filters, limit).await
+        let batch = match self.name {
+            QUERIES => queries(&self.tables),
+            _ => all_batches(&self.tables),
+        };
+        MemTable::try_new(self.schema(), vec![vec![batch.map_err(external)?]])?
+            .scan(state, projection, filters, limit)
+            .await
     }
 }
 
@@ -120,6 +134,34 @@ fn all_batches(tables: &Tables) -> Result<RecordBatch> {
         }
     }
     rows.finish()
+}
+
+/// What runs now: of this user, to an admin of all.
+fn queries(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = Rows::new(queries_schema());
+    let is_shown = |entry: &Entry| tables.principal.role() >= Role::Admin || entry.principal == tables.principal;
+    for entry in tables.running.list().iter().filter(|entry| is_shown(entry)) {
+        rows.text(0, Some(&entry.number.to_string()));
+        rows.text(1, Some(entry.principal.name()));
+        rows.text(2, Some(entry.way.name()));
+        rows.text(3, Some(&entry.text));
+        rows.time(4, Some(entry.started_ns));
+        rows.number(5, entry.rows() as i64);
+        rows.number(6, entry.bytes() as i64);
+    }
+    rows.finish()
+}
+
+fn queries_schema() -> SchemaRef {
+    schema(&[
+        ("query_id", TEXT, false),
+        ("user_id", TEXT, false),
+        ("kind", TEXT, false),
+        ("statement", TEXT, false),
+        ("started_at", TIME, false),
+        ("rows", NUMBER, false),
+        ("bytes", NUMBER, false),
+    ])
 }
 
 /// What the manifests of a table say.

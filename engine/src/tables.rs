@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::information_schema::InformationSchemaProvider;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::TableSource;
+use datafusion::logical_expr::{LogicalPlan, TableSource};
 use futures::FutureExt;
 use seracdb_storage::catalog::{Catalog, TableKind, TableRecord};
 use seracdb_storage::keys::{Owner, Scope};
@@ -17,6 +19,7 @@ use seracdb_storage::system_columns::CommitTs;
 
 use crate::error::{EngineError, Result};
 use crate::identity::Principal;
+use crate::running::Running;
 use crate::scan::{Exposure, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, describes};
 use crate::sql::dml::TARGET_CATALOG;
@@ -43,6 +46,8 @@ pub(crate) struct Tables {
     pub exposure: Exposure,
     /// The statement's time: rows of stream tables expire by it.
     pub now_ns: i64,
+    /// What runs now.
+    pub running: Arc<Running>,
 }
 
 impl Tables {
@@ -77,9 +82,24 @@ impl Tables {
         Scope { table: table.id, owner }
     }
 
-    /// What the planner asks for.
+    /// What the planner asks for: a table's columns, whose rows [`Tables::bind`] finds.
     pub(crate) fn source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
-        Ok(provider_as_source(self.provider(name)?))
+        Ok(Arc::new(Named { name: name.clone(), schema: self.provider(name)?.schema() }))
+    }
+
+    /// A plan over these tables' rows. It was made for tables of the same names and columns.
+    pub(crate) fn bind(&self, plan: LogicalPlan) -> DfResult<LogicalPlan> {
+        let bound = plan.transform_down_with_subqueries(|node| match node {
+            LogicalPlan::TableScan(mut scan) => {
+                let Some(named) = scan.source.downcast_ref::<Named>() else {
+                    return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+                };
+                scan.source = provider_as_source(self.provider(&named.name)?);
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            other => Ok(Transformed::no(other)),
+        });
+        Ok(bound?.data)
     }
 
     fn provider(&self, name: &TableReference) -> DfResult<Arc<dyn TableProvider>> {
@@ -134,6 +154,18 @@ impl Tables {
             true => format!("{}.{}", table.namespace, table.name),
             false => table.name.clone(),
         }
+    }
+}
+
+/// A table that a plan names.
+struct Named {
+    name: TableReference,
+    schema: SchemaRef,
+}
+
+impl TableSource for Named {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
     }
 }
 

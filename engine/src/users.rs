@@ -89,7 +89,8 @@ impl Engine {
     }
 
     async fn commit_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
-        let commit = Commit { snapshot: self.store.snapshot(), expects: vec![], catalog: changes, writes: vec![] };
+        let commit =
+            Commit { snapshot: self.store.snapshot(), expects: vec![], catalog: changes, writes: vec![], name: None };
         self.store.commit(commit).await?;
         Ok(())
     }

@@ -26,7 +26,8 @@ use seracdb_storage::system_columns::{CommitTs, RowId};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::execute::row_values;
-use crate::prepared::plan_select;
+use crate::prepared::{Prepared, plan_select};
+use crate::running::Run;
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
 use crate::sql::coerce::{bind_column, conform, insert_projection};
@@ -34,7 +35,7 @@ use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
 use crate::sql::mentions::mentions_identifier;
-use crate::sql::params::{Typed, bind, hints};
+use crate::sql::params::{Typed, hints};
 use crate::sql::statement::{Delete, Insert, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
@@ -43,14 +44,6 @@ use crate::turns::Turn;
 
 /// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
 const FOUND_COLUMNS: usize = LOCATION_COLUMNS.len() + 2;
-
-/// A planned INSERT, UPDATE or DELETE.
-pub(crate) struct WritePlan {
-    /// Gives the rows: the user columns; for UPDATE and DELETE after location, `_id` and `_updated`.
-    pub typed: Typed,
-    table: Arc<TableRecord>,
-    scope: Scope,
-}
 
 /// What a statement has made for a table.
 type Made = (Arc<TableRecord>, Writes);
@@ -61,20 +54,21 @@ impl Engine {
     pub(crate) async fn write(
         &self,
         session: &Session,
-        statement: &Statement,
+        prepared: &Prepared,
         params: Option<&RecordBatch>,
+        run: &Run,
     ) -> Result<u64> {
         match session.transaction() {
             Some(transaction) => {
                 let _alone = transaction.changing().await;
                 transaction.require_writable("INSERT, UPDATE or DELETE")?;
                 // Of this transaction, whatever the session goes on to meanwhile.
-                let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), statement)?;
-                let written = self.write_over(&mut tables, statement, params).await?;
+                let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), &prepared.statement)?;
+                let written = self.write_over(&mut tables, prepared, params, run).await?;
                 tables.staged.into_iter().try_for_each(|staged| self.stage(&transaction, staged))?;
                 Ok(written)
             }
-            None => self.write_and_commit(&session.outside(), statement, params).await,
+            None => self.write_and_commit(&session.outside(), prepared, params, run).await,
         }
     }
 
@@ -82,9 +76,11 @@ impl Engine {
     async fn write_and_commit(
         &self,
         session: &Session,
-        statement: &Statement,
+        prepared: &Prepared,
         params: Option<&RecordBatch>,
+        run: &Run,
     ) -> Result<u64> {
+        let statement = &prepared.statement;
         let mut lost = false;
         loop {
             let tables = self.tables_for(session, statement)?;
@@ -99,12 +95,12 @@ impl Engine {
                 Some(rows) if rows.num_rows() != 1 && plain_insert(statement).is_none() => {
                     // Each row sees what those before it have written.
                     tables.staged = Some(Staged::over(Arc::clone(tables.snapshot.catalog())));
-                    let written = self.write_over(&mut tables, statement, params).await?;
+                    let written = self.write_over(&mut tables, prepared, params, run).await?;
                     let committed = self.commit_over(&tables).await?;
                     committed.then_some(written)
                 }
                 _ => {
-                    let (table, writes) = self.make(&tables, statement, params, 0).await?;
+                    let (table, writes) = self.make(&tables, prepared, params, 0, run).await?;
                     self.commit_rows(&tables, &table, writes.0).await?
                 }
             };
@@ -120,16 +116,17 @@ impl Engine {
     async fn write_over(
         &self,
         tables: &mut Tables,
-        statement: &Statement,
+        prepared: &Prepared,
         params: Option<&RecordBatch>,
+        run: &Run,
     ) -> Result<u64> {
         let times = match params {
-            Some(rows) if plain_insert(statement).is_none() => rows.num_rows(),
+            Some(rows) if plain_insert(&prepared.statement).is_none() => rows.num_rows(),
             _ => 1,
         };
         let mut written = 0;
         for row in 0..times {
-            let (table, writes) = self.make(tables, statement, params, row).await?;
+            let (table, writes) = self.make(tables, prepared, params, row, run).await?;
             written += writes.rows();
             if let Some(staged) = &mut tables.staged {
                 staged.write(table.id, table.schema().version, writes.0);
@@ -145,7 +142,8 @@ impl Engine {
         if writes.is_empty() {
             return Ok(true);
         }
-        let commit = Commit { snapshot: Arc::clone(&tables.snapshot), expects: staged.expects(), catalog, writes };
+        let commit =
+            Commit { snapshot: Arc::clone(&tables.snapshot), expects: staged.expects(), catalog, writes, name: None };
         self.commit_unless_lost(commit).await
     }
 
@@ -153,36 +151,38 @@ impl Engine {
     async fn make(
         &self,
         tables: &Tables,
-        statement: &Statement,
+        prepared: &Prepared,
         params: Option<&RecordBatch>,
         row: usize,
+        run: &Run,
     ) -> Result<Made> {
-        let Some(rows) = params else { return self.rows_at(tables, statement, &[]).await };
-        match plain_insert(statement) {
-            Some((insert, order)) => self.bound_rows(tables, statement, insert, rows, &order),
-            None => self.rows_at(tables, statement, &row_values(rows, row)?).await,
+        let Some(rows) = params else { return self.rows_at(tables, prepared, vec![], run).await };
+        match plain_insert(&prepared.statement) {
+            Some((insert, order)) => self.bound_rows(tables, &prepared.statement, insert, rows, &order),
+            None => self.rows_at(tables, prepared, row_values(rows, row)?, run).await,
         }
     }
 
     /// Runs the statement at one snapshot.
-    async fn rows_at(&self, tables: &Tables, statement: &Statement, values: &[ScalarValue]) -> Result<Made> {
+    async fn rows_at(&self, tables: &Tables, prepared: &Prepared, values: Vec<ScalarValue>, run: &Run) -> Result<Made> {
         let state = self.statement_state();
-        let plan = plan(&state, tables, statement)?;
-        let bound = bind(&plan.typed, values.to_vec())?;
+        let plan = prepared.plan_over(&state, tables, values)?;
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
-        let physical = state.create_physical_plan(&bound).await.map_err(translate)?;
-        let encoder = RowEncoder::new(&plan.table, plan.scope)?;
-        let mut rows = execute_stream(physical, state.task_ctx()).map_err(translate)?;
+        let physical = state.create_physical_plan(&plan).await.map_err(translate)?;
+        let (table, scope) = target(tables, &prepared.statement)?;
+        let encoder = RowEncoder::new(&table, scope)?;
+        let mut rows = execute_stream(physical, run.task(&state)).map_err(translate)?;
         let mut writes = Writes::default();
         while let Some(batch) = rows.try_next().await.map_err(translate)? {
-            writes.push(match statement {
+            run.count(&batch);
+            writes.push(match &prepared.statement {
                 Statement::Insert(_) => encoder.insert(self.store.new_ids(batch.num_rows()), batch.columns())?,
                 Statement::Delete(_) => encoder.supersede(&batch, true)?,
                 _ => encoder.supersede(&batch, false)?,
             })?;
         }
         drop(rows);
-        Ok((plan.table, writes))
+        Ok((table, writes))
     }
 
     /// Bound rows as they are, to be inserted. `order`: the parameter of each target column.
@@ -225,6 +225,7 @@ impl Engine {
             expects: vec![(table.id, table.schema().version)],
             catalog: vec![],
             writes,
+            name: None,
         };
         Ok(self.commit_unless_lost(commit).await?.then_some(rows as u64))
     }
@@ -269,9 +270,10 @@ impl Writes {
     }
 }
 
-/// Plans the SELECT of an INSERT, UPDATE or DELETE.
-pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<WritePlan> {
-    let (table, scope) = target(tables, statement)?;
+/// Plans the SELECT of an INSERT, UPDATE or DELETE. It gives the user columns; for UPDATE and DELETE after location, `_id`
+/// and `_updated`.
+pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<Typed> {
+    let (table, _) = target(tables, statement)?;
     let columns = user_columns(table.schema());
     for hidden in LOCATION_COLUMNS {
         if mentions_identifier(statement, hidden) {
@@ -279,12 +281,12 @@ pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement)
         }
     }
     let hints = hints(statement, &columns);
-    let typed = match statement {
+    match statement {
         Statement::Insert(insert) => {
             let source = insert_plan(insert, &columns)?;
             let typed = plan_select(state, tables, source.query, hints, source.values_schema)?;
             let plan = insert_projection(typed.plan, &source.targets, insert, &columns)?;
-            Typed { plan, ..typed }
+            Ok(Typed { plan, ..typed })
         }
         Statement::Update(update) => {
             let update = Update { table: full_name(&table), ..update.clone() };
@@ -292,15 +294,14 @@ pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement)
             let typed = plan_select(state, tables, query, hints, None)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
-            Typed { plan: conform(typed.plan, &types)?, ..typed }
+            Ok(Typed { plan: conform(typed.plan, &types)?, ..typed })
         }
         Statement::Delete(delete) => {
             let delete = Delete { table: full_name(&table), ..delete.clone() };
-            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS)?, hints, None)?
+            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS)?, hints, None)
         }
-        _ => return Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
-    };
-    Ok(WritePlan { typed, table, scope })
+        _ => Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
+    }
 }
 
 /// The table that a statement writes to, and the scope of its user.

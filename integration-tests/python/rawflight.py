@@ -19,7 +19,8 @@ class Client:
 
     def __init__(self, connection: flight.FlightClient):
         self.connection = connection
-        self.options = flight.FlightCallOptions(headers=[connection.authenticate_basic_token("root", ROOT_PASSWORD)])
+        self.headers = [connection.authenticate_basic_token("root", ROOT_PASSWORD)]
+        self.options = flight.FlightCallOptions(headers=self.headers)
 
     def start(self, sql: str) -> flight.FlightStreamReader:
         """Starts a query; what is read from the result is up to the caller."""

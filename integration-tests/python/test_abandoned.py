@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.flight as flight
 import pytest
 from conftest import root
-from test_transactions import Raw
+from test_transactions import REFUSED, Raw
 from testserver import Server
 from wire import field, packed
 
@@ -80,3 +80,32 @@ def test_what_was_abandoned_comes_back(server):
     assert second <= before + 8
     assert again < memory * 1.15 + (16 << 20), f"{memory >> 20} MiB, and after twice as much {again >> 20} MiB"
     assert "panic" not in server.log()
+
+
+def test_a_session_that_never_closes_its_statements_has_no_more_than_its_share(tmp_path):
+    """What the JDBC driver does with a statement that is used again and again."""
+    variables = {"SERACDB_FLIGHT__PREPARED_SESSION_MAX": "10", "SERACDB_FLIGHT__PREPARED_MAX": "30"}
+    with Server(tmp_path / "data", variables=variables) as server:
+        greedy, other = Raw(server), Raw(server)
+        kept = other.prepare("SELECT 1 AS one")
+        handles = []
+        for _ in range(100):
+            handles.append(greedy.prepare("SELECT 2 AS two"))
+            # In use all the time.
+            assert greedy.schema(handles[0]).names == ["two"]
+        for handle in (handles[0], handles[-1]):
+            assert greedy.schema(handle).names == ["two"]
+        with pytest.raises(REFUSED, match="not found.*no such prepared statement"):
+            greedy.schema(handles[50])
+        assert other.schema(kept).names == ["one"]
+
+
+def test_a_closed_session_leaves_no_statements(tmp_path):
+    with Server(tmp_path / "data") as server:
+        closed, later = Raw(server), Raw(server)
+        handle = closed.prepare("SELECT 1 AS one")
+        # Of the same user.
+        assert later.schema(handle).names == ["one"]
+        closed.act("CloseSession", b"")
+        with pytest.raises(REFUSED, match="no such prepared statement"):
+            later.schema(handle)

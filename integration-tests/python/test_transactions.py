@@ -294,6 +294,14 @@ class Raw:
     def end_savepoint(self, savepoint: bytes, action: int) -> None:
         self.act("EndSavepoint", packed("ActionEndSavepointRequest", field(1, savepoint) + field(2, action)))
 
+    def prepare(self, sql: str) -> bytes:
+        body = packed("ActionCreatePreparedStatementRequest", field(1, sql))
+        return unpack(self.act("CreatePreparedStatement", body))[1][1]
+
+    def schema(self, statement: bytes) -> pa.Schema:
+        command = packed("CommandPreparedStatementQuery", field(1, statement))
+        return self.connection.get_schema(flight.FlightDescriptor.for_command(command), self.options).schema
+
     def query(self, sql: str, transaction: bytes = b"") -> list[dict]:
         command = packed("CommandStatementQuery", field(1, sql) + (field(2, transaction) if transaction else b""))
         info = self.connection.get_flight_info(flight.FlightDescriptor.for_command(command), self.options)
@@ -487,3 +495,49 @@ def test_what_is_prepared_outside_runs_in_the_transaction_of_the_text(server, db
     raw.end(named, COMMIT)
     raw.query("ROLLBACK")
     assert raw.query(f"SELECT n FROM {name}") == []
+
+
+def test_what_became_of_a_transaction_is_known_after_a_restart(own_server):
+    """For a client whose commit was not answered, because the server died."""
+    with root(own_server) as db:
+        db.run("CREATE TABLE t (n INT)")
+        db.run("CREATE USER other WITH PASSWORD 'a quiet pass phrase' ROLE user")
+    raw = Raw(own_server)
+    committed, open_ = raw.begin(), raw.begin()
+    raw.query("INSERT INTO t VALUES (1)", committed)
+    raw.query("INSERT INTO t VALUES (2)", open_)
+    raw.end(committed, COMMIT)
+    own_server.kill()
+    own_server.start()
+    raw, other = Raw(own_server), Raw(own_server, "other", "a quiet pass phrase")
+    raw.end(committed, COMMIT)
+    with pytest.raises(REFUSED, match="it was committed"):
+        raw.end(committed, ROLLBACK)
+    with pytest.raises(REFUSED, match="it was committed"):
+        raw.query("SELECT n FROM t", committed)
+    for session, transaction in ((raw, open_), (other, committed), (other, open_)):
+        for action in (COMMIT, ROLLBACK):
+            with pytest.raises(REFUSED, match="it was not committed, ended long ago, or is another user's"):
+                session.end(transaction, action)
+    assert raw.query("SELECT n FROM t") == [{"n": 1}]
+
+
+def test_a_result_that_is_read_for_long_keeps_its_transaction(tmp_path):
+    variables = {"SERACDB_ENGINE__TRANSACTION__IDLE_SECONDS": "1"}
+    with Server(tmp_path / "data", variables=variables) as server:
+        raw = Raw(server)
+        raw.query("CREATE TABLE t (n INT)")
+        transaction = raw.begin()
+        raw.query("INSERT INTO t VALUES (1)", transaction)
+        sql = "SELECT value, repeat('x', 100) AS filler FROM generate_series(1, 3000000)"
+        command = packed("CommandStatementQuery", field(1, sql) + field(2, transaction))
+        info = raw.connection.get_flight_info(flight.FlightDescriptor.for_command(command), raw.options)
+        reader = raw.connection.do_get(info.endpoints[0].ticket, raw.options)
+        reader.read_chunk()
+        # The sweep comes every five seconds.
+        time.sleep(8)
+        assert raw.query("SELECT n FROM t", transaction) == [{"n": 1}]
+        reader.cancel()
+        time.sleep(8)
+        with pytest.raises(REFUSED, match="too long without use"):
+            raw.query("SELECT n FROM t", transaction)

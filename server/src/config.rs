@@ -112,11 +112,18 @@ pub struct FlightSection {
     pub prepared_idle_seconds: u64,
     /// Prepared statements at the same time; further ones are refused.
     pub prepared_max: usize,
+    /// Prepared statements of one session; beyond that, the one that it has not used for the longest time is forgotten.
+    pub prepared_session_max: usize,
     /// Bytes of parameters that may be bound to one prepared statement.
     pub bound_bytes_max: usize,
     /// Seconds after which a result that is not read to its end is given up: as long as it lives, it keeps alive the
     /// snapshot that it reads.
     pub result_seconds_max: u64,
+    /// Seconds for which a client may let a result wait, all in all, before what is left of it is computed and waits on
+    /// disk.
+    pub spool_after_seconds: u64,
+    /// Bytes of results that may wait on disk; results that find no room there wait in memory, and keep their snapshot.
+    pub spool_bytes_max: u64,
 }
 
 impl Default for FlightSection {
@@ -126,8 +133,11 @@ impl Default for FlightSection {
             tickets_max: 20_000,
             prepared_idle_seconds: 3600,
             prepared_max: 20_000,
+            prepared_session_max: 1000,
             bound_bytes_max: 256 << 20,
             result_seconds_max: 3600,
+            spool_after_seconds: 30,
+            spool_bytes_max: 8 << 30,
         }
     }
 }
@@ -222,7 +232,9 @@ impl ServerConfig {
             ("flight.tickets_max", self.flight.tickets_max as u64),
             ("flight.prepared_idle_seconds", self.flight.prepared_idle_seconds),
             ("flight.prepared_max", self.flight.prepared_max as u64),
+            ("flight.prepared_session_max", self.flight.prepared_session_max as u64),
             ("flight.result_seconds_max", self.flight.result_seconds_max),
+            ("engine.user.queries_max", self.engine.user.queries_max as u64),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError(format!("setting '{name}' must be at least 1")));

@@ -52,6 +52,10 @@ impl<K: Hash + Eq, V> Expiring<K, V> {
         Some(entry.value.clone())
     }
 
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
     pub(crate) fn remove(&mut self, key: &K) -> Option<Arc<V>> {
         self.entries.remove(key).map(|entry| entry.value)
     }

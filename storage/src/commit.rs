@@ -47,6 +47,17 @@ pub struct Commit {
     pub catalog: Vec<CatalogChange>,
     /// Row versions by scope.
     pub writes: Vec<ScopeWrite>,
+    /// What it is remembered by; `None` when nobody can ask for it.
+    pub name: Option<CommitName>,
+}
+
+/// By what a commit is found again when its answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitName {
+    /// A UUID of version 7: it begins with its time, by which it is forgotten.
+    pub id: [u8; 16],
+    /// Number of the user who may ask.
+    pub owner: u64,
 }
 
 /// New versions of rows of one scope.
@@ -291,6 +302,9 @@ impl CommitState {
         }
         if !superseded.is_empty() {
             self.recent.push_back(RecentCommit { ts, superseded });
+        }
+        if let Some(name) = &commit.name {
+            batch.put_cf(self.rocks.family(Family::Transactions), name.id, name.owner.to_be_bytes());
         }
         Ok(ts)
     }

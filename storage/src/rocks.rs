@@ -24,10 +24,11 @@ pub(crate) enum Family {
     Audit,
     Jobs,
     ManifestCache,
+    Transactions,
 }
 
 impl Family {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Rows,
         Self::DeleteLog,
         Self::Keys,
@@ -37,6 +38,7 @@ impl Family {
         Self::Audit,
         Self::Jobs,
         Self::ManifestCache,
+        Self::Transactions,
     ];
 
     fn name(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Family {
             Self::Audit => "audit",
             Self::Jobs => "jobs",
             Self::ManifestCache => "manifest_cache",
+            Self::Transactions => "transactions",
         }
     }
 }
@@ -100,6 +103,16 @@ impl Rocks {
     pub(crate) fn stored_bytes(&self, family: Family, prefix: &[u8]) -> u64 {
         let Some(end) = after_prefix(prefix) else { return 0 };
         self.db.get_approximate_sizes_cf(self.family(family), &[Range::new(prefix, &end)]).iter().sum()
+    }
+
+    /// Removes all below a key, as what may come back.
+    pub(crate) fn remove_below(&self, family: Family, end: &[u8]) -> Result<()> {
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(Some(end.to_vec())));
+        iterator.seek_to_first();
+        if iterator.valid() {
+            self.db.delete_range_cf(self.family(family), &[][..], end)?;
+        }
+        Ok(iterator.status()?)
     }
 
     /// Writes what may be lost: it is not synced, and no snapshot orders it.

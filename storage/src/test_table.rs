@@ -103,7 +103,7 @@ impl TestTable {
                 };
                 let (id, snapshot) = (table.id, store.snapshot());
                 let catalog = vec![CatalogChange::CreateTable(table)];
-                store.commit(Commit { snapshot, expects: vec![], catalog, writes: vec![] }).await.unwrap();
+                store.commit(Commit { snapshot, expects: vec![], catalog, writes: vec![], name: None }).await.unwrap();
                 id
             }
         };
@@ -151,6 +151,6 @@ impl TestTable {
     async fn commit(&self, ids: Vec<RowId>, values: Values, supersedes: Vec<Superseded>) -> Result<CommitTs> {
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
         let (snapshot, expects) = (self.store.snapshot(), vec![(self.scope.table, 1)]);
-        self.store.commit(Commit { snapshot, expects, catalog: vec![], writes }).await
+        self.store.commit(Commit { snapshot, expects, catalog: vec![], writes, name: None }).await
     }
 }

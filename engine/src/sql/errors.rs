@@ -115,7 +115,10 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
         }
         DataFusionError::ResourcesExhausted(text) => new(
             ErrorKind::ResourceExhausted,
-            &format!("the query needs more memory than query_memory_max allows: {text}"),
+            &match text.contains("engine.user.memory_max") {
+                true => text.clone(),
+                false => format!("the query needs more memory than engine.query_memory_max allows: {text}"),
+            },
         ),
         DataFusionError::ArrowError(error, _) => plain_arrow(error),
         DataFusionError::ExecutionJoin(task) => from_task(task),

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit};
+use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit, CommitName};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::store::Store;
 use seracdb_storage::{StorageError, keys::Scope};
@@ -83,6 +83,8 @@ pub struct Transaction {
     state: Mutex<State>,
     /// When it was last used, in time since the machine was started.
     last_used: Mutex<Duration>,
+    /// Results that are being read.
+    reading: AtomicUsize,
     staged_bytes: Arc<AtomicUsize>,
 }
 
@@ -130,6 +132,10 @@ impl Transaction {
         self.id
     }
 
+    fn name(&self) -> CommitName {
+        CommitName { id: self.id.0, owner: self.owner }
+    }
+
     /// Whether it has not ended.
     pub fn is_open(&self) -> bool {
         matches!(*self.state.lock(), State::Open(_))
@@ -138,6 +144,18 @@ impl Transaction {
     /// An error that says how it ended.
     pub(crate) fn require_open(&self) -> Result<()> {
         self.open(|_| Ok(()))
+    }
+
+    /// Keeps it in use while a result is read.
+    pub fn in_use(self: &Arc<Self>) -> InUse {
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        InUse(Arc::clone(self))
+    }
+
+    fn used_now(&self) {
+        if let Some(store) = self.store.upgrade() {
+            *self.last_used.lock() = store.clock().monotonic();
+        }
     }
 
     fn works(&self) -> bool {
@@ -250,9 +268,7 @@ impl Transaction {
     }
 
     fn open<T>(&self, of: impl FnOnce(&mut Open) -> Result<T>) -> Result<T> {
-        if let Some(store) = self.store.upgrade() {
-            *self.last_used.lock() = store.clock().monotonic();
-        }
+        self.used_now();
         match &mut *self.state.lock() {
             State::Open(open) => of(open),
             State::Ended(end) => Err(ended(*end)),
@@ -272,6 +288,17 @@ impl Transaction {
                 Err(ended(before))
             }
         }
+    }
+}
+
+/// A result of a transaction that is being read.
+#[derive(Debug)]
+pub struct InUse(Arc<Transaction>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.used_now();
+        self.0.reading.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -352,12 +379,13 @@ impl Engine {
     pub fn begin(&self, session: &Session, read_only: bool, outlives_session: bool) -> Result<Arc<Transaction>> {
         let open = Open { read_only, ..Open::default() };
         let transaction = Arc::new(Transaction {
-            id: TransactionId(uuid::Uuid::new_v4().into_bytes()),
+            id: self.new_transaction_id(),
             owner: session.principal().number(),
             store: Arc::downgrade(&self.store),
             changing: tokio::sync::Mutex::default(),
             state: Mutex::new(State::Open(Box::new(open))),
             last_used: Mutex::new(self.store.clock().monotonic()),
+            reading: AtomicUsize::new(0),
             staged_bytes: Arc::clone(&self.transactions.staged_bytes),
         });
         let mut known = self.transactions.known.lock();
@@ -379,6 +407,13 @@ impl Engine {
         Ok(transaction)
     }
 
+    /// A name that nobody guesses and that begins with the time, as [`CommitName`] wants it.
+    fn new_transaction_id(&self) -> TransactionId {
+        let ns = self.now_ns().max(0) as u64;
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, ns / 1_000_000_000, (ns % 1_000_000_000) as u32);
+        TransactionId(uuid::Uuid::new_v7(time).into_bytes())
+    }
+
     /// An open transaction of this session's user; NotFound for another's too.
     pub fn transaction(&self, session: &Session, id: TransactionId) -> Result<Arc<Transaction>> {
         let mut known = self.transactions.known.lock();
@@ -392,17 +427,24 @@ impl Engine {
                 None => known.ended(id, End::RolledBack),
             }
         }
-        Err(match known.ends.get(&id).filter(|(owner, _)| *owner == mine) {
-            Some((_, end)) => ended(*end),
-            None => EngineError::not_found("no such transaction: it ended long ago, or is another user's"),
+        drop(known);
+        Err(match self.end_of(session, id)? {
+            Some(end) => ended(end),
+            None => EngineError::not_found(
+                "no such transaction: it was not committed, ended long ago, or is another user's",
+            ),
         })
     }
 
-    /// How a transaction of this session's user ended; `None` while it is open or when that is not known.
-    pub fn end_of(&self, session: &Session, id: TransactionId) -> Option<End> {
-        let known = self.transactions.known.lock();
-        let (owner, end) = known.ends.get(&id)?;
-        (*owner == session.principal().number()).then_some(*end)
+    /// How a transaction of this session's user ended; `None` while it is open or when that is not known. One that was
+    /// committed is known for a day, also to the next process.
+    pub fn end_of(&self, session: &Session, id: TransactionId) -> Result<Option<End>> {
+        let mine = session.principal().number();
+        if let Some((owner, end)) = self.transactions.known.lock().ends.get(&id) {
+            return Ok((*owner == mine).then_some(*end));
+        }
+        let committed_by = self.store.committed(id.0)?;
+        Ok((committed_by == Some(mine)).then_some(End::Committed))
     }
 
     /// Commits everything that is staged, or rolls it back: then the error says why. Done also when who waits for it goes
@@ -422,7 +464,7 @@ impl Engine {
         let open = transaction.end(End::Unknown)?;
         let drops = open.work.as_ref().is_some_and(|work| work.staged.drops());
         let committed = match open.work {
-            Some(Work { snapshot, staged }) => self.commit_staged(snapshot, staged).await,
+            Some(Work { snapshot, staged }) => self.commit_staged(snapshot, staged, transaction.name()).await,
             None => Ok(()),
         };
         let end = match &committed {
@@ -455,7 +497,8 @@ impl Engine {
         let open =
             known.open.values().filter_map(|held| Some((held.transaction.upgrade()?, held.without_session.is_some())));
         for (transaction, without_session) in open.collect::<Vec<_>>() {
-            let is_idle = now.saturating_sub(*transaction.last_used.lock()) >= idle;
+            let is_idle = transaction.reading.load(Ordering::Relaxed) == 0
+                && now.saturating_sub(*transaction.last_used.lock()) >= idle;
             // One that a statement is changing is in use, and one that has not begun to work keeps nothing, unless nobody
             // but this knows it.
             if is_idle
@@ -469,7 +512,7 @@ impl Engine {
         }
     }
 
-    async fn commit_staged(&self, snapshot: Arc<Snapshot>, staged: Staged) -> Result<()> {
+    async fn commit_staged(&self, snapshot: Arc<Snapshot>, staged: Staged, name: CommitName) -> Result<()> {
         if staged.is_empty() {
             return Ok(());
         }
@@ -482,7 +525,7 @@ impl Engine {
             let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));
             format!("row _id = {id} of table '{name}' was changed by another commit first")
         };
-        let why = match self.store.commit(Commit { snapshot, expects, catalog, writes }).await {
+        let why = match self.store.commit(Commit { snapshot, expects, catalog, writes, name: Some(name) }).await {
             Ok(_) => return Ok(()),
             Err(StorageError::RowConflict { scope, id }) => row(scope, id),
             Err(StorageError::Conflict) => "a table that it writes to was changed or dropped meanwhile".to_owned(),

@@ -197,6 +197,7 @@ impl Flight {
             ActionCommand::CloseSession => {
                 if let Some(token) = call.token {
                     self.auth.close(token);
+                    self.statements.forget(token);
                 }
                 Some(body(&CloseSessionResult { status: close_session_result::Status::Closed as i32 }))
             }

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, SCHEMA_NAME, TABLE_NAME, describe};
 use super::command::{CATALOG, Metadata};
-use super::stream::schema_bytes;
+use super::encode::schema_bytes;
 use super::{Flight, sql_info, status, xdbc_types};
 use crate::auth::Call;
 

@@ -7,9 +7,12 @@
 mod action;
 mod columns;
 mod command;
+mod encode;
+mod incoming;
 mod metadata;
 mod prepared;
 mod query;
+mod spool;
 mod sql_info;
 pub(crate) mod status;
 mod stream;
@@ -36,9 +39,11 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::command::GetCommand;
+use self::encode::Compression;
 use self::prepared::Statements;
+use self::spool::Spool;
 use self::status::guarded;
-use self::stream::{DataStream, from_batch};
+use self::stream::{DataStream, Delivery, from_batch};
 use self::tickets::Tickets;
 use crate::auth::Auth;
 use crate::config::FlightSection;
@@ -58,15 +63,18 @@ pub(crate) struct Flight {
     statements: Statements,
     tickets: Tickets,
     ticket_idle: Duration,
-    result_age_max: Duration,
+    delivery: Delivery,
 }
 
 impl Flight {
     pub(crate) fn new(engine: Arc<Engine>, queries: Queries, auth: Auth, config: &FlightSection) -> Self {
         let tickets = Tickets::new(queries.clone(), config);
-        let result_age_max = Duration::from_secs(config.result_seconds_max);
+        let spool_after = Duration::from_secs(config.spool_after_seconds);
+        let spool = Spool::new(engine.spill_dir().to_owned(), spool_after, config.spool_bytes_max);
+        let age_max = Duration::from_secs(config.result_seconds_max);
+        let delivery = Delivery { compression: Compression::None, spool, age_max };
         let ticket_idle = Duration::from_secs(config.ticket_idle_seconds);
-        Self { engine, queries, auth, statements: Statements::new(config), tickets, ticket_idle, result_age_max }
+        Self { engine, queries, auth, statements: Statements::new(config), tickets, ticket_idle, delivery }
     }
 
     /// Forgets what clients left behind.
@@ -143,9 +151,10 @@ impl FlightService for FlightRpc {
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
         guarded(async {
             let call = self.0.auth.call(request.metadata()).await?;
+            let compression = Compression::wanted(request.metadata())?;
             let stream = match GetCommand::decode(request.get_ref())? {
-                GetCommand::Ticket(id) => self.0.fetch(call, id).await?,
-                GetCommand::Prepared(id) => self.0.fetch_prepared(call, id).await?,
+                GetCommand::Ticket(id) => self.0.fetch(call, id, compression).await?,
+                GetCommand::Prepared(id) => self.0.fetch_prepared(call, id, compression).await?,
                 GetCommand::Metadata(command) => {
                     from_batch(&self.0.metadata(&call, &command, &user_agent(request.metadata()))?)?
                 }

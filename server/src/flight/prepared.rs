@@ -2,7 +2,11 @@
 //!
 //! A handle belongs to the user that prepared it, not to one session, so that it works for clients that send user and
 //! password on every call. Binding answers the same handle: Go closes the updated one, Java the original one.
+//!
+//! A session's statements go with it. It has so many and no more; then the one that it has not used for the longest time
+//! goes, for the JDBC driver forgets to close those that it has prepared for a statement that is used again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow_flight::FlightData;
 use arrow_flight::sql::{Any, DoPutPreparedStatementResult};
 use bytes::Bytes;
+use lru::LruCache;
 use parking_lot::Mutex;
 use prost::Message;
 use seracdb_engine::{Prepared, Principal, StatementKind, TransactionId};
@@ -20,16 +25,21 @@ use uuid::Uuid;
 
 use super::columns::described;
 use super::command::StatementId;
-use super::stream::{incoming, schema_bytes};
-use super::{Flight, is_java};
+use super::encode::schema_bytes;
+use super::incoming::incoming;
+use super::{Flight, is_java, status};
 use crate::auth::Call;
 use crate::config::FlightSection;
 use crate::expiring::Expiring;
+use crate::sessions::TokenKey;
 
 /// One prepared statement and what is bound to it.
 pub(crate) struct Statement {
     owner: u64,
-    pub(crate) prepared: Arc<Prepared>,
+    /// The session it goes with.
+    session: Option<TokenKey>,
+    /// As it was prepared last: again, when its tables have changed.
+    prepared: Mutex<Arc<Prepared>>,
     /// The transaction that it was prepared in.
     pub(crate) transaction: Option<TransactionId>,
     /// The rows bound last; they stay bound for further executions.
@@ -37,45 +47,97 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
+    pub(crate) fn prepared(&self) -> Arc<Prepared> {
+        Arc::clone(&self.prepared.lock())
+    }
+
     pub(crate) fn bound(&self) -> Option<RecordBatch> {
         self.bound.lock().clone()
     }
 }
 
 pub(crate) struct Statements {
-    live: Mutex<Expiring<StatementId, Statement>>,
+    state: Mutex<State>,
+    session_max: usize,
     bound_bytes_max: usize,
+}
+
+struct State {
+    live: Expiring<StatementId, Statement>,
+    /// Those of each session, by when they were used.
+    of_sessions: HashMap<TokenKey, LruCache<StatementId, ()>>,
+}
+
+impl State {
+    fn remove(&mut self, id: StatementId) {
+        if let Some(session) = self.live.remove(&id).and_then(|statement| statement.session)
+            && let Some(own) = self.of_sessions.get_mut(&session)
+        {
+            own.pop(&id);
+        }
+    }
 }
 
 impl Statements {
     pub(crate) fn new(config: &FlightSection) -> Self {
         let idle = Duration::from_secs(config.prepared_idle_seconds);
-        let live = Mutex::new(Expiring::new(idle, config.prepared_max));
-        Self { live, bound_bytes_max: config.bound_bytes_max }
+        let live = Expiring::new(idle, config.prepared_max);
+        let state = Mutex::new(State { live, of_sessions: HashMap::new() });
+        Self { state, session_max: config.prepared_session_max, bound_bytes_max: config.bound_bytes_max }
     }
 
     pub(crate) fn find(&self, owner: &Principal, id: StatementId, now: Instant) -> Result<Arc<Statement>, Status> {
-        let found = self.live.lock().get(&id, now).filter(|statement| statement.owner == owner.number());
+        let mut state = self.state.lock();
+        let found = state.live.get(&id, now).filter(|statement| statement.owner == owner.number());
+        if let Some(session) = found.as_ref().and_then(|statement| statement.session)
+            && let Some(own) = state.of_sessions.get_mut(&session)
+        {
+            own.promote(&id);
+        }
         found.ok_or_else(|| {
             Status::not_found("no such prepared statement: it was closed, idle for too long, or is another user's")
         })
     }
 
     pub(crate) fn sweep(&self, now: Instant) {
-        self.live.lock().sweep(now);
+        let State { live, of_sessions } = &mut *self.state.lock();
+        if live.sweep(now) > 0 {
+            for own in of_sessions.values_mut() {
+                let gone: Vec<_> = own.iter().map(|(id, ())| *id).filter(|id| !live.contains(id)).collect();
+                for id in gone {
+                    own.pop(&id);
+                }
+            }
+        }
+        of_sessions.retain(|_, own| !own.is_empty());
+    }
+
+    /// Forgets the statements of a session.
+    pub(crate) fn forget(&self, session: TokenKey) {
+        let mut state = self.state.lock();
+        for (id, ()) in state.of_sessions.remove(&session).into_iter().flatten() {
+            state.live.remove(&id);
+        }
     }
 
     fn add(
         &self,
-        owner: &Principal,
-        prepared: Prepared,
+        call: &Call,
+        prepared: Arc<Prepared>,
         transaction: Option<TransactionId>,
         now: Instant,
     ) -> Result<StatementId, Status> {
         let id = StatementId(Uuid::new_v4().into_bytes());
-        let (owner, prepared) = (owner.number(), Arc::new(prepared));
-        let statement = Statement { owner, prepared, transaction, bound: Mutex::new(None) };
-        self.live.lock().insert(id, Arc::new(statement), now).map_err(|_| {
+        let (owner, prepared) = (call.principal().number(), Mutex::new(prepared));
+        let statement = Statement { owner, session: call.token, prepared, transaction, bound: Mutex::new(None) };
+        let mut state = self.state.lock();
+        if let Some(session) = call.token {
+            let own = state.of_sessions.entry(session).or_insert_with(LruCache::unbounded);
+            own.put(id, ());
+            let oldest = if own.len() > self.session_max { own.pop_lru() } else { None };
+            oldest.into_iter().for_each(|(oldest, ())| state.remove(oldest));
+        }
+        state.live.insert(id, Arc::new(statement), now).map_err(|_| {
             Status::resource_exhausted("too many prepared statements: close some, or raise flight.prepared_max")
         })?;
         Ok(id)
@@ -99,7 +161,7 @@ impl Flight {
             true => schema_bytes(&java_parameters(prepared.parameters()))?,
             false => schema_bytes(prepared.parameters())?,
         };
-        let id = self.statements.add(call.principal(), prepared, transaction, Instant::now())?;
+        let id = self.statements.add(call, prepared, transaction, Instant::now())?;
         let result = CreatePreparedStatementResult {
             prepared_statement_handle: handle(id),
             dataset_schema,
@@ -113,7 +175,7 @@ impl Flight {
     /// The `ClosePreparedStatement` action. Closing twice is no error: drivers do it.
     pub(super) fn close_prepared(&self, call: &Call, id: StatementId) {
         if self.statements.find(call.principal(), id, Instant::now()).is_ok() {
-            self.statements.live.lock().remove(&id);
+            self.statements.state.lock().remove(id);
         }
     }
 
@@ -126,10 +188,19 @@ impl Flight {
         rest: Streaming<FlightData>,
     ) -> Result<Bytes, Status> {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
-        let params = self.sent_parameters(&statement.prepared, first, rest).await?;
+        let params = self.sent_parameters(&statement.prepared(), first, rest).await?;
         *statement.bound.lock() = params;
         let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle(id)) };
         Ok(result.encode_to_vec().into())
+    }
+
+    /// A prepared statement as it is to be executed now.
+    pub(super) async fn renewed(&self, call: &Call, statement: &Statement) -> Result<Arc<Prepared>, Status> {
+        let (engine, session, before) = (self.engine.clone(), call.session.clone(), statement.prepared());
+        let renewed = self.queries.run(async move { engine.renew(&session, &before).await });
+        let renewed = renewed.await.map_err(status::from_engine)?;
+        *statement.prepared.lock() = Arc::clone(&renewed);
+        Ok(renewed)
     }
 
     /// The parameters that a call sends along; `None` when it sends none, or no columns, as Go and Java do for "no

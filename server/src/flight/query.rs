@@ -20,7 +20,8 @@ use tonic::Status;
 
 use super::columns::described;
 use super::command::{InfoCommand, StatementId, TicketId};
-use super::stream::{DataStream, from_batch, from_rows, schema_bytes};
+use super::encode::{Compression, schema_bytes};
+use super::stream::{DataStream, Delivery, from_batch, from_rows};
 use super::tickets::Planned;
 use super::update::count_of;
 use super::{Flight, status};
@@ -40,20 +41,21 @@ impl Flight {
     ) -> Result<FlightInfo, Status> {
         let (call, prepared, params, transaction) = match InfoCommand::decode(&descriptor)? {
             InfoCommand::Metadata(command) => {
-                let schema = self.metadata(call, &command, client)?.schema();
+                let now = self.metadata(call, &command, client)?;
                 // The command is its own ticket: asking again gives the catalog of that moment.
                 let ticket = descriptor.cmd.clone();
-                return info(&schema, ticket, None, descriptor, -1);
+                return info(&now.schema(), ticket, None, descriptor, count_of(now.num_rows() as u64));
             }
             InfoCommand::Statement { sql, transaction } => {
                 let call = self.within(call, transaction)?;
-                let prepared = Arc::new(self.prepare(&call, sql).await?);
+                let prepared = self.prepare(&call, sql).await?;
                 (call, prepared, None, transaction)
             }
             InfoCommand::Prepared(id) => {
                 let statement = self.statements.find(call.principal(), id, Instant::now())?;
                 let call = self.within_or_next(call, statement.transaction)?;
-                (call, statement.prepared.clone(), statement.bound(), statement.transaction)
+                let prepared = self.renewed(&call, &statement).await?;
+                (call, prepared, statement.bound(), statement.transaction)
             }
         };
         let call = &call;
@@ -80,10 +82,11 @@ impl Flight {
     ) -> Result<Bytes, Status> {
         let prepared = match InfoCommand::decode(descriptor)? {
             InfoCommand::Metadata(command) => return schema_bytes(&self.metadata(call, &command, client)?.schema()),
-            InfoCommand::Statement { sql, transaction } => {
-                Arc::new(self.prepare(&self.within(call, transaction)?, sql).await?)
+            InfoCommand::Statement { sql, transaction } => self.prepare(&self.within(call, transaction)?, sql).await?,
+            InfoCommand::Prepared(id) => {
+                let statement = self.statements.find(call.principal(), id, Instant::now())?;
+                self.renewed(&self.within_or_next(call, statement.transaction)?, &statement).await?
             }
-            InfoCommand::Prepared(id) => self.statements.find(call.principal(), id, Instant::now())?.prepared.clone(),
         };
         match prepared.kind() {
             StatementKind::Query => schema_bytes(&described(prepared.schema())),
@@ -92,30 +95,36 @@ impl Flight {
     }
 
     /// DoGet of a ticket.
-    pub(super) async fn fetch(&self, call: Call, id: TicketId) -> Result<DataStream, Status> {
+    pub(super) async fn fetch(&self, call: Call, id: TicketId, compression: Compression) -> Result<DataStream, Status> {
         let ticket = self.tickets.fetch(call.principal(), id, Instant::now())?;
         match ticket.planned.clone() {
             Planned::Count(count) => count_stream(count),
             // A token of its own: the end of one fetch is not that of another.
             Planned::Query { prepared, params, transaction } => {
                 let call = self.within_or_next(&call, transaction)?;
-                self.rows(call, prepared, params, ticket.cancel.child_token()).await
+                self.rows(call, prepared, params, ticket.cancel.child_token(), compression).await
             }
         }
     }
 
     /// DoGet of a prepared statement itself, without a ticket.
-    pub(super) async fn fetch_prepared(&self, call: Call, id: StatementId) -> Result<DataStream, Status> {
+    pub(super) async fn fetch_prepared(
+        &self,
+        call: Call,
+        id: StatementId,
+        compression: Compression,
+    ) -> Result<DataStream, Status> {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
-        if statement.prepared.kind() == StatementKind::Update {
+        if statement.prepared().kind() == StatementKind::Update {
             return Err(Status::invalid_argument("the statement is an update: execute it by DoPut"));
         }
         let call = self.within_or_next(&call, statement.transaction)?;
-        self.rows(call, statement.prepared.clone(), statement.bound(), self.queries.token()).await
+        let prepared = self.renewed(&call, &statement).await?;
+        self.rows(call, prepared, statement.bound(), self.queries.token(), compression).await
     }
 
     /// Parses and plans one statement.
-    pub(super) async fn prepare(&self, call: &Call, sql: String) -> Result<Prepared, Status> {
+    pub(super) async fn prepare(&self, call: &Call, sql: String) -> Result<Arc<Prepared>, Status> {
         let (engine, session) = (self.engine.clone(), call.session.clone());
         let prepared = self.queries.run(async move { engine.prepare(&session, &sql).await });
         prepared.await.map_err(status::from_engine)
@@ -140,13 +149,15 @@ impl Flight {
         prepared: Arc<Prepared>,
         params: Option<RecordBatch>,
         cancel: CancellationToken,
+        compression: Compression,
     ) -> Result<DataStream, Status> {
         let schema = Arc::new(described(prepared.schema()));
         match self.execute(&call, prepared, params, cancel.clone()).await? {
             // The session is in use, and does not end, as long as the client reads.
             Outcome::Rows(rows) => {
-                let age_max = self.result_age_max;
-                Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, age_max, call.session))
+                let in_use = call.session.transaction().map(|transaction| transaction.in_use());
+                let delivery = Delivery { compression, ..self.delivery.clone() };
+                Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use)))
             }
             Outcome::Changed(count) => count_stream(count_of(count)),
         }

@@ -80,7 +80,8 @@ impl Flight {
         let transaction = self.transaction(call, id);
         call.session.forget(id);
         let wanted = if commit { End::Committed } else { End::RolledBack };
-        if self.engine.end_of(&call.session, id) == Some(wanted) {
+        let has_ended = || self.engine.end_of(&call.session, id).map_err(status::from_engine);
+        if has_ended()? == Some(wanted) {
             return Ok(());
         }
         let transaction = transaction?;
@@ -95,7 +96,7 @@ impl Flight {
         });
         // Another call may have ended it meanwhile.
         match ended.await {
-            Err(_) if self.engine.end_of(&call.session, id) == Some(wanted) => Ok(()),
+            Err(_) if has_ended()? == Some(wanted) => Ok(()),
             ended => ended.map_err(status::from_engine),
         }
     }

@@ -13,8 +13,8 @@ use seracdb_engine::{EngineError, IngestTarget, Outcome, Prepared};
 use tonic::{Status, Streaming};
 
 use super::command::{PutCommand, StatementId};
+use super::incoming::incoming;
 use super::status::unreceived;
-use super::stream::incoming;
 use super::{Flight, status};
 use crate::auth::Call;
 use crate::queries;
@@ -30,7 +30,7 @@ impl Flight {
         match PutCommand::decode(descriptor)? {
             PutCommand::Update { sql, transaction } => {
                 let call = &self.within(call, transaction)?;
-                let prepared = Arc::new(self.prepare(call, sql).await?);
+                let prepared = self.prepare(call, sql).await?;
                 Ok(update_result(self.changed(call, prepared, None).await?))
             }
             PutCommand::Bind(id) => self.bind(call, id, first, messages).await,
@@ -70,10 +70,10 @@ impl Flight {
         rest: Streaming<FlightData>,
     ) -> Result<Bytes, Status> {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
-        let sent = self.sent_parameters(&statement.prepared, first, rest).await?;
+        let sent = self.sent_parameters(&statement.prepared(), first, rest).await?;
         let params = sent.or_else(|| statement.bound());
         let call = &self.within_or_next(call, statement.transaction)?;
-        Ok(update_result(self.changed(call, statement.prepared.clone(), params).await?))
+        Ok(update_result(self.changed(call, statement.prepared(), params).await?))
     }
 
     async fn ingest(

@@ -129,8 +129,13 @@ impl World {
             manifest_version: 0,
         };
         let snapshot = world.life().store.snapshot();
-        let create =
-            Commit { snapshot, expects: vec![], catalog: vec![CatalogChange::CreateTable(table)], writes: vec![] };
+        let create = Commit {
+            snapshot,
+            expects: vec![],
+            catalog: vec![CatalogChange::CreateTable(table)],
+            writes: vec![],
+            name: None,
+        };
         world.commit(create).unwrap();
         world
     }
@@ -213,7 +218,7 @@ impl World {
             None => Values::Tombstones(1),
         };
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
-        Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes }
+        Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes, name: None }
     }
 
     /// Updates or deletes some rows, as the newest or a held snapshot shows them.

@@ -1,0 +1,190 @@
+"""What runs: how far it is, how it is sent, and how much of it one user may have."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+import rawflight
+import seracdb
+from conftest import Connections, root
+from test_manifests import until
+from testserver import Server
+
+# More than what gRPC and the server hold for a client that does not read.
+LARGE = "SELECT value, repeat('x', 100) AS filler FROM generate_series(1, 3000000)"
+
+
+@pytest.fixture
+def limited(tmp_path) -> Iterator[Server]:
+    """A server on which one user has little."""
+    variables = {
+        "SERACDB_ENGINE__USER__QUERIES_MAX": "3",
+        "SERACDB_ENGINE__USER__MEMORY_MAX": str(64 << 20),
+        "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "3600",
+    }
+    with Server(tmp_path / "data", variables=variables) as running:
+        yield running
+
+
+def running(db: seracdb.Connection, like: str) -> list[dict]:
+    """What `system.queries` says of statements like this one."""
+    return db.query("SELECT * FROM system.queries WHERE statement LIKE ? ORDER BY query_id", [like]).to_pylist()
+
+
+def test_a_query_is_listed_while_its_result_is_read(server, db):
+    with rawflight.client(server) as client:
+        stream = client.start(LARGE)
+        first = stream.read_chunk().data
+        (entry,) = running(db, "%generate_series(1, 3000000)%")
+        assert (entry["user_id"], entry["kind"], entry["statement"]) == ("root", "query", LARGE)
+        assert first.num_rows <= entry["rows"] < 3_000_000 and entry["bytes"] > 0
+        stream.cancel()
+    until(lambda: running(db, "%generate_series(1, 3000000)%") == [], "it goes with its client")
+
+
+def test_an_ingest_tells_how_far_it_is(db, connect, namespace):
+    more = threading.Event()
+    batch = pa.record_batch({"x": pa.array(range(1000), pa.int64())})
+
+    def batches():
+        yield from [batch] * 50
+        assert more.wait(60)
+        yield batch
+
+    loader = connect()
+    reader = pa.RecordBatchReader.from_batches(batch.schema, batches())
+    loading = threading.Thread(target=loader.ingest, args=(f"{namespace}.t", reader, "create"))
+    loading.start()
+    try:
+        shown = f"INGEST INTO {namespace}.t"
+        until(lambda: [entry["rows"] for entry in running(db, shown)] == [50_000], "its rows are counted")
+        assert running(db, shown)[0]["kind"] == "ingest"
+    finally:
+        more.set()
+        loading.join()
+    assert running(db, shown) == []
+    assert db.query(f"SELECT count(*) FROM {namespace}.t").to_pylist() == [{"count(*)": 51_000}]
+
+
+def test_others_see_neither_statements_nor_secrets(server, db, connect):
+    db.run("CREATE USER watcher WITH PASSWORD 'a quiet pass phrase' ROLE user")
+    with rawflight.client(server) as client:
+        stream = client.start(LARGE)
+        stream.read_chunk()
+        watcher = connect("watcher", "a quiet pass phrase")
+        assert {entry["user_id"] for entry in running(watcher, "%")} == {"watcher"}
+        assert len(running(db, "%generate_series(1, 3000000)%")) == 1
+        stream.cancel()
+
+
+def test_a_slow_readers_result_waits_on_disk_and_holds_nothing(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "1"}) as server:
+        with root(server) as db, rawflight.client(server) as client:
+            stream = client.start(LARGE)
+            chunks = [stream.read_chunk().data]
+            # It runs to its end, though hardly anything was read.
+            until(lambda: running(db, "%generate_series(1, 3000000)%") == [], "all of it is computed")
+            # What waits has no name in the folder, and is not in memory.
+            assert list((server.data_dir / "spill").glob("*.tmp*")) == []
+            while True:
+                try:
+                    chunks.append(stream.read_chunk().data)
+                except StopIteration:
+                    break
+            values = pa.Table.from_batches(chunks).column("value").combine_chunks()
+            assert values.sort().equals(pa.array(range(1, 3_000_001), pa.int64()))
+
+
+def test_a_slow_reader_that_goes_leaves_nothing_on_disk(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "1"}) as server:
+        with root(server) as db, rawflight.client(server) as client:
+            def open_files() -> int:
+                return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+            before = open_files()
+            for _ in range(5):
+                stream = client.start(LARGE)
+                stream.read_chunk()
+                until(lambda: running(db, "%generate_series(1, 3000000)%") == [], "all of it is computed")
+                stream.cancel()
+            until(lambda: open_files() <= before + 2, "the files are closed")
+
+
+def test_a_users_statements_are_limited_and_those_of_others_go_on(limited):
+    with Connections(limited) as connections, rawflight.client(limited) as client:
+        db = connections.open()
+        db.run("CREATE USER other WITH PASSWORD 'a quiet pass phrase' ROLE user")
+        streams = [client.start(LARGE) for _ in range(3)]
+        for stream in streams:
+            stream.read_chunk()
+        with pytest.raises(seracdb.Error, match="root.*3 statements.*engine.user.queries_max") as refused:
+            db.query("SELECT 1")
+        assert "RESOURCE_EXHAUSTED" in str(refused.value) or "ResourceExhausted" in str(refused.value)
+        assert connections.open("other", "a quiet pass phrase").query("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+        streams[0].cancel()
+        until(lambda: answers(db), "there is room again")
+        for stream in streams[1:]:
+            stream.cancel()
+
+
+def answers(db: seracdb.Connection) -> bool:
+    try:
+        return db.query("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+    except seracdb.Error:
+        return False
+
+
+def test_a_users_memory_is_limited(limited):
+    with Connections(limited) as connections:
+        db = connections.open()
+        with pytest.raises(seracdb.Error, match="user 'root'.*engine.user.memory_max"):
+            db.query("SELECT array_agg(value || repeat('x', 200)) FROM generate_series(1, 2000000)")
+        # What spills needs little.
+        sorted_rows = db.query("SELECT repeat('x', 50) || value AS v FROM generate_series(1, 2000000) ORDER BY v DESC")
+        assert sorted_rows.num_rows == 2_000_000 and sorted_rows.column("v")[0].as_py() == "x" * 50 + "999999"
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
+def test_results_are_compressed_for_who_asks(server, compression):
+    with rawflight.client(server) as client:
+        headers = [*client.headers, (b"seracdb-compression", compression.encode())]
+        options = flight.FlightCallOptions(headers=headers)
+        info = client.connection.get_flight_info(
+            rawflight.statement("SELECT value % 10 AS v, 'text' AS t FROM generate_series(1, 100000)"), options
+        )
+        table = client.connection.do_get(info.endpoints[0].ticket, options).read_all()
+        assert table.num_rows == 100_000 and table.schema.equals(info.schema)
+        assert sorted(table.column("v").to_pylist()) == sorted(value % 10 for value in range(1, 100_001))
+
+
+def test_an_unknown_compression_is_refused(server):
+    with rawflight.client(server) as client:
+        options = flight.FlightCallOptions(headers=[*client.headers, (b"seracdb-compression", b"gzip")])
+        info = client.connection.get_flight_info(rawflight.statement("SELECT 1"), options)
+        with pytest.raises(pa.ArrowInvalid, match="lz4, zstd or none"):
+            client.connection.do_get(info.endpoints[0].ticket, options).read_all()
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_an_ingest_may_be_compressed(server, db, namespace, compression):
+    from wire import field, packed
+
+    batch = pa.record_batch({"x": pa.array(range(100_000), pa.int64()), "t": ["text"] * 100_000})
+    options = field(1, 1) + field(2, 1)
+    command = packed("CommandStatementIngest", field(1, options), field(2, "t"), field(3, namespace))
+    with rawflight.client(server) as client:
+        write = flight.FlightCallOptions(
+            headers=client.headers, write_options=pa.ipc.IpcWriteOptions(compression=compression)
+        )
+        descriptor = flight.FlightDescriptor.for_command(command)
+        writer, _ = client.connection.do_put(descriptor, batch.schema, write)
+        with writer:
+            writer.write_batch(batch)
+    assert db.query(f"SELECT count(*) AS n, sum(x) AS s FROM {namespace}.t").to_pylist() == [
+        {"n": 100_000, "s": sum(range(100_000))}
+    ]

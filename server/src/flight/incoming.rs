@@ -1,0 +1,164 @@
+//! What clients put: Flight messages as batches.
+//!
+//! A compressed body says itself how large it becomes. That is not believed: Arrow's reader would take the memory before
+//! it looks.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::{CompressionType, root_as_message};
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use lz4_flex::frame::FrameDecoder;
+use seracdb_engine::{EngineError, ErrorKind};
+use tonic::{Code, Status, Streaming};
+
+use super::status;
+
+/// Bytes that the body of one message may have when it is no longer compressed.
+const BODY_BYTES_MAX: u64 = 1 << 30;
+
+/// What a client puts: a schema and batches of it.
+pub(crate) struct Incoming {
+    pub(crate) schema: SchemaRef,
+    pub(crate) batches: BoxStream<'static, Result<RecordBatch, EngineError>>,
+}
+
+/// Reads what follows the command of a DoPut. `None`: there is no schema message at all.
+pub(crate) async fn incoming(first: FlightData, rest: Streaming<FlightData>) -> Result<Option<Incoming>, Status> {
+    let messages = stream::once(async { Ok(first) }).chain(rest.map_err(FlightError::from));
+    // A message that only carries the descriptor has no header; the decoder would take it for a broken one.
+    let messages = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
+    let messages = messages.and_then(|message| std::future::ready(check_compressed(&message).map(|()| message)));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
+    // The schema is known once something after it was asked for.
+    let first = batches.next().await.transpose().map_err(|error| status::from_engine(unreadable_stream(error)))?;
+    let Some(schema) = batches.schema().map(Arc::clone) else {
+        return Ok(None);
+    };
+    let first = stream::iter(first.map(Ok));
+    Ok(Some(Incoming { schema, batches: first.chain(batches).map_err(unreadable_stream).boxed() }))
+}
+
+impl Incoming {
+    /// All rows as one batch; refused above `bytes_max`.
+    pub(crate) async fn collect(self, bytes_max: usize) -> Result<RecordBatch, Status> {
+        let Self { schema, mut batches } = self;
+        let mut collected = Vec::new();
+        let mut bytes = 0;
+        while let Some(batch) = batches.next().await.transpose().map_err(status::from_engine)? {
+            bytes += batch.get_array_memory_size();
+            if bytes > bytes_max {
+                return Err(Status::resource_exhausted(format!(
+                    "the parameters are larger than flight.bound_bytes_max ({bytes_max} bytes): bind fewer rows at a \
+                     time, or use bulk ingest"
+                )));
+            }
+            collected.push(batch);
+        }
+        arrow::compute::concat_batches(&schema, &collected).map_err(status::unreadable)
+    }
+}
+
+fn unreadable_stream(error: FlightError) -> EngineError {
+    match error {
+        FlightError::Tonic(status) if status.code() == Code::OutOfRange => {
+            EngineError::new(ErrorKind::ResourceExhausted, status::too_large().message())
+        }
+        FlightError::Tonic(status) => EngineError::new(ErrorKind::Cancelled, status.message()),
+        other => EngineError::invalid(format!("the data sent cannot be read: {other}")),
+    }
+}
+
+/// Refuses a compressed body that is larger than it says, or too large.
+fn check_compressed(message: &FlightData) -> Result<(), FlightError> {
+    let broken = |what: &str| FlightError::DecodeError(format!("a compressed body is broken: {what}"));
+    let Ok(header) = root_as_message(&message.data_header) else { return Ok(()) };
+    let dictionary = header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
+    let Some(batch) = header.header_as_record_batch().or(dictionary) else { return Ok(()) };
+    let Some(compression) = batch.compression() else { return Ok(()) };
+    let mut total: u64 = 0;
+    for buffer in batch.buffers().iter().flatten().filter(|buffer| buffer.length() != 0) {
+        let start = usize::try_from(buffer.offset()).map_err(|_| broken("a negative offset"))?;
+        let length = usize::try_from(buffer.length()).map_err(|_| broken("a negative length"))?;
+        let bytes = start.checked_add(length).and_then(|end| message.data_body.get(start..end));
+        let Some((size, data)) = bytes.and_then(|bytes| bytes.split_first_chunk::<8>()) else {
+            return Err(broken("a buffer lies outside of it"));
+        };
+        let size = match i64::from_le_bytes(*size) {
+            // Not compressed after all.
+            -1 => continue,
+            size => u64::try_from(size).map_err(|_| broken("a negative size"))?,
+        };
+        total = total.saturating_add(size);
+        if total > BODY_BYTES_MAX {
+            return Err(FlightError::DecodeError(format!(
+                "a compressed body becomes larger than {} MiB, the limit: send smaller batches",
+                BODY_BYTES_MAX >> 20
+            )));
+        }
+        // The reader of zstd stops at the size it was told, that of LZ4 does not.
+        if compression.codec() == CompressionType::LZ4_FRAME {
+            let mut decoded = FrameDecoder::new(data).take(size + 1);
+            let real = std::io::copy(&mut decoded, &mut std::io::sink()).map_err(|e| broken(&e.to_string()))?;
+            if real != size {
+                return Err(broken("a buffer has another size than it says"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::super::encode::{Compression, Encoder};
+    use super::*;
+
+    fn compressed(compression: Compression) -> FlightData {
+        let column: ArrayRef = Arc::new(Int64Array::from_value(7, 10_000));
+        let mut messages = vec![];
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        Encoder::new(compression).unwrap().batch(batch, &mut messages).unwrap();
+        messages.remove(0)
+    }
+
+    /// The same message, its first compressed buffer saying another size.
+    fn lying(mut message: FlightData, size: i64) -> FlightData {
+        let header = root_as_message(&message.data_header).unwrap().header_as_record_batch().unwrap();
+        let buffer = header.buffers().unwrap().iter().find(|buffer| buffer.length() > 8).unwrap();
+        let mut body = message.data_body.to_vec();
+        let at = buffer.offset() as usize;
+        body[at..at + 8].copy_from_slice(&size.to_le_bytes());
+        message.data_body = body.into();
+        message
+    }
+
+    #[test]
+    fn a_body_that_lies_about_its_size_is_refused() {
+        for compression in [Compression::Lz4, Compression::Zstd] {
+            let message = compressed(compression);
+            check_compressed(&message).unwrap();
+            for size in [i64::MAX, i64::MIN, 1 << 40, -2] {
+                assert!(check_compressed(&lying(message.clone(), size)).is_err(), "{compression:?} {size}");
+            }
+        }
+        for size in [0, 1, 79_999, 80_001] {
+            assert!(check_compressed(&lying(compressed(Compression::Lz4), size)).is_err(), "{size}");
+        }
+        check_compressed(&compressed(Compression::None)).unwrap();
+    }
+
+    #[test]
+    fn a_buffer_outside_of_its_body_is_refused() {
+        let mut message = compressed(Compression::Zstd);
+        message.data_body = message.data_body.slice(..16);
+        assert!(check_compressed(&message).is_err());
+    }
+}
