@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{CatalogChange, TableKind, TableRecord};
-use seracdb_storage::commit::Commit;
+use seracdb_storage::commit::{Commit, check_size};
 use seracdb_storage::system_columns::is_system_column;
 
 use crate::ddl::new_table;
@@ -25,7 +25,8 @@ use crate::sql::types::{refuse_system_column, storable};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
 use crate::transaction::Transaction;
-use crate::write::{RowEncoder, Writes, user_columns};
+use crate::unpacked::unpacked_bytes;
+use crate::write::{RowEncoder, Writes, pieces, user_columns};
 
 /// Where an ingest stream goes and what to do when the table is (not) there.
 #[derive(Debug, Clone)]
@@ -102,8 +103,11 @@ impl Engine {
                 transaction.require_open()?;
             }
             run.count(&batch);
-            let columns = destination.columns(&batch)?;
-            writes.push(encoder.insert(self.store.new_ids(batch.num_rows()), &columns)?)?;
+            check_size(unpacked_bytes(&batch))?;
+            for piece in pieces(&batch) {
+                let columns = destination.columns(&piece)?;
+                writes.push(encoder.insert(self.store.new_ids(piece.num_rows()), &columns)?)?;
+            }
         }
         let rows: usize = writes.0.iter().map(|write| write.ids.len()).sum();
         match transaction {

@@ -27,6 +27,7 @@ mod system;
 mod tables;
 mod transaction;
 mod turns;
+mod unpacked;
 mod users;
 mod write;
 
@@ -43,3 +44,4 @@ pub use seracdb_storage::system_columns;
 pub use session::Session;
 pub use sql::limits::STACK_BYTES;
 pub use transaction::{End, InUse, SavepointId, Transaction, TransactionConfig, TransactionId};
+pub use unpacked::unpacked_bytes;

@@ -45,6 +45,9 @@ use crate::turns::Turn;
 /// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
 const FOUND_COLUMNS: usize = LOCATION_COLUMNS.len() + 2;
 
+/// Rows of a client that are cast and encoded at once.
+const ROWS_AT_ONCE: usize = 1 << 16;
+
 /// What a statement has made for a table.
 type Made = (Arc<TableRecord>, Writes);
 
@@ -197,15 +200,18 @@ impl Engine {
         let (table, scope) = target(tables, statement)?;
         let user_columns = user_columns(table.schema());
         let targets = insert_plan(insert, &user_columns)?.targets;
-        let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
-            match targets.iter().position(|&target| target == i) {
-                Some(place) => bind_column(params.column(order[place]), data_type, &format!("column '{name}'")),
-                None => Ok(arrow::array::new_null_array(data_type, params.num_rows())),
-            }
-        });
-        let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
+        let encoder = RowEncoder::new(&table, scope)?;
         let mut writes = Writes::default();
-        writes.push(RowEncoder::new(&table, scope)?.insert(self.store.new_ids(params.num_rows()), &columns)?)?;
+        for rows in pieces(params) {
+            let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
+                match targets.iter().position(|&target| target == i) {
+                    Some(place) => bind_column(rows.column(order[place]), data_type, &format!("column '{name}'")),
+                    None => Ok(arrow::array::new_null_array(data_type, rows.num_rows())),
+                }
+            });
+            let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
+            writes.push(encoder.insert(self.store.new_ids(rows.num_rows()), &columns)?)?;
+        }
         Ok((table, writes))
     }
 
@@ -251,6 +257,12 @@ fn plain_insert(statement: &Statement) -> Option<(&Insert, Vec<usize>)> {
         Statement::Insert(insert) => plain_parameters(insert).map(|order| (insert, order)),
         _ => None,
     }
+}
+
+/// A batch in pieces of so few rows that columns can be made for them without much memory.
+pub(crate) fn pieces(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let rows = batch.num_rows();
+    (0..rows).step_by(ROWS_AT_ONCE).map(move |start| batch.slice(start, ROWS_AT_ONCE.min(rows - start)))
 }
 
 /// The rows of a commit, refused as soon as they are too many for one.

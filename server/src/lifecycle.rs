@@ -297,6 +297,10 @@ pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("no text");
+        if flight::is_reading() {
+            tracing::debug!(place, "what a client sent cannot be read: {text}");
+            return;
+        }
         tracing::error!(place, "panic: {text}");
     }));
 }

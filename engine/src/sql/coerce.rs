@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray};
 use arrow::compute::can_cast_types;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{
+    DataType, Decimal128Type, Decimal256Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
+    Time64NanosecondType, TimeUnit,
+};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 
@@ -142,6 +146,41 @@ pub(crate) fn bind_value(value: ScalarValue, declared: &DataType, what: &str) ->
     Ok(cast)
 }
 
+/// Refuses values that their own type does not have: clients send them as they please.
+fn check_range(column: &dyn Array, what: &str) -> Result<()> {
+    let outside =
+        |value: String| EngineError::invalid(format!("{what}: {value} is no value of {}", column.data_type()));
+    let in_day = |values: &mut dyn Iterator<Item = Option<i64>>, day: i64| {
+        let wrong = values.flatten().find(|value| !(0..day).contains(value));
+        wrong.map_or(Ok(()), |value| Err(outside(value.to_string())))
+    };
+    match column.data_type() {
+        DataType::Decimal128(precision, _) => column
+            .as_primitive::<Decimal128Type>()
+            .validate_decimal_precision(*precision)
+            .map_err(|e| from_arrow(e, &[])),
+        DataType::Decimal256(precision, _) => column
+            .as_primitive::<Decimal256Type>()
+            .validate_decimal_precision(*precision)
+            .map_err(|e| from_arrow(e, &[])),
+        DataType::Time32(TimeUnit::Second) => {
+            in_day(&mut column.as_primitive::<Time32SecondType>().iter().map(|v| v.map(i64::from)), 86_400)
+        }
+        DataType::Time32(_) => {
+            in_day(&mut column.as_primitive::<Time32MillisecondType>().iter().map(|v| v.map(i64::from)), 86_400_000)
+        }
+        DataType::Time64(TimeUnit::Microsecond) => {
+            in_day(&mut column.as_primitive::<Time64MicrosecondType>().iter(), 86_400_000_000)
+        }
+        DataType::Time64(_) => in_day(&mut column.as_primitive::<Time64NanosecondType>().iter(), 86_400_000_000_000),
+        data_type if data_type.is_nested() => {
+            let children = column.to_data().child_data().to_vec();
+            children.into_iter().try_for_each(|child| check_range(&arrow::array::make_array(child), what))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A bound column as its declared type; like [`bind_value`] for many rows.
 pub(crate) fn bind_column(
     column: &Arc<dyn arrow::array::Array>,
@@ -149,6 +188,7 @@ pub(crate) fn bind_column(
     what: &str,
 ) -> Result<Arc<dyn arrow::array::Array>> {
     let given = column.data_type();
+    check_range(column.as_ref(), what)?;
     if given == declared {
         return Ok(Arc::clone(column));
     }

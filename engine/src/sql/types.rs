@@ -171,6 +171,16 @@ fn storable_at(data_type: &DataType, depth: usize) -> Result<DataType> {
         DataType::Null | DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
         DataType::Float16 => DataType::Float32,
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale)
+            if *precision == 0 || *scale < 0 || *scale as u8 > *precision =>
+        {
+            return Err(EngineError::invalid(format!(
+                "DECIMAL({precision}, {scale}) is no type: 0 <= scale <= precision"
+            )));
+        }
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             DataType::Decimal128(*precision, *scale)
         }

@@ -17,6 +17,9 @@ use super::transactions::transaction_id;
 /// The catalog that every table is in.
 pub(crate) const CATALOG: &str = "seracdb";
 
+/// Bytes of a LIKE pattern for names.
+const PATTERN_BYTES_MAX: usize = 1024;
+
 /// Key of a prepared statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct StatementId(pub(crate) [u8; 16]);
@@ -125,8 +128,14 @@ impl Metadata {
     fn decode(command: Command) -> Result<Self, Status> {
         Ok(match command {
             Command::CommandGetCatalogs(_) => Self::Catalogs,
-            Command::CommandGetDbSchemas(command) => Self::DbSchemas(command),
-            Command::CommandGetTables(command) => Self::Tables(command),
+            Command::CommandGetDbSchemas(command) => {
+                check_patterns([&command.db_schema_filter_pattern])?;
+                Self::DbSchemas(command)
+            }
+            Command::CommandGetTables(command) => {
+                check_patterns([&command.db_schema_filter_pattern, &command.table_name_filter_pattern])?;
+                Self::Tables(command)
+            }
             Command::CommandGetTableTypes(_) => Self::TableTypes,
             Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
             Command::CommandGetXdbcTypeInfo(command) => Self::XdbcTypeInfo(command),
@@ -136,6 +145,14 @@ impl Metadata {
             | Command::CommandGetCrossReference(_) => Self::ForeignKeys,
             other => return Err(unsupported(&other)),
         })
+    }
+}
+
+/// Refuses patterns that are longer than any name: matching takes as long as pattern and name are long.
+fn check_patterns<const N: usize>(patterns: [&Option<String>; N]) -> Result<(), Status> {
+    match patterns.into_iter().flatten().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+        true => Err(Status::invalid_argument(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"))),
+        false => Ok(()),
     }
 }
 

@@ -1,10 +1,13 @@
 //! What clients put: Flight messages as batches.
 //!
-//! A compressed body says itself how large it becomes. That is not believed: Arrow's reader would take the memory before
-//! it looks.
+//! Nothing that a message says of itself is believed: Arrow's reader would take memory for it before it looks, or panic.
 
+use std::cell::Cell;
 use std::io::Read;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -13,15 +16,27 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use lz4_flex::frame::FrameDecoder;
-use seracdb_engine::{EngineError, ErrorKind};
+use seracdb_engine::{EngineError, ErrorKind, unpacked_bytes};
 use tonic::{Code, Status, Streaming};
 
 use super::status;
 
 /// Bytes that the body of one message may have when it is no longer compressed.
-const BODY_BYTES_MAX: u64 = 1 << 30;
+const BODY_BYTES_MAX: u64 = 256 << 20;
+
+/// Rows that a message may have whatever its size; beyond, each takes a bit of it at least.
+const ROWS_FREE: u64 = 1 << 20;
+
+thread_local! {
+    static READING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in Arrow's reader: a panic there is about what a client has sent.
+pub(crate) fn is_reading() -> bool {
+    READING.get()
+}
 
 /// What a client puts: a schema and batches of it.
 pub(crate) struct Incoming {
@@ -34,11 +49,11 @@ pub(crate) async fn incoming(first: FlightData, rest: Streaming<FlightData>) -> 
     let messages = stream::once(async { Ok(first) }).chain(rest.map_err(FlightError::from));
     // A message that only carries the descriptor has no header; the decoder would take it for a broken one.
     let messages = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
-    let messages = messages.and_then(|message| std::future::ready(check_compressed(&message).map(|()| message)));
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
+    let messages = messages.and_then(|message| std::future::ready(check_body(&message).map(|()| message)));
+    let mut batches = Reader { batches: FlightRecordBatchStream::new_from_flight_data(messages), broken: false };
     // The schema is known once something after it was asked for.
     let first = batches.next().await.transpose().map_err(|error| status::from_engine(unreadable_stream(error)))?;
-    let Some(schema) = batches.schema().map(Arc::clone) else {
+    let Some(schema) = batches.batches.schema().map(Arc::clone) else {
         return Ok(None);
     };
     let first = stream::iter(first.map(Ok));
@@ -52,7 +67,7 @@ impl Incoming {
         let mut collected = Vec::new();
         let mut bytes = 0;
         while let Some(batch) = batches.next().await.transpose().map_err(status::from_engine)? {
-            bytes += batch.get_array_memory_size();
+            bytes += unpacked_bytes(&batch);
             if bytes > bytes_max {
                 return Err(Status::resource_exhausted(format!(
                     "the parameters are larger than flight.bound_bytes_max ({bytes_max} bytes): bind fewer rows at a \
@@ -75,24 +90,50 @@ fn unreadable_stream(error: FlightError) -> EngineError {
     }
 }
 
-/// Refuses a compressed body that is larger than it says, or too large.
-fn check_compressed(message: &FlightData) -> Result<(), FlightError> {
-    let broken = |what: &str| FlightError::DecodeError(format!("a compressed body is broken: {what}"));
+/// Arrow's reader, which panics on much that no writer of Arrow makes.
+struct Reader {
+    batches: FlightRecordBatchStream,
+    broken: bool,
+}
+
+impl Stream for Reader {
+    type Item = Result<RecordBatch, FlightError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.broken {
+            return Poll::Ready(None);
+        }
+        READING.set(true);
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.batches.poll_next_unpin(cx)));
+        READING.set(false);
+        polled.unwrap_or_else(|_| {
+            self.broken = true;
+            Poll::Ready(Some(Err(FlightError::DecodeError("it is no valid Arrow IPC".into()))))
+        })
+    }
+}
+
+/// Refuses a body that is not what its header says, or that becomes too large.
+fn check_body(message: &FlightData) -> Result<(), FlightError> {
+    let broken = |what: &str| FlightError::DecodeError(format!("a batch is broken: {what}"));
     let Ok(header) = root_as_message(&message.data_header) else { return Ok(()) };
     let dictionary = header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
     let Some(batch) = header.header_as_record_batch().or(dictionary) else { return Ok(()) };
-    let Some(compression) = batch.compression() else { return Ok(()) };
+    let compression = batch.compression();
     let mut total: u64 = 0;
-    for buffer in batch.buffers().iter().flatten().filter(|buffer| buffer.length() != 0) {
+    for buffer in batch.buffers().iter().flatten() {
         let start = usize::try_from(buffer.offset()).map_err(|_| broken("a negative offset"))?;
         let length = usize::try_from(buffer.length()).map_err(|_| broken("a negative length"))?;
         let bytes = start.checked_add(length).and_then(|end| message.data_body.get(start..end));
-        let Some((size, data)) = bytes.and_then(|bytes| bytes.split_first_chunk::<8>()) else {
-            return Err(broken("a buffer lies outside of it"));
+        let bytes = bytes.ok_or_else(|| broken("a buffer lies outside of its body"))?;
+        let Some(compression) = compression.filter(|_| length > 0) else {
+            total += length as u64;
+            continue;
         };
-        let size = match i64::from_le_bytes(*size) {
+        let (size_bytes, data) = bytes.split_first_chunk::<8>().ok_or_else(|| broken("a buffer without its size"))?;
+        let size = match i64::from_le_bytes(*size_bytes) {
             // Not compressed after all.
-            -1 => continue,
+            -1 => data.len() as u64,
             size => u64::try_from(size).map_err(|_| broken("a negative size"))?,
         };
         total = total.saturating_add(size);
@@ -103,7 +144,7 @@ fn check_compressed(message: &FlightData) -> Result<(), FlightError> {
             )));
         }
         // The reader of zstd stops at the size it was told, that of LZ4 does not.
-        if compression.codec() == CompressionType::LZ4_FRAME {
+        if compression.codec() == CompressionType::LZ4_FRAME && i64::from_le_bytes(*size_bytes) != -1 {
             let mut decoded = FrameDecoder::new(data).take(size + 1);
             let real = std::io::copy(&mut decoded, &mut std::io::sink()).map_err(|e| broken(&e.to_string()))?;
             if real != size {
@@ -111,7 +152,13 @@ fn check_compressed(message: &FlightData) -> Result<(), FlightError> {
             }
         }
     }
-    Ok(())
+    let rows_max = total.saturating_mul(8).max(ROWS_FREE);
+    let is_possible = |rows: i64| u64::try_from(rows).is_ok_and(|rows| rows <= rows_max);
+    let mut nodes = batch.nodes().into_iter().flatten();
+    match is_possible(batch.length()) && nodes.all(|node| is_possible(node.length())) {
+        true => Ok(()),
+        false => Err(broken("it says to have more rows than it has bytes for")),
+    }
 }
 
 #[cfg(test)]
@@ -144,21 +191,21 @@ mod tests {
     fn a_body_that_lies_about_its_size_is_refused() {
         for compression in [Compression::Lz4, Compression::Zstd] {
             let message = compressed(compression);
-            check_compressed(&message).unwrap();
+            check_body(&message).unwrap();
             for size in [i64::MAX, i64::MIN, 1 << 40, -2] {
-                assert!(check_compressed(&lying(message.clone(), size)).is_err(), "{compression:?} {size}");
+                assert!(check_body(&lying(message.clone(), size)).is_err(), "{compression:?} {size}");
             }
         }
         for size in [0, 1, 79_999, 80_001] {
-            assert!(check_compressed(&lying(compressed(Compression::Lz4), size)).is_err(), "{size}");
+            assert!(check_body(&lying(compressed(Compression::Lz4), size)).is_err(), "{size}");
         }
-        check_compressed(&compressed(Compression::None)).unwrap();
+        check_body(&compressed(Compression::None)).unwrap();
     }
 
     #[test]
     fn a_buffer_outside_of_its_body_is_refused() {
         let mut message = compressed(Compression::Zstd);
         message.data_body = message.data_body.slice(..16);
-        assert!(check_compressed(&message).is_err());
+        assert!(check_body(&message).is_err());
     }
 }

@@ -29,10 +29,11 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
-use axum::middleware::map_response;
+use axum::middleware::{map_request, map_response};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{BoxStream, iter};
+use http_body_util::BodyExt;
 use seracdb_engine::Engine;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -40,6 +41,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::command::GetCommand;
 use self::encode::Compression;
+pub(crate) use self::incoming::is_reading;
 use self::prepared::Statements;
 use self::spool::Spool;
 use self::status::guarded;
@@ -89,13 +91,24 @@ impl Flight {
 /// The gRPC service over these parts.
 pub(crate) fn service(flight: Arc<Flight>) -> Routes {
     let service = FlightServiceServer::new(FlightRpc(flight)).max_decoding_message_size(RECEIVE_BYTES_MAX);
-    Routes::new(service).into_axum_router().layer(map_response(explain_size)).into()
+    let routes = Routes::new(service).into_axum_router();
+    routes.layer(map_request(fail_when_cut_off)).layer(map_response(explain)).into()
 }
 
-/// A request that is too large is refused before it gets here, in gRPC's words.
-async fn explain_size(response: axum::response::Response) -> axum::response::Response {
-    let is_too_large = Status::from_header_map(response.headers()).is_some_and(|s| s.code() == Code::OutOfRange);
-    if is_too_large { status::too_large().into_http() } else { response }
+/// tonic takes a request that its client resets for one that has ended: half an ingest would be a whole one.
+async fn fail_when_cut_off(request: axum::extract::Request) -> axum::extract::Request {
+    request.map(|body| {
+        axum::body::Body::new(body.map_err(|error| Status::aborted(format!("the call was cut off: {error}"))))
+    })
+}
+
+/// A request that is too large, or no message at all, is refused before it gets here, in gRPC's words.
+async fn explain(response: axum::response::Response) -> axum::response::Response {
+    let refused = Status::from_header_map(response.headers()).filter(|status| status.message().len() < 1000);
+    match refused.filter(|status| matches!(status.code(), Code::OutOfRange | Code::Internal)) {
+        Some(refused) => status::unreceived(refused).into_http(),
+        None => response,
+    }
 }
 
 pub(crate) struct FlightRpc(Arc<Flight>);
@@ -116,7 +129,12 @@ impl FlightService for FlightRpc {
             // Credentials are in a header nearly always; then there need not be a message.
             let payload = match metadata.contains_key("authorization") {
                 true => Bytes::new(),
-                false => messages.message().await?.map(|message| message.payload).unwrap_or_default(),
+                false => messages
+                    .message()
+                    .await
+                    .map_err(status::unreceived)?
+                    .map(|message| message.payload)
+                    .unwrap_or_default(),
             };
             let token = self.0.auth.login(&metadata, &payload).await?;
             let header = format!("Bearer {token}").parse();

@@ -14,6 +14,10 @@ use super::RECEIVE_BYTES_MAX;
 /// Bytes of a message. gRPC puts it into a header, percent-encoded; Java refuses headers above 8 KiB.
 const MESSAGE_BYTES_MAX: usize = 2000;
 
+/// How the texts of tonic begin that say that what came is no message.
+const NO_MESSAGE: [&str; 4] =
+    ["failed to decode Protobuf", "Missing request message", "Unexpected EOF", "protocol error"];
+
 /// The status of an engine error; logs it.
 pub(crate) fn from_engine(error: EngineError) -> Status {
     let code = code(error.kind);
@@ -38,10 +42,13 @@ pub(crate) fn from_stream(error: impl StdError + Send + Sync + 'static) -> Statu
     from_engine(EngineError::caused(ErrorKind::Internal, message, error))
 }
 
-/// The status of a message that could not be received. gRPC says OUT_OF_RANGE when it is too large.
+/// The status of a message that could not be received. gRPC says OUT_OF_RANGE when it is too large, and INTERNAL when it is
+/// none.
 pub(crate) fn unreceived(status: Status) -> Status {
+    let is_no_message = |text: &str| NO_MESSAGE.iter().any(|known| text.starts_with(known));
     match status.code() {
         Code::OutOfRange => too_large(),
+        Code::Internal if is_no_message(status.message()) => unreadable(status.message()),
         _ => status,
     }
 }
@@ -67,6 +74,9 @@ pub(crate) fn unsendable(error: ArrowError) -> Status {
 /// Runs a call so that a panic in it is its own error only.
 pub(crate) async fn guarded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Err(status)) if status.message().len() > MESSAGE_BYTES_MAX => {
+            Err(Status::new(status.code(), shortened(status.message().to_owned())))
+        }
         Ok(result) => result,
         Err(_) => Err(from_engine(EngineError::panicked())),
     }
