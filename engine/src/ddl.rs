@@ -18,6 +18,7 @@ use crate::session::{Session, describes};
 use crate::sql::statement::{self, CreateIndex, CreateTable};
 use crate::sql::{Statement, TableName, suggest};
 use crate::tables::Tables;
+use crate::temporary::is_temporary;
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -28,17 +29,19 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         }
         Statement::DropNamespace { name, if_exists, cascade } => {
             require(session, Role::Service, "DROP NAMESPACE")?;
+            if is_temporary(name) {
+                return Err(EngineError::not_found(format!("unknown namespace '{name}'")));
+            }
             let change = CatalogChange::DropNamespace { name: name.clone(), cascade: *cascade };
             drop_named(engine, session, change, *if_exists).await
         }
         Statement::CreateTable(create) => {
-            require(session, Role::Service, "CREATE TABLE")?;
-            create_table(engine, session, create).await
+            if !create.temporary {
+                require(session, Role::Service, "CREATE TABLE")?;
+            }
+            create_table(engine, session, &engine.tables_for(session, statement)?, create).await
         }
-        Statement::DropTable { name, if_exists } => {
-            require(session, Role::Service, "DROP TABLE")?;
-            drop_table(engine, session, statement, name, *if_exists).await
-        }
+        Statement::DropTable { name, if_exists } => drop_table(engine, session, statement, name, *if_exists).await,
         Statement::CreateIndex(create) => {
             require(session, Role::Service, "CREATE INDEX")?;
             create_index(engine, session, &engine.tables_for(session, statement)?, create).await
@@ -105,6 +108,9 @@ async fn drop_table(
     if_exists: bool,
 ) -> Result<()> {
     let tables = engine.tables_for(session, statement)?;
+    if !is_temporary(tables.namespace_of(name)) {
+        require(session, Role::Service, "DROP TABLE")?;
+    }
     let record = match tables.record(name) {
         Ok(record) => record,
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
@@ -154,7 +160,8 @@ async fn drop_index(
     name: &TableName,
     if_exists: bool,
 ) -> Result<()> {
-    let namespace = name.namespace.as_deref().unwrap_or(&tables.namespace);
+    let temporary = tables.temporary.as_deref().filter(|own| tables.catalog().index(own, &name.table).is_some());
+    let namespace = name.namespace.as_deref().or(temporary).unwrap_or(&tables.namespace);
     let dropped = match tables.catalog().index(namespace, &name.table) {
         Some(table) => {
             let change = CatalogChange::DropIndex { table: table.id, name: name.table.clone() };
@@ -197,8 +204,14 @@ fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Result<()> {
     }
 }
 
-async fn create_table(engine: &Engine, session: &Session, create: &CreateTable) -> Result<()> {
-    let namespace = create.name.namespace.clone().unwrap_or_else(|| session.namespace());
+async fn create_table(engine: &Engine, session: &Session, tables: &Tables, create: &CreateTable) -> Result<()> {
+    let (namespace, change) = match create.temporary {
+        true => engine.temporary_namespace(session, tables).map(|(name, change)| (name.to_string(), change))?,
+        false => (create.name.namespace.clone().unwrap_or_else(|| session.namespace()), None),
+    };
+    if !create.temporary && is_temporary(&namespace) {
+        return Err(EngineError::invalid("a table of this namespace is temporary: CREATE TEMPORARY TABLE"));
+    }
     let fields: Vec<Field> = create
         .columns
         .iter()
@@ -210,7 +223,16 @@ async fn create_table(engine: &Engine, session: &Session, create: &CreateTable) 
         statement::TableKind::Stream => TableKind::Stream,
     };
     let record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
-    let created = engine.change_catalog(session, vec![CatalogChange::CreateTable(record)]).await;
+    if create.temporary && tables.catalog().table(&namespace, &create.name.table).is_some() {
+        let exists = format!("temporary table '{}' exists already", create.name.table);
+        return forgive(
+            Err(EngineError::new(ErrorKind::AlreadyExists, exists)),
+            ErrorKind::AlreadyExists,
+            create.if_not_exists,
+        );
+    }
+    let changes = change.into_iter().chain([CatalogChange::CreateTable(record)]).collect();
+    let created = engine.change_catalog(session, changes).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 

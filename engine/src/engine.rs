@@ -23,6 +23,7 @@ use crate::sql::Limits;
 use crate::sql::names::CATALOG;
 use crate::sql::planted::planted_panic;
 use crate::sql::rules;
+use crate::temporary::TemporaryNamespaces;
 use crate::transaction::{TransactionConfig, Transactions};
 use crate::turns::Turns;
 
@@ -110,6 +111,7 @@ pub struct Engine {
     pub(crate) limits: Limits,
     pub(crate) plans: Arc<Plans>,
     pub(crate) running: Arc<Running>,
+    pub(crate) temporary: Arc<TemporaryNamespaces>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
@@ -152,19 +154,22 @@ impl Engine {
         let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
         let plans = Arc::new(Plans::new(config.plans_max));
-        Ok(Arc::new(Self {
+        let engine = Arc::new(Self {
             store,
             state,
             limits,
             plans,
             running,
+            temporary: Arc::default(),
             turns,
             transactions,
             transaction_config,
             stop,
             cold,
             spill_dir,
-        }))
+        });
+        engine.drop_left_temporary().await;
+        Ok(engine)
     }
 
     /// The same engine for statements that end early once `stop` fires: also those that compute for long without

@@ -7,7 +7,8 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::{ExplainFormat, ExplainOption, LogicalPlan, LogicalPlanBuilder};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
 
 use crate::ddl;
 use crate::engine::Engine;
@@ -84,6 +85,39 @@ impl Engine {
         }
     }
 
+    /// Runs a query in parts, of which each has some of the rows and any may be read before the others: as many as asked for,
+    /// or fewer, and one when the rows are in an order. Each part can be read once. All see the same snapshot, which lives as
+    /// long as they do.
+    pub async fn execute_in_parts(
+        self: &Arc<Self>,
+        session: &Session,
+        prepared: &Prepared,
+        params: Option<RecordBatch>,
+        parts_max: usize,
+    ) -> Result<Vec<SendableRecordBatchStream>> {
+        let params = check_params(prepared, params)?;
+        let shown = Arc::clone(&prepared.shown);
+        let run = Arc::new(self.running.begin(session.principal(), Way::Query, shown, self.now_ns())?);
+        let tables = self.tables_for(session, &prepared.statement)?;
+        let mut state = self.statement_state();
+        state.config_mut().options_mut().execution.target_partitions = parts_max;
+        let schema = prepared.schema();
+        let plan = prepared.plan_over(&state, &tables, single_row(params.as_ref())?)?;
+        let plan = physical(&state, &plan, schema).await?;
+        let streams = execute_stream_partitioned(plan, run.task(&state));
+        let streams = streams.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
+        let mut parts: Vec<Vec<ClientStream>> = Vec::new();
+        parts.resize_with(streams.len().clamp(1, parts_max), Vec::new);
+        for (place, rows) in streams.into_iter().enumerate() {
+            let rows = ClientStream::new(rows, Arc::clone(schema), Arc::clone(&run), Arc::clone(&tables.snapshot));
+            parts[place % parts_max].push(rows);
+        }
+        let merged = parts.into_iter().map(|part| -> SendableRecordBatchStream {
+            Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), futures::stream::select_all(part)))
+        });
+        Ok(merged.collect())
+    }
+
     async fn query(
         &self,
         session: &Session,
@@ -126,15 +160,19 @@ async fn start(
     schema: &SchemaRef,
     run: Run,
 ) -> Result<SendableRecordBatchStream> {
-    let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
+    let plan = physical(state, &plan, schema).await?;
+    let rows = execute_stream(plan, run.task(state)).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
+    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::new(run), Arc::clone(&tables.snapshot))))
+}
+
+/// Plans physically what has these columns.
+async fn physical(state: &SessionState, plan: &LogicalPlan, schema: &SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
     let planned = client_schema(plan.schema().as_arrow());
     let same = |(a, b): (&FieldRef, &FieldRef)| a.name() == b.name() && a.data_type() == b.data_type();
     if planned.fields().len() != schema.fields().len() || !planned.fields().iter().zip(schema.fields()).all(same) {
         return Err(EngineError::invalid("the tables of this statement have changed: prepare it again"));
     }
-    let plan = state.create_physical_plan(&plan).await.map_err(translate)?;
-    let rows = execute_stream(plan, run.task(state)).map_err(translate)?;
-    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), run, Arc::clone(&tables.snapshot))))
+    state.create_physical_plan(plan).await.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
 }
 
 fn explain(plan: LogicalPlan, analyze: bool, verbose: bool, format: Option<&str>) -> Result<LogicalPlan> {

@@ -24,6 +24,7 @@ use crate::sql::dml::require_column;
 use crate::sql::types::{refuse_system_column, storable};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
+use crate::temporary::is_temporary;
 use crate::transaction::Transaction;
 use crate::unpacked::unpacked_bytes;
 use crate::write::{RowEncoder, Writes, pieces, user_columns};
@@ -35,6 +36,8 @@ pub struct IngestTarget {
     pub namespace: Option<String>,
     /// Table.
     pub table: String,
+    /// A temporary one, of the session; it has no namespace.
+    pub temporary: bool,
     /// When the table is not there.
     pub if_missing: IfMissing,
     /// When it is there.
@@ -133,7 +136,7 @@ impl Engine {
 
     async fn commit_loaded(self: &Arc<Self>, loaded: Destination, writes: Writes) -> Result<()> {
         let Destination { table, changes, .. } = loaded;
-        let replaces = changes.len() > 1;
+        let replaces = changes.iter().any(|change| matches!(change, CatalogChange::DropTable { .. }));
         let commit = Commit {
             snapshot: self.store.snapshot(),
             expects: vec![(table.id, table.schema().version)],
@@ -163,8 +166,21 @@ impl Engine {
         target: &IngestTarget,
         schema: &SchemaRef,
     ) -> Result<Destination> {
-        let name = TableName { namespace: target.namespace.clone(), table: target.table.clone() };
-        let namespace = target.namespace.clone().unwrap_or_else(|| tables.namespace.clone());
+        let (mut name, mut create) =
+            (TableName { namespace: target.namespace.clone(), table: target.table.clone() }, None);
+        if target.temporary {
+            let (namespace, change) = self.temporary_namespace(session, tables)?;
+            name.namespace = Some(namespace.to_string());
+            create = change;
+        }
+        let namespace = match target.if_exists {
+            // A new table never replaces a temporary one that happens to have its name.
+            IfExists::Append => tables.namespace_of(&name).to_owned(),
+            _ => name.namespace.clone().unwrap_or_else(|| tables.namespace.clone()),
+        };
+        if is_temporary(&namespace) && !tables.is_visible(&namespace) && !target.temporary {
+            return Err(EngineError::not_found(format!("unknown namespace '{namespace}'")));
+        }
         let found = tables.catalog().table(&namespace, &target.table);
         match (found, target.if_exists, target.if_missing) {
             (Some(table), IfExists::Append, _) => Destination::existing(table, &name, schema),
@@ -176,7 +192,7 @@ impl Engine {
                 EngineError::not_found(format!("table '{namespace}.{}' does not exist", target.table))
             })),
             (found, _, _) => {
-                if session.principal().role() < Role::Service {
+                if session.principal().role() < Role::Service && !target.temporary {
                     return Err(EngineError::new(
                         ErrorKind::PermissionDenied,
                         "permission denied: an ingest that creates a table requires the role service or a higher one",
@@ -187,19 +203,19 @@ impl Engine {
                     namespace: table.namespace.clone(),
                     name: table.name.clone(),
                 });
-                self.created(session, &namespace, &target.table, schema, drop)
+                self.created(session, &namespace, &target.table, schema, create.into_iter().chain(drop).collect())
             }
         }
     }
 
-    /// A new table with the stream's columns, after dropping the old one.
+    /// A new table with the stream's columns, after what has to be changed before.
     fn created(
         &self,
         session: &Session,
         namespace: &str,
         table: &str,
         schema: &SchemaRef,
-        drop: Option<CatalogChange>,
+        mut changes: Vec<CatalogChange>,
     ) -> Result<Destination> {
         let mut fields = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
@@ -210,7 +226,7 @@ impl Engine {
             fields.push(Field::new(field.name(), storable(field.data_type())?, true));
         }
         let record = new_table(self, session, namespace, table, TableKind::Shared, &fields, &BTreeMap::new())?;
-        let changes = drop.into_iter().chain([CatalogChange::CreateTable(record.clone())]).collect();
+        changes.push(CatalogChange::CreateTable(record.clone()));
         Ok(Destination { table: record, changes, sources: (0..fields.len()).map(Some).collect() })
     }
 }

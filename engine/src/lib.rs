@@ -25,12 +25,14 @@ mod session;
 mod sql;
 mod system;
 mod tables;
+mod temporary;
 mod transaction;
 mod turns;
 mod unpacked;
 mod users;
 mod write;
 
+pub use datafusion::execution::SendableRecordBatchStream;
 pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown};
 pub use error::{EngineError, ErrorKind, Result};
 pub use execute::Outcome;

@@ -54,7 +54,7 @@ pub(crate) fn rows(tables: &Tables, statement: &Statement) -> Result<SendableRec
 
 /// The columns of a table, those of `information_schema` and `system` included.
 fn described(tables: &Tables, name: &TableName) -> Result<SchemaRef> {
-    match name.namespace.as_deref().unwrap_or(&tables.namespace) {
+    match tables.namespace_of(name) {
         namespace if describes(namespace) => {
             let reference = TableReference::partial(namespace, name.table.as_str());
             Ok(tables.source(&reference).map_err(|e| from_datafusion(e, &[]))?.schema())
@@ -65,7 +65,7 @@ fn described(tables: &Tables, name: &TableName) -> Result<SchemaRef> {
 
 /// The namespaces by name, `information_schema` and `system` included.
 pub(crate) fn namespaces(tables: &Tables) -> Vec<String> {
-    let mut names: Vec<String> = tables.catalog().namespaces().map(|record| record.name.clone()).collect();
+    let mut names: Vec<String> = tables.namespaces().map(|record| record.name.clone()).collect();
     names.extend([INFORMATION_SCHEMA, SYSTEM_SCHEMA].map(str::to_owned));
     names.sort();
     names
@@ -79,8 +79,7 @@ fn show_tables(tables: &Tables, namespace: Option<&str>, like: Option<&str>) -> 
         return Err(EngineError::not_found(suggest::unknown("namespace", name, known.iter().map(String::as_str))));
     }
     let wanted = tables
-        .catalog()
-        .tables()
+        .stored()
         .filter(|table| namespace.is_none_or(|namespace| table.namespace == namespace))
         .filter(|table| like.is_none_or(|pattern| matches_like(&table.name, pattern)));
     Ok(wanted

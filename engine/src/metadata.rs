@@ -10,6 +10,7 @@ use crate::session::{INFORMATION_SCHEMA, Session};
 use crate::sql::Statement;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES};
 use crate::tables::{INFORMATION_TABLES, Tables};
+use crate::temporary::is_temporary;
 
 /// A table as metadata commands list it.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub struct TableInfo {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// `TABLE` or `VIEW`.
+    /// `TABLE`, `LOCAL TEMPORARY` or `VIEW`.
     pub table_type: &'static str,
     /// All columns, system columns included: `_id` first, then the user's, then `_updated`, `_deleted`.
     pub schema: SchemaRef,
@@ -35,10 +36,10 @@ impl Engine {
     /// The tables, sorted by namespace and name.
     pub fn tables(&self, session: &Session) -> Result<Vec<TableInfo>> {
         let tables = self.tables_listed(session)?;
-        let stored = tables.catalog().tables().map(|table| TableInfo {
+        let stored = tables.stored().map(|table| TableInfo {
             namespace: table.namespace.clone(),
             name: table.name.clone(),
-            table_type: "TABLE",
+            table_type: if is_temporary(&table.namespace) { "LOCAL TEMPORARY" } else { "TABLE" },
             schema: table.schema().full(),
             primary_key: vec![system_columns::ID.to_owned()],
         });

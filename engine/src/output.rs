@@ -39,6 +39,8 @@ fn client_type(data_type: &DataType) -> DataType {
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             DataType::Decimal128(*precision, *scale)
         }
+        // The same moments, whatever the plan calls their zone.
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
         DataType::Dictionary(_, value) => client_type(value),
         DataType::RunEndEncoded(_, value) => client_type(value.data_type()),
         DataType::List(field) | DataType::ListView(field) => DataType::List(inner(field)),
@@ -54,12 +56,17 @@ fn client_type(data_type: &DataType) -> DataType {
 pub(crate) struct ClientStream {
     rows: SendableRecordBatchStream,
     schema: SchemaRef,
-    run: Run,
+    run: Arc<Run>,
     _snapshot: Arc<Snapshot>,
 }
 
 impl ClientStream {
-    pub(crate) fn new(rows: SendableRecordBatchStream, schema: SchemaRef, run: Run, snapshot: Arc<Snapshot>) -> Self {
+    pub(crate) fn new(
+        rows: SendableRecordBatchStream,
+        schema: SchemaRef,
+        run: Arc<Run>,
+        snapshot: Arc<Snapshot>,
+    ) -> Self {
         Self { rows, schema, run, _snapshot: snapshot }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Basis {
 struct Whose {
     principal: Principal,
     namespace: String,
+    /// The namespace of temporary tables.
+    temporary: Option<String>,
     /// In a transaction the columns of a table are nullable that are not elsewhere.
     in_transaction: bool,
 }
@@ -41,6 +43,7 @@ impl Basis {
         let whose = Whose {
             principal: tables.principal.clone(),
             namespace: tables.namespace.clone(),
+            temporary: tables.temporary.as_deref().map(str::to_owned),
             in_transaction: tables.staged.is_some(),
         };
         Self { catalog: Arc::clone(tables.catalog()), whose }
@@ -51,6 +54,7 @@ impl Basis {
         Arc::ptr_eq(&self.catalog, tables.catalog())
             && self.whose.principal == tables.principal
             && self.whose.namespace == tables.namespace
+            && self.whose.temporary.as_deref() == tables.temporary.as_deref()
             && self.whose.in_transaction == tables.staged.is_some()
     }
 }

@@ -137,6 +137,7 @@ impl Engine {
             staged,
             principal: session.principal().clone(),
             namespace: session.namespace(),
+            temporary: session.temporary(),
             exposure,
             now_ns: self.store.clock().now_ns(),
             running: Arc::clone(&self.running),

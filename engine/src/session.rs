@@ -1,6 +1,6 @@
 //! A client's session: who it is, what it has set, and its transactions.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use seracdb_storage::catalog::DEFAULT_NAMESPACE;
@@ -10,6 +10,7 @@ use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::sql::suggest;
 use crate::system::SYSTEM_SCHEMA;
+use crate::temporary::is_temporary;
 use crate::transaction::{Transaction, TransactionId};
 
 /// Transactions of a session above which those that were rolled back without its asking are forgotten.
@@ -39,6 +40,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Shared {
     namespace: Mutex<String>,
+    /// The namespace of its temporary tables, once it has had one.
+    temporary: OnceLock<Arc<str>>,
     /// The transaction that BEGIN has begun.
     current: Mutex<Option<Arc<Transaction>>>,
     /// Those that the client has begun and names.
@@ -51,7 +54,12 @@ impl Session {
         let namespace = Mutex::new(DEFAULT_NAMESPACE.to_owned());
         Self {
             principal,
-            shared: Arc::new(Shared { namespace, current: Mutex::default(), begun: Mutex::default() }),
+            shared: Arc::new(Shared {
+                namespace,
+                temporary: OnceLock::new(),
+                current: Mutex::default(),
+                begun: Mutex::default(),
+            }),
             within: None,
             outside: false,
             of_one_call: false,
@@ -144,14 +152,25 @@ impl Session {
         self.shared.namespace.lock().clone()
     }
 
+    /// The namespace of its temporary tables, once it has had one.
+    pub(crate) fn temporary(&self) -> Option<Arc<str>> {
+        self.shared.temporary.get().cloned()
+    }
+
+    /// The same, named now when it has none.
+    pub(crate) fn temporary_or(&self, name: impl FnOnce() -> Arc<str>) -> Arc<str> {
+        Arc::clone(self.shared.temporary.get_or_init(name))
+    }
+
     /// Sets the namespace that unqualified table names mean; NotFound when there is none of this name.
     pub fn set_namespace(&self, engine: &Engine, namespace: &str) -> Result<()> {
         let catalog = match self.only_transaction() {
             Some(transaction) => transaction.view()?.1.catalog,
             None => Arc::clone(engine.store.snapshot().catalog()),
         };
-        if catalog.namespace(namespace).is_none() && !describes(namespace) {
-            let known = catalog.namespaces().map(|record| record.name.as_str());
+        let is_there = catalog.namespace(namespace).is_some() && !is_temporary(namespace);
+        if !is_there && !describes(namespace) {
+            let known = catalog.namespaces().map(|record| record.name.as_str()).filter(|name| !is_temporary(name));
             return Err(EngineError::not_found(suggest::unknown("namespace", namespace, known)));
         }
         *self.shared.namespace.lock() = namespace.to_owned();

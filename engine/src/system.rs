@@ -120,7 +120,7 @@ fn places(tables: &Tables, table: &TableRecord) -> Result<Vec<ScopePlace>> {
 
 fn all_batches(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = BatchRows::new(tables);
-    for table in tables.snapshot.catalog().tables() {
+    for table in tables.snapshot.catalog().tables().filter(|table| tables.is_visible(&table.namespace)) {
         for place in places(tables, table)? {
             let masks = match tables.snapshot.glance(place.scope) {
                 // Nothing is known of it yet.
@@ -178,7 +178,7 @@ async fn manifest(store: &Store, tables: &Tables, table: &TableRecord) -> Result
 
 fn cache(store: &Store, tables: &Tables) -> Result<RecordBatch> {
     let mut all = Vec::new();
-    for table in tables.snapshot.catalog().tables() {
+    for table in tables.snapshot.catalog().tables().filter(|table| tables.is_visible(&table.namespace)) {
         all.extend(places(tables, table)?);
     }
     let entries = store.cached_manifests(all.iter());

@@ -12,7 +12,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use futures::FutureExt;
-use seracdb_storage::catalog::{Catalog, TableKind, TableRecord};
+use seracdb_storage::catalog::{Catalog, NamespaceRecord, TableKind, TableRecord};
 use seracdb_storage::keys::{Owner, Scope};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::system_columns::CommitTs;
@@ -26,6 +26,7 @@ use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::suggest;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
+use crate::temporary::is_temporary;
 use crate::transaction::Staged;
 
 /// The tables of `information_schema` that there are: not DataFusion's settings, which name files of the server.
@@ -42,6 +43,8 @@ pub(crate) struct Tables {
     pub principal: Principal,
     /// What unqualified names mean.
     pub namespace: String,
+    /// What they mean first: the session's temporary tables.
+    pub temporary: Option<Arc<str>>,
     /// Which columns tables show, but for the one that an UPDATE or DELETE changes.
     pub exposure: Exposure,
     /// The statement's time: rows of stream tables expire by it.
@@ -56,19 +59,40 @@ impl Tables {
         self.staged.as_ref().map_or_else(|| self.snapshot.catalog(), |staged| &staged.catalog)
     }
 
+    /// The namespaces that this session sees.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Arc<NamespaceRecord>> {
+        self.catalog().namespaces().filter(|namespace| self.is_visible(&namespace.name))
+    }
+
+    /// The tables that this session sees, but for those that describe others.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<TableRecord>> {
+        self.catalog().tables().filter(|table| self.is_visible(&table.namespace))
+    }
+
+    /// Whether a namespace is not of another session's temporary tables.
+    pub(crate) fn is_visible(&self, namespace: &str) -> bool {
+        !is_temporary(namespace) || self.temporary.as_deref() == Some(namespace)
+    }
+
+    /// The namespace that a name means.
+    pub(crate) fn namespace_of<'a>(&'a self, name: &'a TableName) -> &'a str {
+        let temporary = || self.temporary.as_deref().filter(|own| self.catalog().table(own, &name.table).is_some());
+        name.namespace.as_deref().or_else(temporary).unwrap_or(&self.namespace)
+    }
+
     /// A table's record; an unknown one is NotFound with what was probably meant.
     pub(crate) fn record(&self, name: &TableName) -> Result<&Arc<TableRecord>> {
-        let namespace = name.namespace.as_deref().unwrap_or(&self.namespace);
-        let catalog = self.catalog();
-        if let Some(table) = catalog.table(namespace, &name.table) {
+        let (namespace, catalog) = (self.namespace_of(name), self.catalog());
+        let is_there = catalog.namespace(namespace).is_some() && self.is_visible(namespace);
+        if is_there && let Some(table) = catalog.table(namespace, &name.table) {
             return Ok(table);
         }
-        if catalog.namespace(namespace).is_none() && !describes(namespace) {
-            let names = catalog.namespaces().map(|record| record.name.as_str());
+        if !is_there && !describes(namespace) {
+            let names = self.namespaces().map(|record| record.name.as_str());
             let known = names.chain([INFORMATION_SCHEMA, SYSTEM_SCHEMA]);
             return Err(EngineError::not_found(suggest::unknown("namespace", namespace, known)));
         }
-        let known: Vec<String> = catalog.tables().map(|table| self.shown_name(table, name)).collect();
+        let known: Vec<String> = self.stored().map(|table| self.shown_name(table, name)).collect();
         let unknown = suggest::unknown("table", &name.to_string(), known.iter().map(String::as_str));
         Err(EngineError::not_found(unknown))
     }
@@ -189,14 +213,14 @@ impl CatalogProviderList for Listing {
 
 impl CatalogProvider for Listing {
     fn schema_names(&self) -> Vec<String> {
-        let names = self.0.catalog().namespaces().map(|record| record.name.clone());
+        let names = self.0.namespaces().map(|record| record.name.clone());
         names.chain([SYSTEM_SCHEMA.to_owned()]).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let namespace = match name {
             SYSTEM_SCHEMA => SYSTEM_SCHEMA.to_owned(),
-            name => self.0.catalog().namespace(name)?.name.clone(),
+            name => self.0.namespaces().find(|known| known.name == name)?.name.clone(),
         };
         Some(Arc::new(NamespaceListing { tables: Arc::clone(&self.0), namespace }))
     }

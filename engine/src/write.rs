@@ -324,7 +324,7 @@ fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, S
         Statement::Delete(delete) => &delete.table,
         _ => return Err(EngineError::internal("the statement writes to no table")),
     };
-    let namespace = name.namespace.as_deref().unwrap_or(&tables.namespace);
+    let namespace = tables.namespace_of(name);
     if describes(namespace) {
         return Err(EngineError::invalid(format!("tables of {namespace} can only be read")));
     }

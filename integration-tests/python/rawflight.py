@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,3 +33,8 @@ class Client:
 def client(server: Server) -> Iterator[Client]:
     with flight.FlightClient(server.uri) as connection:
         yield Client(connection)
+
+
+def basic(user: str, password: str) -> bytes:
+    """The value of a header by which a call needs no login."""
+    return b"Basic " + base64.b64encode(f"{user}:{password}".encode())

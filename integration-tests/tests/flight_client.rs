@@ -13,6 +13,7 @@ use arrow_flight::sql::{TableDefinitionOptions, TableExistsOption, TableNotExist
 use arrow_flight::{Action, Criteria, FlightEndpoint, FlightInfo, RenewFlightEndpointRequest};
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
+use seracdb_client::{Code, IngestMode, Transaction};
 use seracdb_integration_tests::{PASSWORD, TestServer};
 use tonic::transport::Channel;
 
@@ -201,4 +202,46 @@ async fn polling_listing_and_renewing() {
     let foreign = FlightEndpoint { ticket: Some(ticket), ..Default::default() };
     let foreign = RenewFlightEndpointRequest { endpoint: Some(foreign) }.encode_to_vec();
     assert_eq!(raw.do_action(action(foreign)).await.unwrap_err().code(), tonic::Code::NotFound);
+}
+
+/// Through the project's own client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_our_client() {
+    let server = TestServer::start();
+    let client = server.client().await;
+    client.update("CREATE TABLE t (n BIGINT)").await.unwrap();
+    let count = async |sql: &str| client.query(sql).await.unwrap().collect().await.unwrap()[0].num_rows();
+
+    let transaction = client.begin().await.unwrap();
+    assert_eq!(transaction.update("INSERT INTO t VALUES (1), (2)").await.unwrap(), 2);
+    let savepoint = transaction.savepoint("two").await.unwrap();
+    transaction.update("DELETE FROM t").await.unwrap();
+    transaction.rollback_to(&savepoint).await.unwrap();
+    transaction.release(savepoint.clone()).await.unwrap();
+    assert_eq!(transaction.rollback_to(&savepoint).await.unwrap_err().code(), Code::NotFound);
+    let prepared = transaction.prepare("SELECT n FROM t").await.unwrap();
+    assert_eq!(prepared.query().await.unwrap().collect().await.unwrap()[0].num_rows(), 2);
+    let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![3])) as ArrayRef)]).unwrap();
+    let (schema, batches) = (batch.schema(), futures::stream::iter([Ok(batch)]));
+    assert_eq!(transaction.ingest("t", schema, batches, IngestMode::Append).await.unwrap(), 1);
+    assert!(client.query("SELECT n FROM t").await.unwrap().collect().await.unwrap().is_empty());
+    let id = transaction.id().clone();
+    transaction.commit().await.unwrap();
+    assert_eq!(count("SELECT n FROM t").await, 3);
+    // Whoever lost the answer asks again.
+    Transaction::resume(&client, id.clone()).commit().await.unwrap();
+    assert_eq!(Transaction::resume(&client, id).rollback().await.unwrap_err().code(), Code::NotFound);
+
+    let undone = client.begin().await.unwrap();
+    undone.update("DELETE FROM t").await.unwrap();
+    undone.rollback().await.unwrap();
+    assert_eq!(count("SELECT n FROM t").await, 3);
+
+    // The first to commit wins.
+    let (first, second) = (client.begin().await.unwrap(), client.begin().await.unwrap());
+    for transaction in [&first, &second] {
+        transaction.update("UPDATE t SET n = n + 1 WHERE n = 1").await.unwrap();
+    }
+    first.commit().await.unwrap();
+    assert_eq!(second.commit().await.unwrap_err().code(), Code::Aborted);
 }

@@ -6,6 +6,7 @@ mod concurrency;
 mod durability;
 mod flight_client;
 mod pruning;
+mod scenarios;
 mod slt;
 mod tidy;
 mod transactions;

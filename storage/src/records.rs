@@ -191,6 +191,17 @@ pub struct DeletesRef {
 pub(crate) mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn bounds_of_floats_come_back_as_they_were(bits: u64) {
+            let float = f64::from_bits(bits);
+            let bound = float.is_finite().then(|| serde_json::json!(float));
+            let bounds = ColumnBounds { min: bound.clone(), max: bound, null_count: 0, exact: true };
+            let json = serde_json::to_string(&bounds).unwrap();
+            proptest::prop_assert_eq!(serde_json::from_str::<ColumnBounds>(&json).unwrap(), bounds);
+        }
+    }
+
     /// The record of an active file.
     pub(crate) fn record(number: u64, file_path: &str, size_bytes: u64) -> BatchRecord {
         BatchRecord {

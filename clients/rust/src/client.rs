@@ -14,6 +14,7 @@ use prost::Message;
 use crate::error::{Error, Result};
 use crate::rows::Rows;
 use crate::statement::Statement;
+use crate::transaction::Transaction;
 use crate::wire::{Wire, message_in, record_count, schema_in};
 
 /// A session on a server. Clones share it; calls may run at the same time.
@@ -42,7 +43,7 @@ pub struct TableEntry {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// `TABLE`, `SYSTEM TABLE` or `VIEW`.
+    /// `TABLE`, `LOCAL TEMPORARY`, `SYSTEM TABLE` or `VIEW`.
     pub table_type: String,
     /// All columns, system columns included.
     pub schema: SchemaRef,
@@ -57,21 +58,22 @@ impl Client {
 
     /// Runs a query.
     pub async fn query(&self, sql: &str) -> Result<Rows> {
-        self.wire.get(&CommandStatementQuery { query: sql.to_owned(), transaction_id: None }).await
+        self.wire.query(sql, None).await
     }
 
     /// Runs an update or DDL; gives the number of rows inserted, updated or deleted.
     pub async fn update(&self, sql: &str) -> Result<u64> {
-        let command = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
-        record_count(&self.wire.put(&command).await?)
+        self.wire.update(sql, None).await
     }
 
     /// Plans a statement, which may have parameters: `?` or `$1`, `$2`, ….
     pub async fn prepare(&self, sql: &str) -> Result<Statement> {
-        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
-        let bodies = self.wire.action("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
-        let body = bodies.first().ok_or_else(|| Error::answer("the server gave no prepared statement"))?;
-        Statement::new(self.wire.clone(), message_in(body)?)
+        self.wire.prepare(sql, None).await
+    }
+
+    /// Begins a transaction: a snapshot of all tables, and changes that others see when it is committed.
+    pub async fn begin(&self) -> Result<Transaction> {
+        Transaction::begin(self.wire.clone()).await
     }
 
     /// Loads batches into a table as one atomic commit; gives the number of rows. `table`: a name in the session's
@@ -83,17 +85,7 @@ impl Client {
         batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
         mode: IngestMode,
     ) -> Result<u64> {
-        let (namespace, table) = match table.split_once('.') {
-            Some((namespace, table)) => (Some(namespace.to_owned()), table),
-            None => (None, table),
-        };
-        let command = CommandStatementIngest {
-            table_definition_options: Some(mode.options()),
-            table: table.to_owned(),
-            schema: namespace,
-            ..Default::default()
-        };
-        record_count(&self.wire.put_batches(&command, schema, batches).await?)
+        self.wire.ingest(table, schema, batches, mode, None).await
     }
 
     /// All tables, sorted by namespace and name.
@@ -125,10 +117,54 @@ impl Client {
         Ok(names)
     }
 
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// Ends the session; its other clones no longer work either.
     pub async fn close(self) -> Result<()> {
         self.wire.action("CloseSession", Vec::new()).await?;
         Ok(())
+    }
+}
+
+impl Wire {
+    pub(crate) async fn query(&self, sql: &str, transaction: Option<Bytes>) -> Result<Rows> {
+        self.get(&CommandStatementQuery { query: sql.to_owned(), transaction_id: transaction }).await
+    }
+
+    pub(crate) async fn update(&self, sql: &str, transaction: Option<Bytes>) -> Result<u64> {
+        let command = CommandStatementUpdate { query: sql.to_owned(), transaction_id: transaction };
+        record_count(&self.put(&command).await?)
+    }
+
+    pub(crate) async fn prepare(&self, sql: &str, transaction: Option<Bytes>) -> Result<Statement> {
+        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: transaction };
+        let bodies = self.action("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
+        let body = bodies.first().ok_or_else(|| Error::answer("the server gave no prepared statement"))?;
+        Statement::new(self.clone(), message_in(body)?)
+    }
+
+    pub(crate) async fn ingest(
+        &self,
+        table: &str,
+        schema: SchemaRef,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        mode: IngestMode,
+        transaction: Option<Bytes>,
+    ) -> Result<u64> {
+        let (namespace, table) = match table.split_once('.') {
+            Some((namespace, table)) => (Some(namespace.to_owned()), table),
+            None => (None, table),
+        };
+        let command = CommandStatementIngest {
+            table_definition_options: Some(mode.options()),
+            table: table.to_owned(),
+            schema: namespace,
+            transaction_id: transaction,
+            ..Default::default()
+        };
+        record_count(&self.put_batches(&command, schema, batches).await?)
     }
 }
 

@@ -31,6 +31,7 @@ mod client;
 mod error;
 mod rows;
 mod statement;
+mod transaction;
 mod wire;
 
 pub use client::{Client, IngestMode, TableEntry};
@@ -38,3 +39,4 @@ pub use error::{Error, Result};
 pub use rows::Rows;
 pub use statement::{Kind, Statement};
 pub use tonic::Code;
+pub use transaction::{Savepoint, Transaction};

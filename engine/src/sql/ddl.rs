@@ -25,13 +25,16 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
         return Ok(Statement::CreateNamespace { name, if_not_exists });
     }
     if reader.words(&["SHARED", "TABLE"]) || reader.word("TABLE") {
-        return create_table(reader, TableKind::Shared);
+        return create_table(reader, TableKind::Shared, false);
     }
     if reader.words(&["USER", "TABLE"]) {
-        return create_table(reader, TableKind::User);
+        return create_table(reader, TableKind::User, false);
     }
     if reader.words(&["STREAM", "TABLE"]) {
-        return create_table(reader, TableKind::Stream);
+        return create_table(reader, TableKind::Stream, false);
+    }
+    if reader.words(&["TEMPORARY", "TABLE"]) || reader.words(&["TEMP", "TABLE"]) {
+        return create_table(reader, TableKind::Shared, true);
     }
     if reader.word("USER") {
         return create_user(reader);
@@ -47,7 +50,6 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
         Keyword::VIEW | Keyword::MATERIALIZED => comes_later("CREATE VIEW"),
         Keyword::UNIQUE => comes_later("CREATE UNIQUE INDEX"),
         Keyword::OR => comes_later("CREATE OR REPLACE"),
-        Keyword::TEMPORARY | Keyword::TEMP => comes_later("CREATE TEMPORARY TABLE"),
         Keyword::NoKeyword => reader.expected("TABLE, NAMESPACE, INDEX or USER after CREATE", &token),
         _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
     })
@@ -182,9 +184,15 @@ fn create_index(reader: &mut Reader<'_>) -> Result<Statement> {
 }
 
 /// [IF NOT EXISTS] name (column type [NOT NULL | NULL], …) [WITH (key = value, …)].
-fn create_table(reader: &mut Reader<'_>, kind: TableKind) -> Result<Statement> {
+fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Result<Statement> {
     let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
     let name = TableName::parse(&reader.object_name()?)?;
+    if let Some(namespace) = name.namespace.as_ref().filter(|_| temporary) {
+        return Err(EngineError::invalid(format!(
+            "a temporary table is in no namespace: write '{}' without '{namespace}.'",
+            name.table
+        )));
+    }
     if reader.word("AS") {
         return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
     }
@@ -215,7 +223,7 @@ fn create_table(reader: &mut Reader<'_>, kind: TableKind) -> Result<Statement> {
     if reader.word("AS") {
         return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
     }
-    Ok(Statement::CreateTable(CreateTable { name, kind, if_not_exists, columns, options }))
+    Ok(Statement::CreateTable(CreateTable { name, kind, temporary, if_not_exists, columns, options }))
 }
 
 fn column(column: SqlColumn) -> Result<ColumnDef> {

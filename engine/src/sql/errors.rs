@@ -60,6 +60,9 @@ fn from_boxed(error: Box<dyn StdError + Send + Sync>, hidden: &[&str]) -> Engine
 fn from_shared(error: &DataFusionError, hidden: &[&str]) -> EngineError {
     let root = error.find_root();
     let source = root.source().and_then(|source| source.downcast_ref::<EngineError>());
+    if let Some(wrong) = wrong_regular_expression(root) {
+        return wrong;
+    }
     match (root, source) {
         (DataFusionError::External(inner), _) if inner.is::<EngineError>() => {
             copied(inner.downcast_ref::<EngineError>())
@@ -68,6 +71,17 @@ fn from_shared(error: &DataFusionError, hidden: &[&str]) -> EngineError {
         (DataFusionError::ArrowError(arrow, _), _) => plain_arrow(arrow),
         _ => plain(root, hidden),
     }
+}
+
+/// A client's regular expression that is none: known by its text alone, in whatever wrapping it comes.
+fn wrong_regular_expression(error: &DataFusionError) -> Option<EngineError> {
+    if !matches!(error, DataFusionError::External(_) | DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
+    {
+        return None;
+    }
+    let text = error.to_string();
+    let is_wrong = text.contains("regex parse error") || text.contains("Regular expression did not compile");
+    is_wrong.then(|| EngineError::invalid(tidy(&text)))
 }
 
 fn copied(error: Option<&EngineError>) -> EngineError {
@@ -210,6 +224,8 @@ fn tidy(text: &str) -> String {
         "External error: ",
         "Error during planning: ",
         "Execution error: ",
+        // The planner's word for arguments that no function takes.
+        "Internal error: ",
         "Cast error: ",
         "Compute error: ",
         "Parser error: ",

@@ -189,6 +189,8 @@ pub(crate) struct CreateTable {
     pub name: TableName,
     /// Who sees what.
     pub kind: TableKind,
+    /// It goes with its session.
+    pub temporary: bool,
     /// One that is there already is no error.
     pub if_not_exists: bool,
     /// The user's columns in order; no system column, no name twice.

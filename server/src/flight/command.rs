@@ -199,8 +199,8 @@ fn command_of(descriptor: &FlightDescriptor) -> Result<Command, Status> {
 }
 
 fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status> {
-    if ingest.temporary {
-        return Err(Status::unimplemented("temporary tables are not supported: ingest into a normal table"));
+    if ingest.temporary && ingest.schema.as_ref().is_some_and(|schema| !schema.is_empty()) {
+        return Err(Status::invalid_argument("a temporary table is in no schema: leave the schema out"));
     }
     if let Some(catalog) = ingest.catalog.filter(|catalog| catalog != CATALOG) {
         return Err(Status::not_found(format!("no catalog '{catalog}': the only one is '{CATALOG}'")));
@@ -223,7 +223,8 @@ fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status>
         TableExistsOption::Replace => IfExists::Replace,
         TableExistsOption::Unspecified => return Err(incomplete_ingest("if_exists: FAIL, APPEND or REPLACE")),
     };
-    Ok(IngestTarget { namespace: ingest.schema, table: ingest.table, if_missing, if_exists })
+    let (namespace, temporary) = (ingest.schema.filter(|_| !ingest.temporary), ingest.temporary);
+    Ok(IngestTarget { namespace, table: ingest.table, temporary, if_missing, if_exists })
 }
 
 fn incomplete_ingest(missing: &str) -> Status {
@@ -324,7 +325,9 @@ mod tests {
         assert_eq!(ingest_target(unspecified).unwrap_err().code(), Code::InvalidArgument);
         let mut temporary = ingest(TableNotExistOption::Create, TableExistsOption::Fail);
         temporary.temporary = true;
-        assert_eq!(ingest_target(temporary).unwrap_err().code(), Code::Unimplemented);
+        assert!(ingest_target(temporary.clone()).unwrap().temporary);
+        temporary.schema = Some("default".into());
+        assert_eq!(ingest_target(temporary).unwrap_err().code(), Code::InvalidArgument);
         let mut elsewhere = ingest(TableNotExistOption::Create, TableExistsOption::Fail);
         elsewhere.catalog = Some("other".into());
         assert_eq!(ingest_target(elsewhere).unwrap_err().code(), Code::NotFound);

@@ -18,7 +18,7 @@ use super::{Flight, sql_info, status, xdbc_types};
 use crate::auth::Call;
 
 /// The kinds of tables, sorted.
-const TABLE_TYPES: [&str; 3] = ["SYSTEM TABLE", "TABLE", "VIEW"];
+const TABLE_TYPES: [&str; 4] = ["LOCAL TEMPORARY", "SYSTEM TABLE", "TABLE", "VIEW"];
 
 impl Flight {
     /// The answer to a metadata command. `client`: its user-agent.

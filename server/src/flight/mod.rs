@@ -54,6 +54,12 @@ use crate::queries::Queries;
 /// Bytes of a message that a client may send.
 const RECEIVE_BYTES_MAX: usize = 64 << 20;
 
+/// The header by which a client asks for several endpoints, to read them at the same time.
+const ENDPOINTS_HEADER: &str = "seracdb-endpoints";
+
+/// Endpoints of a result.
+const ENDPOINTS_MAX: usize = 64;
+
 type Reply<T> = Result<Response<T>, Status>;
 type ReplyStream<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -85,6 +91,7 @@ impl Flight {
         self.statements.sweep(now);
         self.tickets.sweep(now);
         self.engine.sweep_transactions();
+        self.engine.sweep_temporary();
     }
 }
 
@@ -151,7 +158,8 @@ impl FlightService for FlightRpc {
         guarded(async {
             let call = self.0.auth.call(request.metadata()).await?;
             let client = user_agent(request.metadata());
-            Ok(Response::new(self.0.flight_info(&call, request.into_inner(), &client).await?))
+            let endpoints = endpoints_wanted(request.metadata())?;
+            Ok(Response::new(self.0.flight_info(&call, request.into_inner(), &client, endpoints).await?))
         })
         .await
     }
@@ -220,7 +228,8 @@ impl FlightService for FlightRpc {
             let call = self.0.auth.call(request.metadata()).await?;
             let client = user_agent(request.metadata());
             // A query is planned at once and runs while it is fetched: there is nothing to ask for again.
-            let info = self.0.flight_info(&call, request.into_inner(), &client).await?;
+            let endpoints = endpoints_wanted(request.metadata())?;
+            let info = self.0.flight_info(&call, request.into_inner(), &client, endpoints).await?;
             let done =
                 PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
             Ok(Response::new(done))
@@ -236,6 +245,15 @@ impl FlightService for FlightRpc {
 
 fn user_agent(metadata: &MetadataMap) -> String {
     metadata.get("user-agent").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// In how many endpoints a client can read a result, as it says by `seracdb-endpoints`.
+fn endpoints_wanted(metadata: &MetadataMap) -> Result<usize, Status> {
+    let Some(value) = metadata.get(ENDPOINTS_HEADER) else { return Ok(1) };
+    let wanted = value.to_str().ok().and_then(|value| value.parse().ok());
+    wanted.filter(|wanted| (1..=ENDPOINTS_MAX).contains(wanted)).ok_or_else(|| {
+        Status::invalid_argument(format!("header '{ENDPOINTS_HEADER}': give a number from 1 to {ENDPOINTS_MAX}"))
+    })
 }
 
 /// Whether a user-agent is that of the JDBC driver.

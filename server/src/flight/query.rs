@@ -12,8 +12,9 @@ use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt, TicketStatementQ
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket as FlightTicket};
 use bytes::Bytes;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::{Outcome, Prepared, StatementKind, system_columns};
+use seracdb_engine::{Outcome, Prepared, SendableRecordBatchStream, StatementKind, TransactionId, system_columns};
 use seracdb_proto::StatementTicket;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -38,6 +39,7 @@ impl Flight {
         call: &Call,
         descriptor: FlightDescriptor,
         client: &str,
+        endpoints: usize,
     ) -> Result<FlightInfo, Status> {
         let (call, prepared, params, transaction) = match InfoCommand::decode(&descriptor)? {
             InfoCommand::Metadata(command) => {
@@ -55,11 +57,24 @@ impl Flight {
                 let statement = self.statements.find(call.principal(), id, Instant::now())?;
                 let call = self.within_or_next(call, statement.transaction)?;
                 let prepared = self.renewed(&call, &statement).await?;
-                (call, prepared, statement.bound(), statement.transaction)
+                let transaction = call.session.transaction().map(|transaction| transaction.id());
+                (call, prepared, statement.bound(), transaction)
             }
         };
         let call = &call;
         match prepared.kind() {
+            StatementKind::Query if endpoints > 1 => {
+                let schema = described(prepared.schema());
+                let mut tickets = self.issue_parts(call, &prepared, params, transaction, endpoints).await?.into_iter();
+                let first = tickets.next().unwrap_or_default();
+                let mut info = info(&schema, first, Some(self.expiration()), descriptor, -1)?;
+                let one = info.endpoint[0].clone();
+                let others =
+                    tickets.map(|ticket| FlightEndpoint { ticket: Some(FlightTicket { ticket }), ..one.clone() });
+                info.endpoint.extend(others);
+                info.ordered = info.endpoint.len() == 1;
+                Ok(info)
+            }
             StatementKind::Query => {
                 let schema = described(prepared.schema());
                 let ticket = self.issue(call, Planned::Query { prepared, params, transaction })?;
@@ -99,11 +114,25 @@ impl Flight {
         let ticket = self.tickets.fetch(call.principal(), id, Instant::now())?;
         match ticket.planned.clone() {
             Planned::Count(count) => count_stream(count),
+            Planned::Part { rows, schema, transaction } => {
+                let rows = rows.lock().take();
+                let rows = rows.ok_or_else(|| Status::not_found("this part was fetched: send the statement again"))?;
+                let call = self.fetching(call, transaction)?;
+                Ok(self.deliver(call, schema, rows, ticket.cancel.clone(), compression))
+            }
             // A token of its own: the end of one fetch is not that of another.
             Planned::Query { prepared, params, transaction } => {
-                let call = self.within_or_next(&call, transaction)?;
+                let call = self.fetching(call, transaction)?;
                 self.rows(call, prepared, params, ticket.cancel.child_token(), compression).await
             }
+        }
+    }
+
+    /// The call that fetches a ticket, in the transaction that the ticket is of. One of none stays outside of all.
+    fn fetching(&self, call: Call, transaction: Option<TransactionId>) -> Result<Call, Status> {
+        match transaction {
+            Some(_) => self.within_or_next(&call, transaction),
+            None => Ok(call),
         }
     }
 
@@ -153,14 +182,46 @@ impl Flight {
     ) -> Result<DataStream, Status> {
         let schema = Arc::new(described(prepared.schema()));
         match self.execute(&call, prepared, params, cancel.clone()).await? {
-            // The session is in use, and does not end, as long as the client reads.
-            Outcome::Rows(rows) => {
-                let in_use = call.session.transaction().map(|transaction| transaction.in_use());
-                let delivery = Delivery { compression, ..self.delivery.clone() };
-                Ok(from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use)))
-            }
+            Outcome::Rows(rows) => Ok(self.deliver(call, schema, rows, cancel, compression)),
             Outcome::Changed(count) => count_stream(count_of(count)),
         }
+    }
+
+    /// A result on its way. Its session and transaction are in use, and do not end, as long as the client reads.
+    fn deliver(
+        &self,
+        call: Call,
+        schema: SchemaRef,
+        rows: SendableRecordBatchStream,
+        cancel: CancellationToken,
+        compression: Compression,
+    ) -> DataStream {
+        let in_use = call.session.transaction().map(|transaction| transaction.in_use());
+        let delivery = Delivery { compression, ..self.delivery.clone() };
+        from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use))
+    }
+
+    /// Tickets for the parts of a query.
+    async fn issue_parts(
+        &self,
+        call: &Call,
+        prepared: &Arc<Prepared>,
+        params: Option<RecordBatch>,
+        transaction: Option<TransactionId>,
+        endpoints: usize,
+    ) -> Result<Vec<Bytes>, Status> {
+        let (cancel, schema) = (self.queries.token(), Arc::new(described(prepared.schema())));
+        let (engine, session) = (self.engine.until(cancel.clone()), call.session.clone());
+        let prepared = Arc::clone(prepared);
+        let parts = async move { engine.execute_in_parts(&session, &prepared, params, endpoints).await };
+        let parts = self.queries.run(parts).await.map_err(status::from_engine)?;
+        let tickets = parts.into_iter().map(|rows| {
+            let rows = Arc::new(Mutex::new(Some(rows)));
+            let part = Planned::Part { rows, schema: Arc::clone(&schema), transaction };
+            let id = self.tickets.issue_until(call.principal(), part, Instant::now(), cancel.child_token())?;
+            Ok(ticket_bytes(id))
+        });
+        tickets.collect()
     }
 
     /// ListFlights: the tables whose name, `namespace.table`, begins with `prefix`, each with the query that reads it.
@@ -202,10 +263,13 @@ impl Flight {
     }
 
     fn issue(&self, call: &Call, planned: Planned) -> Result<Bytes, Status> {
-        let id = self.tickets.issue(call.principal(), planned, Instant::now())?;
-        let handle = StatementTicket { id: id.0.to_vec().into() }.encode_to_vec();
-        Ok(TicketStatementQuery { statement_handle: handle.into() }.as_any().encode_to_vec().into())
+        Ok(ticket_bytes(self.tickets.issue(call.principal(), planned, Instant::now())?))
     }
+}
+
+fn ticket_bytes(id: TicketId) -> Bytes {
+    let handle = StatementTicket { id: id.0.to_vec().into() }.encode_to_vec();
+    TicketStatementQuery { statement_handle: handle.into() }.as_any().encode_to_vec().into()
 }
 
 fn count_stream(count: i64) -> Result<DataStream, Status> {

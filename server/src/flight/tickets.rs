@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use seracdb_engine::{Prepared, Principal, TransactionId};
+use seracdb_engine::{Prepared, Principal, SendableRecordBatchStream, TransactionId};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
@@ -28,6 +29,8 @@ const FETCHED_MAX: usize = 256;
 pub(crate) enum Planned {
     /// Runs a query, in this transaction. `params`: its one row of parameters.
     Query { prepared: Arc<Prepared>, params: Option<RecordBatch>, transaction: Option<TransactionId> },
+    /// Gives a part of a query's rows, once.
+    Part { rows: Arc<Mutex<Option<SendableRecordBatchStream>>>, schema: SchemaRef, transaction: Option<TransactionId> },
     /// Tells how many rows an executed update changed.
     Count(i64),
 }
@@ -57,8 +60,19 @@ impl Tickets {
     }
 
     pub(crate) fn issue(&self, owner: &Principal, planned: Planned, now: Instant) -> Result<TicketId, Status> {
+        self.issue_until(owner, planned, now, self.queries.token())
+    }
+
+    /// The same for something that runs already, until `cancel` fires.
+    pub(crate) fn issue_until(
+        &self,
+        owner: &Principal,
+        planned: Planned,
+        now: Instant,
+        cancel: CancellationToken,
+    ) -> Result<TicketId, Status> {
         let id = TicketId(Uuid::new_v4().into_bytes());
-        let ticket = Ticket { owner: owner.number(), planned, cancel: self.queries.token() };
+        let ticket = Ticket { owner: owner.number(), planned, cancel };
         self.state.lock().live.insert(id, Arc::new(ticket), now).map_err(|_| {
             Status::resource_exhausted(
                 "too many statements wait to be fetched: fetch or cancel some, or raise flight.tickets_max",

@@ -1,7 +1,7 @@
 """Python client of SeracDB: ADBC's Flight SQL driver with SeracDB's defaults and a few shortcuts.
 
-`connect` returns a DB-API 2.0 connection; `Connection.query`, `Connection.run` and `Connection.ingest` speak Arrow.
-Errors are ADBC's: `ProgrammingError` and its siblings, each with a `status_code`.
+`connect` returns a DB-API 2.0 connection with shortcuts that speak Arrow, pandas and polars: `query`, `query_df`,
+`query_pl`, `stream`, `run`, `ingest` and `transaction`. Errors are ADBC's, in closer classes: `NotFound`, `Conflict`, ….
 """
 
 from adbc_driver_manager import AdbcStatusCode
@@ -18,12 +18,27 @@ from adbc_driver_manager.dbapi import (
     Warning,
 )
 
-from ._connection import ArrowData, Connection, IngestMode, Parameters, connect
+from ._connection import ArrowData, Connection, Cursor, IngestMode, Parameters, connect
+from ._errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+from ._feed import Progress
 
 __all__ = [
     "AdbcStatusCode",
+    "AlreadyExists",
     "ArrowData",
+    "Conflict",
     "Connection",
+    "Cursor",
     "DataError",
     "DatabaseError",
     "Error",
@@ -31,10 +46,18 @@ __all__ = [
     "IntegrityError",
     "InterfaceError",
     "InternalError",
+    "InvalidArgument",
+    "NotFound",
     "NotSupportedError",
     "OperationalError",
     "Parameters",
+    "PermissionDenied",
     "ProgrammingError",
+    "Progress",
+    "ResourceExhausted",
+    "Timeout",
+    "Unauthenticated",
+    "Unavailable",
     "Warning",
     "apilevel",
     "connect",

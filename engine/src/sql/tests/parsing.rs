@@ -156,7 +156,9 @@ fn tables_are_created() {
     let sql = "CREATE USER TABLE IF NOT EXISTS ns.Events (
         At TIMESTAMP NOT NULL, \"Name\" VARCHAR(20) NULL, tags TEXT[], p STRUCT<x INT, y DOUBLE>
     ) WITH (ttl = '10s', Flush_Rows_Max = 1000, cluster_by = at)";
-    let Statement::CreateTable(CreateTable { name: table, kind, if_not_exists, columns, options }) = of(sql) else {
+    let Statement::CreateTable(CreateTable { name: table, kind, temporary: false, if_not_exists, columns, options }) =
+        of(sql)
+    else {
         panic!()
     };
     assert_eq!((table, kind, if_not_exists), (name("ns.events"), TableKind::User, true));
@@ -309,7 +311,8 @@ fn what_comes_later_or_never() {
         "CREATE TABLE t (a INT) AS SELECT 1",
         "CREATE TABLE t LIKE u",
         "CREATE OR REPLACE TABLE t (a INT)",
-        "CREATE TEMPORARY TABLE t (a INT)",
+        "CREATE TEMPORARY USER TABLE t (a INT)",
+        "CREATE TEMPORARY VIEW v AS SELECT 1",
         "CREATE TABLE t (a INT PRIMARY KEY)",
         "CREATE TABLE t (a INT UNIQUE)",
         "CREATE TABLE t (a INT DEFAULT 1)",

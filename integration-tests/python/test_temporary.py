@@ -1,0 +1,172 @@
+"""Temporary tables: of one session, by SQL and by ingest, in transactions and outside, and gone with their session."""
+
+from __future__ import annotations
+
+import adbc_driver_flightsql.dbapi as flightsql
+import pyarrow as pa
+import pytest
+import rawflight
+import seracdb
+from conftest import Connections, root
+from test_manifests import until
+from testserver import ROOT_PASSWORD
+from wire import field, packed
+
+DATA = pa.table({"x": [1, 2, 3]})
+
+
+def rows(connection, table: str) -> list[int]:
+    return connection.query(f"SELECT x FROM {table} ORDER BY x").column("x").to_pylist()
+
+
+def namespaces(connection) -> list[str]:
+    return connection.query("SHOW NAMESPACES").column("namespace").to_pylist()
+
+
+def test_only_its_session_sees_it(db, connect):
+    other = connect()
+    db.run("CREATE TEMPORARY TABLE scratch (x BIGINT, label TEXT)")
+    db.run("INSERT INTO scratch VALUES (1, 'one'), (2, 'two')")
+    assert db.run("UPDATE scratch SET x = 3 WHERE x = 2") == 1
+    assert rows(db, "scratch") == [1, 3]
+    with pytest.raises(seracdb.Error, match="unknown table 'scratch'"):
+        rows(other, "scratch")
+    # By its full name neither.
+    (own,) = [name for name in namespaces(db) if name.startswith("__serac_temporary_")]
+    assert rows(db, f'"{own}".scratch') == [1, 3]
+    assert own not in namespaces(other)
+    for sql in (f'SELECT x FROM "{own}".scratch', f'DROP TABLE "{own}".scratch', f'INSERT INTO "{own}".scratch VALUES (1, NULL)',
+                f'DROP NAMESPACE "{own}" CASCADE', f'CREATE TABLE "{own}".t (x INT)', f'USE "{own}"'):  # fmt: skip
+        with pytest.raises(seracdb.Error, match="unknown namespace|unknown table|temporary"):
+            other.run(sql)
+    listed = "SELECT count(*) AS n FROM information_schema.tables WHERE table_name = 'scratch'"
+    assert [c.query(listed).to_pylist() for c in (db, other)] == [[{"n": 1}], [{"n": 0}]]
+    assert db.run("DROP TABLE scratch") == 0
+    with pytest.raises(seracdb.Error, match="unknown table 'scratch'"):
+        rows(db, "scratch")
+
+
+def test_each_session_has_its_own(connect):
+    one, other = connect(), connect()
+    for connection, x in ((one, 1), (other, 2)):
+        connection.run("CREATE TEMP TABLE mine (x BIGINT)")
+        connection.run("INSERT INTO mine VALUES (?)", [x])
+    for _ in range(2):
+        assert (rows(one, "mine"), rows(other, "mine")) == ([1], [2])
+    with pytest.raises(seracdb.Error, match="already exists|exists already"):
+        one.run("CREATE TEMP TABLE mine (x BIGINT)")
+    one.run("CREATE TEMP TABLE IF NOT EXISTS mine (x BIGINT)")
+
+
+def test_it_comes_before_others_of_its_name(db, namespace):
+    db.run(f"USE {namespace}")
+    db.run("CREATE TABLE t (x BIGINT)")
+    db.run("INSERT INTO t VALUES (1)")
+    assert rows(db, "t") == [1]
+    db.run("CREATE TEMPORARY TABLE t (x BIGINT)")
+    assert rows(db, "t") == []
+    assert rows(db, f"{namespace}.t") == [1]
+    db.run("INSERT INTO t VALUES (2)")
+    assert (rows(db, "t"), rows(db, f"{namespace}.t")) == ([2], [1])
+    db.run("DROP TABLE t")
+    assert rows(db, "t") == [1]
+
+
+def test_any_user_may(db, connect):
+    db.run("CREATE USER temporal WITH PASSWORD 'a quiet pass phrase' ROLE user")
+    user = connect("temporal", "a quiet pass phrase")
+    user.run("CREATE TEMPORARY TABLE t (x BIGINT)")
+    user.run("INSERT INTO t VALUES (1)")
+    assert rows(user, "t") == [1]
+    user.run("DROP TABLE t")
+    with pytest.raises(seracdb.Error, match="requires the role service"):
+        user.run("CREATE TABLE t (x BIGINT)")
+
+
+@pytest.mark.parametrize("sql", ["CREATE TEMPORARY TABLE ns.t (x INT)", "CREATE TEMPORARY USER TABLE t (x INT)"])
+def test_what_is_refused(db, sql):
+    with pytest.raises(seracdb.Error):
+        db.run(sql)
+
+
+def test_it_needs_a_session(server):
+    basic = rawflight.flight.FlightCallOptions(
+        headers=[(b"authorization", rawflight.basic("root", ROOT_PASSWORD))]
+    )
+    with rawflight.client(server) as client:
+        with pytest.raises(pa.ArrowInvalid, match="needs a session"):
+            client.connection.get_flight_info(rawflight.statement("CREATE TEMPORARY TABLE t (x INT)"), basic)
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_ingest(server, db, autocommit):
+    kwargs = {"username": "root", "password": ROOT_PASSWORD}
+    with flightsql.connect(server.uri, db_kwargs=kwargs, autocommit=autocommit) as connection:
+        with connection.cursor() as cursor:
+            assert cursor.adbc_ingest("loaded", DATA, mode="create", temporary=True) == 3
+            assert cursor.adbc_ingest("loaded", DATA, mode="append", temporary=True) == 3
+            cursor.execute("SELECT sum(x) FROM loaded")
+            assert cursor.fetchone() == (12,)
+            with pytest.raises(flightsql.Error, match="exists already"):
+                cursor.adbc_ingest("loaded", DATA, mode="create", temporary=True)
+            assert cursor.adbc_ingest("loaded", DATA, mode="replace", temporary=True) == 3
+            assert cursor.adbc_ingest("loaded", DATA, mode="create_append", temporary=True) == 3
+            cursor.execute("SELECT sum(x) FROM loaded")
+            assert cursor.fetchone() == (12,)
+            with pytest.raises(flightsql.Error, match="in no schema"):
+                cursor.adbc_ingest("loaded", DATA, mode="create", temporary=True, db_schema_name="default")
+        if not autocommit:
+            connection.commit()
+        with pytest.raises(seracdb.Error, match="unknown table 'loaded'"):
+            rows(db, "loaded")
+
+
+def test_a_rollback_undoes_it(connect):
+    connection = connect()
+    connection.run("BEGIN")
+    connection.run("CREATE TEMPORARY TABLE t (x BIGINT)")
+    connection.run("INSERT INTO t VALUES (1)")
+    assert rows(connection, "t") == [1]
+    connection.run("ROLLBACK")
+    with pytest.raises(seracdb.Error, match="unknown table 't'"):
+        rows(connection, "t")
+    connection.run("CREATE TEMPORARY TABLE t (x BIGINT)")
+    assert rows(connection, "t") == []
+
+
+def test_it_goes_with_its_session_and_leaves_no_file(own_server):
+    def all_namespaces() -> set[str]:
+        # Its own session sees it: what others cannot see is counted by the folders.
+        return {path.name for path in (own_server.data_dir / "objects").glob("*") if "temporary" in path.name}
+
+    with Connections(own_server) as connections:
+        connection = connections.open()
+        connection.ingest("kept", DATA, "create")
+        with connection.cursor() as cursor:
+            cursor.adbc_ingest("loaded", DATA, mode="create", temporary=True)
+        connection.run("STORAGE FLUSH ALL")
+        assert rows(connection, "loaded") == [1, 2, 3]
+        assert len(all_namespaces()) == 1
+    until(lambda: not any((own_server.data_dir / "objects").glob("*temporary*/**/*.parquet")), "its files go")
+    with root(own_server) as db:
+        assert rows(db, "kept") == [1, 2, 3]
+
+
+def test_a_crash_leaves_none(own_server):
+    lost = root(own_server)
+    lost.run("CREATE TEMPORARY TABLE t (x BIGINT)")
+    lost.run("INSERT INTO t VALUES (1)")
+    lost.run("STORAGE FLUSH ALL")
+    own_server.kill()
+    own_server.start()
+    until(lambda: not any((own_server.data_dir / "objects").glob("*temporary*/**/*.parquet")), "its files go")
+
+
+def test_metadata_names_its_type(server):
+    with rawflight.client(server) as client:
+        info = client.connection.get_flight_info(rawflight.statement("CREATE TEMPORARY TABLE t (x INT)"), client.options)
+        client.connection.do_get(info.endpoints[0].ticket, client.options).read_all()
+        command = packed("CommandGetTables", field(4, "LOCAL TEMPORARY"))
+        info = client.connection.get_flight_info(rawflight.flight.FlightDescriptor.for_command(command), client.options)
+        (table,) = client.connection.do_get(info.endpoints[0].ticket, client.options).read_all().to_pylist()
+        assert (table["table_name"], table["table_type"]) == ("t", "LOCAL TEMPORARY")
