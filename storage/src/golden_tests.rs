@@ -209,8 +209,19 @@ async fn a_data_directory() {
     assert_eq!(format, serde_json::json!({"format_version": 1, "data_dir_id": id}));
     let mut families = rocksdb::DB::list_cf(&rocksdb::Options::default(), dir.config.data_dir.join("rocksdb")).unwrap();
     families.sort();
-    let expected =
-        ["audit", "batches", "catalog", "default", "delete_log", "jobs", "keys", "manifest_cache", "rows", "users"];
+    let expected = [
+        "audit",
+        "batches",
+        "catalog",
+        "default",
+        "delete_log",
+        "jobs",
+        "keys",
+        "manifest_cache",
+        "rows",
+        "transactions",
+        "users",
+    ];
     assert_eq!(families, expected);
 
     std::fs::write(&path, format!(r#"{{"format_version":2,"data_dir_id":"{id}"}}"#)).unwrap();

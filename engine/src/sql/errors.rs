@@ -52,18 +52,26 @@ fn from_boxed(error: Box<dyn StdError + Send + Sync>, hidden: &[&str]) -> Engine
     };
     match error.downcast::<ArrowError>() {
         Ok(inner) => from_arrow(*inner, hidden),
-        Err(error) => EngineError::caused(ErrorKind::Internal, error.to_string(), error),
+        Err(error) => match is_wrong_pattern(&error.to_string()) {
+            true => EngineError::caused(ErrorKind::InvalidArgument, tidy(&error.to_string()), error),
+            false => EngineError::caused(ErrorKind::Internal, error.to_string(), error),
+        },
     }
+}
+
+/// Whether an error is about a client's regular expression, which is known by its text alone.
+fn is_wrong_pattern(text: &str) -> bool {
+    text.contains("regex parse error") || text.contains("Regular expression did not compile")
 }
 
 /// An error others hold too: it is copied.
 fn from_shared(error: &DataFusionError, hidden: &[&str]) -> EngineError {
     let root = error.find_root();
     let source = root.source().and_then(|source| source.downcast_ref::<EngineError>());
-    if let Some(wrong) = wrong_regular_expression(root) {
-        return wrong;
-    }
     match (root, source) {
+        (DataFusionError::External(inner), None) if is_wrong_pattern(&inner.to_string()) => {
+            EngineError::invalid(tidy(&inner.to_string()))
+        }
         (DataFusionError::External(inner), _) if inner.is::<EngineError>() => {
             copied(inner.downcast_ref::<EngineError>())
         }
@@ -71,17 +79,6 @@ fn from_shared(error: &DataFusionError, hidden: &[&str]) -> EngineError {
         (DataFusionError::ArrowError(arrow, _), _) => plain_arrow(arrow),
         _ => plain(root, hidden),
     }
-}
-
-/// A client's regular expression that is none: known by its text alone, in whatever wrapping it comes.
-fn wrong_regular_expression(error: &DataFusionError) -> Option<EngineError> {
-    if !matches!(error, DataFusionError::External(_) | DataFusionError::ArrowError(..) | DataFusionError::Execution(_))
-    {
-        return None;
-    }
-    let text = error.to_string();
-    let is_wrong = text.contains("regex parse error") || text.contains("Regular expression did not compile");
-    is_wrong.then(|| EngineError::invalid(tidy(&text)))
 }
 
 fn copied(error: Option<&EngineError>) -> EngineError {
