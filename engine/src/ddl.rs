@@ -160,6 +160,9 @@ async fn drop_index(
     name: &TableName,
     if_exists: bool,
 ) -> Result<()> {
+    if let Some(hidden) = name.namespace.as_deref().filter(|namespace| !tables.is_visible(namespace)) {
+        return Err(EngineError::not_found(format!("unknown namespace '{hidden}'")));
+    }
     let temporary = tables.temporary.as_deref().filter(|own| tables.catalog().index(own, &name.table).is_some());
     let namespace = name.namespace.as_deref().or(temporary).unwrap_or(&tables.namespace);
     let dropped = match tables.catalog().index(namespace, &name.table) {
@@ -206,7 +209,7 @@ fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Result<()> {
 
 async fn create_table(engine: &Engine, session: &Session, tables: &Tables, create: &CreateTable) -> Result<()> {
     let (namespace, change) = match create.temporary {
-        true => engine.temporary_namespace(session, tables).map(|(name, change)| (name.to_string(), change))?,
+        true => engine.temporary_namespace(session).map(|(name, change)| (name.to_string(), Some(change)))?,
         false => (create.name.namespace.clone().unwrap_or_else(|| session.namespace()), None),
     };
     if !create.temporary && is_temporary(&namespace) {

@@ -154,7 +154,7 @@ impl Engine {
         let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
         let plans = Arc::new(Plans::new(config.plans_max));
-        let engine = Arc::new(Self {
+        Ok(Arc::new(Self {
             store,
             state,
             limits,
@@ -167,9 +167,7 @@ impl Engine {
             stop,
             cold,
             spill_dir,
-        });
-        engine.drop_left_temporary().await;
-        Ok(engine)
+        }))
     }
 
     /// The same engine for statements that end early once `stop` fires: also those that compute for long without

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::listing;
 use crate::output::{ClientStream, client_schema};
-use crate::prepared::{Prepared, StatementKind};
+use crate::prepared::Prepared;
 use crate::running::{Run, Way};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
@@ -25,10 +25,13 @@ use crate::system;
 use crate::tables::Tables;
 use crate::transaction;
 
+/// Rows of a result, batch by batch.
+pub type Rows = SendableRecordBatchStream;
+
 /// What an execution gave.
 pub enum Outcome {
     /// Rows of a query, of schema [`Prepared::schema`].
-    Rows(SendableRecordBatchStream),
+    Rows(Rows),
     /// Rows inserted, updated or deleted; 0 for other statements.
     Changed(u64),
 }
@@ -44,8 +47,8 @@ impl std::fmt::Debug for Outcome {
 
 impl Engine {
     /// Runs a prepared statement. `params`: the bound rows (columns in the order of [`Prepared::parameters`], cast as
-    /// needed). A query wants exactly one row. An INSERT of nothing but parameters commits all rows as one; any other
-    /// update runs and commits once per row, in order, and gives the sum.
+    /// needed). A query wants exactly one row. An INSERT, UPDATE or DELETE runs once for each row, each seeing what those before
+    /// have written, and commits all as one; it gives the sum.
     pub async fn execute(
         self: &Arc<Self>,
         session: &Session,
@@ -54,19 +57,16 @@ impl Engine {
     ) -> Result<Outcome> {
         let params = check_params(prepared, params)?;
         let statement = &prepared.statement;
-        let way = match prepared.kind() {
-            StatementKind::Query => Way::Query,
-            StatementKind::Update => Way::Update,
-        };
-        let run = self.running.begin(session.principal(), way, Arc::clone(&prepared.shown), self.now_ns())?;
+        let begin = |way| self.running.begin(session.principal(), way, Arc::clone(&prepared.shown), self.now_ns());
         match statement {
             Statement::Query(_) | Statement::Explain { .. } => {
-                let values = single_row(params.as_ref())?;
+                let (values, run) = (single_row(params.as_ref())?, begin(Way::Query)?);
                 self.query(session, prepared, values, run).await.map(Outcome::Rows)
             }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.write(session, prepared, params.as_ref(), &run).await.map(Outcome::Changed)
+                self.write(session, prepared, params.as_ref(), &begin(Way::Update)?).await.map(Outcome::Changed)
             }
+            // What says little, or ends what runs, a user may always do.
             Statement::ShowTables { .. }
             | Statement::ShowNamespaces
             | Statement::Describe(_)
@@ -81,7 +81,13 @@ impl Engine {
             Statement::Transaction(statement) => {
                 transaction::run(self, session, statement).await.map(|()| Outcome::Changed(0))
             }
-            other => ddl::run(self, session, other).await.map(|()| Outcome::Changed(0)),
+            Statement::Set { .. } | Statement::UseNamespace(_) => {
+                ddl::run(self, session, statement).await.map(|()| Outcome::Changed(0))
+            }
+            other => {
+                let _run = begin(Way::Update)?;
+                ddl::run(self, session, other).await.map(|()| Outcome::Changed(0))
+            }
         }
     }
 
@@ -94,7 +100,13 @@ impl Engine {
         prepared: &Prepared,
         params: Option<RecordBatch>,
         parts_max: usize,
-    ) -> Result<Vec<SendableRecordBatchStream>> {
+    ) -> Result<Vec<Rows>> {
+        if !matches!(prepared.statement, Statement::Query(_)) {
+            return match self.execute(session, prepared, params).await? {
+                Outcome::Rows(rows) => Ok(vec![rows]),
+                Outcome::Changed(_) => Err(EngineError::internal("only what gives rows has parts")),
+            };
+        }
         let params = check_params(prepared, params)?;
         let shown = Arc::clone(&prepared.shown);
         let run = Arc::new(self.running.begin(session.principal(), Way::Query, shown, self.now_ns())?);
@@ -112,19 +124,13 @@ impl Engine {
             let rows = ClientStream::new(rows, Arc::clone(schema), Arc::clone(&run), Arc::clone(&tables.snapshot));
             parts[place % parts_max].push(rows);
         }
-        let merged = parts.into_iter().map(|part| -> SendableRecordBatchStream {
+        let merged = parts.into_iter().map(|part| -> Rows {
             Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), futures::stream::select_all(part)))
         });
         Ok(merged.collect())
     }
 
-    async fn query(
-        &self,
-        session: &Session,
-        prepared: &Prepared,
-        values: Vec<ScalarValue>,
-        run: Run,
-    ) -> Result<SendableRecordBatchStream> {
+    async fn query(&self, session: &Session, prepared: &Prepared, values: Vec<ScalarValue>, run: Run) -> Result<Rows> {
         let tables = self.tables_for(session, &prepared.statement)?;
         let state = self.statement_state();
         let mut plan = prepared.plan_over(&state, &tables, values)?;
@@ -135,12 +141,7 @@ impl Engine {
     }
 
     /// Rows of a whole table, for reading it without SQL text.
-    pub async fn read_table(
-        self: &Arc<Self>,
-        session: &Session,
-        namespace: &str,
-        table: &str,
-    ) -> Result<SendableRecordBatchStream> {
+    pub async fn read_table(self: &Arc<Self>, session: &Session, namespace: &str, table: &str) -> Result<Rows> {
         let name = TableName { namespace: Some(namespace.to_owned()), table: table.to_owned() };
         let query = crate::sql::dml::select_all(&name);
         let shown = format!("TABLE {name}").into();
@@ -153,13 +154,7 @@ impl Engine {
 }
 
 /// Plans physically and starts the plan; the snapshot lives as long as the stream.
-async fn start(
-    state: &SessionState,
-    tables: &Tables,
-    plan: LogicalPlan,
-    schema: &SchemaRef,
-    run: Run,
-) -> Result<SendableRecordBatchStream> {
+async fn start(state: &SessionState, tables: &Tables, plan: LogicalPlan, schema: &SchemaRef, run: Run) -> Result<Rows> {
     let plan = physical(state, &plan, schema).await?;
     let rows = execute_stream(plan, run.task(state)).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
     Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::new(run), Arc::clone(&tables.snapshot))))

@@ -97,8 +97,11 @@ impl Engine {
         let encoder = RowEncoder::new(table, scope)?;
         // Nothing is read any more: a slow client must not hold the snapshot.
         drop(tables);
-        let text = format!("INGEST INTO {}.{}", table.namespace, table.name).into();
-        let run = self.running.begin(session.principal(), Way::Ingest, text, self.now_ns())?;
+        let text = match is_temporary(&table.namespace) {
+            true => format!("INGEST INTO {}", table.name),
+            false => format!("INGEST INTO {}.{}", table.namespace, table.name),
+        };
+        let run = self.running.begin(session.principal(), Way::Ingest, text.into(), self.now_ns())?;
         let mut writes = Writes::default();
         while let Some(batch) = batches.try_next().await? {
             if let Some(transaction) = &transaction {
@@ -169,9 +172,9 @@ impl Engine {
         let (mut name, mut create) =
             (TableName { namespace: target.namespace.clone(), table: target.table.clone() }, None);
         if target.temporary {
-            let (namespace, change) = self.temporary_namespace(session, tables)?;
+            let (namespace, change) = self.temporary_namespace(session)?;
             name.namespace = Some(namespace.to_string());
-            create = change;
+            create = Some(change);
         }
         let namespace = match target.if_exists {
             // A new table never replaces a temporary one that happens to have its name.

@@ -32,10 +32,9 @@ mod unpacked;
 mod users;
 mod write;
 
-pub use datafusion::execution::SendableRecordBatchStream;
 pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown};
 pub use error::{EngineError, ErrorKind, Result};
-pub use execute::Outcome;
+pub use execute::{Outcome, Rows};
 pub use identity::{Principal, Role};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use metadata::TableInfo;

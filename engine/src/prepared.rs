@@ -74,24 +74,39 @@ impl Engine {
     /// parameters.
     pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Arc<Prepared>> {
         // A ROLLBACK works in a transaction that has ended too.
-        let basis = self.tables_exposing(session, Exposure::Visible).ok().map(|tables| Basis::of(&tables));
-        if let Some(known) = basis.as_ref().and_then(|basis| self.plans.find(sql, basis)) {
+        if let Some(known) = self.basis(session).ok().and_then(|basis| self.plans.find(sql, basis)) {
             return Ok(known);
         }
         let statement = sql::parse(sql, &self.limits)?;
         let shown = shown(sql, &statement);
         let prepared = Arc::new(self.prepare_parsed(session, statement, shown)?);
         if let Some((_, basis)) = &prepared.plan {
-            self.plans.keep(sql, &prepared, basis.clone(), self.store.snapshot().catalog());
+            self.plans.keep(sql, basis.clone(), &prepared);
         }
         Ok(prepared)
+    }
+
+    /// What a statement of this session would mean now. Fixes no snapshot: what follows may be SET TRANSACTION.
+    fn basis(&self, session: &Session) -> Result<Basis> {
+        let transaction = session.transaction();
+        let catalog = match &transaction {
+            Some(transaction) => transaction.catalog()?,
+            None => Arc::clone(self.store.snapshot().catalog()),
+        };
+        Ok(Basis {
+            catalog: catalog.identity().clone(),
+            principal: session.principal().clone(),
+            namespace: session.namespace(),
+            temporary: session.temporary().as_deref().map(str::to_owned),
+            in_transaction: transaction.is_some(),
+        })
     }
 
     /// The same statement, prepared again if the tables, the user or the namespace are no longer those it was prepared
     /// for: its columns may be others then.
     pub async fn renew(&self, session: &Session, prepared: &Arc<Prepared>) -> Result<Arc<Prepared>> {
         let Some((_, basis)) = &prepared.plan else { return Ok(Arc::clone(prepared)) };
-        match basis.fits(&self.tables_exposing(session, Exposure::Visible)?) {
+        match *basis == self.basis(session)? {
             true => Ok(Arc::clone(prepared)),
             false => {
                 let (statement, shown) = (prepared.statement.clone(), Arc::clone(&prepared.shown));
@@ -101,20 +116,25 @@ impl Engine {
     }
 
     pub(crate) fn prepare_parsed(&self, session: &Session, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
-        let kind = if statement.is_query() { StatementKind::Query } else { StatementKind::Update };
         if !is_planned(&statement) {
+            let kind = kind_of(&statement);
             let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
             return Ok(Prepared { statement, shown, kind, schema, parameters, plan: None });
         }
-        let tables = self.tables_for(session, &statement)?;
-        let typed = plan(&self.statement_state(), &tables, &statement)?;
+        self.prepare_over(&self.tables_for(session, &statement)?, statement, shown)
+    }
+
+    /// Plans a statement over these tables.
+    pub(crate) fn prepare_over(&self, tables: &Tables, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
+        let typed = plan(&self.statement_state(), tables, &statement)?;
+        let kind = kind_of(&statement);
         let schema = match &statement {
             Statement::Query(_) => client_schema(typed.plan.schema().as_arrow()),
             Statement::Explain { .. } => listing::explain_schema(),
             _ => Arc::new(Schema::empty()),
         };
         let parameters = parameter_schema(&typed.parameters);
-        let plan = Some((typed, Basis::of(&tables)));
+        let plan = Some((typed, Basis::of(tables)));
         Ok(Prepared { statement, shown, kind, schema, parameters, plan })
     }
 
@@ -124,10 +144,6 @@ impl Engine {
             true => Exposure::All,
             false => Exposure::Visible,
         };
-        self.tables_exposing(session, exposure)
-    }
-
-    fn tables_exposing(&self, session: &Session, exposure: Exposure) -> Result<Tables> {
         let (snapshot, staged) = match session.transaction() {
             Some(transaction) => transaction.view().map(|(snapshot, staged)| (snapshot, Some(staged)))?,
             None => (self.store.snapshot(), None),
@@ -155,6 +171,11 @@ impl Engine {
 }
 
 impl Prepared {
+    /// Whether it was planned for tables like these.
+    pub(crate) fn fits(&self, tables: &Tables) -> bool {
+        self.plan.as_ref().is_some_and(|(_, basis)| *basis == Basis::of(tables))
+    }
+
     /// Its plan over these tables, with these values.
     pub(crate) fn plan_over(
         &self,
@@ -163,7 +184,7 @@ impl Prepared {
         values: Vec<ScalarValue>,
     ) -> Result<LogicalPlan> {
         let planned = match &self.plan {
-            Some((typed, basis)) if basis.fits(tables) => bind(typed, values),
+            Some((typed, _)) if self.fits(tables) => bind(typed, values),
             _ => bind(&plan(state, tables, &self.statement)?, values),
         };
         tables.bind(planned?).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
@@ -177,6 +198,10 @@ fn shown(sql: &str, statement: &Statement) -> Arc<str> {
         _ if sql.len() > SHOWN_BYTES_MAX => format!("{}…", &sql[..sql.floor_char_boundary(SHOWN_BYTES_MAX)]).into(),
         _ => sql.into(),
     }
+}
+
+fn kind_of(statement: &Statement) -> StatementKind {
+    if statement.is_query() { StatementKind::Query } else { StatementKind::Update }
 }
 
 fn is_planned(statement: &Statement) -> bool {

@@ -133,12 +133,12 @@ impl Tables {
                 "unknown catalog '{catalog}': the only catalog is '{CATALOG}'"
             ))));
         }
-        match name.schema().unwrap_or(&self.namespace) {
-            INFORMATION_SCHEMA => return self.information_schema(name.table()),
-            SYSTEM_SCHEMA => return self.system_table(name.table()),
+        let name = TableName { namespace: name.schema().map(str::to_owned), table: name.table().to_owned() };
+        match self.namespace_of(&name) {
+            INFORMATION_SCHEMA => return self.information_schema(&name.table),
+            SYSTEM_SCHEMA => return self.system_table(&name.table),
             _ => {}
         }
-        let name = TableName { namespace: name.schema().map(str::to_owned), table: name.table().to_owned() };
         let record = self.record(&name).map_err(external)?;
         Ok(Arc::new(self.table(record, if is_target { Exposure::Located } else { self.exposure })))
     }

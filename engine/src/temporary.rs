@@ -1,8 +1,9 @@
 //! Temporary tables: of one session, and gone with it.
 //!
 //! They are tables like others in a namespace that only their session sees, and that unqualified names mean first. It is
-//! made with the first of them. What a crash leaves of them is dropped at the next start.
+//! made with the first of them. What no living session has is dropped by a sweep, also what a crash has left.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,7 +14,6 @@ use seracdb_storage::commit::Commit;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::session::Session;
-use crate::tables::Tables;
 
 /// How their namespaces begin. No user can make one that does.
 const PREFIX: &str = "__serac_temporary_";
@@ -23,70 +23,56 @@ pub(crate) fn is_temporary(namespace: &str) -> bool {
     namespace.starts_with(PREFIX)
 }
 
-/// Namespaces that were made, and whether their sessions still live.
+/// The namespaces whose sessions may still live.
 #[derive(Debug, Default)]
-pub(crate) struct TemporaryNamespaces(Mutex<Vec<(String, Weak<str>)>>);
+pub(crate) struct TemporaryNamespaces(Mutex<Vec<Weak<str>>>);
+
+impl TemporaryNamespaces {
+    /// Those whose sessions live.
+    fn live(&self) -> HashSet<Arc<str>> {
+        let mut known = self.0.lock();
+        known.retain(|session| session.strong_count() > 0);
+        known.iter().filter_map(Weak::upgrade).collect()
+    }
+}
 
 impl Engine {
     /// The namespace of a session's temporary tables, and the change that makes it when it is not there.
-    pub(crate) fn temporary_namespace(
-        &self,
-        session: &Session,
-        tables: &Tables,
-    ) -> Result<(Arc<str>, Option<CatalogChange>)> {
+    pub(crate) fn temporary_namespace(&self, session: &Session) -> Result<(Arc<str>, CatalogChange)> {
         if session.is_of_one_call() {
             return Err(EngineError::invalid(
                 "a temporary table needs a session: log in by Handshake and send its bearer token with every call",
             ));
         }
-        let namespace = session.temporary_or(|| {
+        let name = session.temporary_or(|| {
             let name: Arc<str> = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()).into();
-            self.temporary.0.lock().push((name.to_string(), Arc::downgrade(&name)));
+            self.temporary.0.lock().push(Arc::downgrade(&name));
             name
         });
-        let is_there = tables.catalog().namespace(&namespace).is_some();
-        let created_at_ns = self.now_ns();
-        let create = || CatalogChange::CreateNamespace(NamespaceRecord { name: namespace.to_string(), created_at_ns });
-        let change = (!is_there).then(create);
-        Ok((namespace, change))
+        let record = NamespaceRecord { name: name.to_string(), created_at_ns: self.now_ns() };
+        Ok((name, CatalogChange::EnsureNamespace(record)))
     }
 
-    /// Drops the temporary tables of sessions that have ended.
+    /// Drops the temporary tables of sessions that have ended, those of a process before included.
     pub fn sweep_temporary(self: &Arc<Self>) {
-        let mut gone = vec![];
-        self.temporary.0.lock().retain(|(name, session)| {
-            let lives = session.strong_count() > 0;
-            gone.extend((!lives).then(|| name.clone()));
-            lives
-        });
-        if !gone.is_empty() {
-            let engine = Arc::clone(self);
-            tokio::spawn(async move { engine.drop_temporary(gone).await });
-        }
-    }
-
-    /// Drops what a process before has left.
-    pub(crate) async fn drop_left_temporary(self: &Arc<Self>) {
         let snapshot = self.store.snapshot();
-        let names = snapshot.catalog().namespaces().map(|namespace| namespace.name.clone());
-        let left: Vec<String> = names.filter(|name| is_temporary(name)).collect();
-        drop(snapshot);
-        self.drop_temporary(left).await;
-    }
-
-    async fn drop_temporary(self: &Arc<Self>, namespaces: Vec<String>) {
-        for name in namespaces {
-            let snapshot = self.store.snapshot();
-            // One that was made in a transaction alone that was rolled back never was.
-            if snapshot.catalog().namespace(&name).is_none() {
-                continue;
-            }
-            let catalog = vec![CatalogChange::DropNamespace { name, cascade: true }];
-            match self.store.commit(Commit { snapshot, expects: vec![], catalog, writes: vec![], name: None }).await {
-                Ok(_) => self.remove_dropped_later(),
-                Err(StorageError::Stopped) => return,
+        let live = self.temporary.live();
+        let names = snapshot.catalog().namespaces().map(|namespace| namespace.name.as_str());
+        let gone = names.filter(|name| is_temporary(name) && !live.contains(*name));
+        let catalog: Vec<_> =
+            gone.map(|name| CatalogChange::DropNamespace { name: name.to_owned(), cascade: true }).collect();
+        if catalog.is_empty() {
+            return;
+        }
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let commit = Commit { snapshot, expects: vec![], catalog, writes: vec![], name: None };
+            match engine.store.commit(commit).await {
+                Ok(_) => engine.remove_dropped_later(),
+                Err(StorageError::Stopped) => {}
+                // The next sweep tries again.
                 Err(error) => tracing::warn!(%error, "temporary tables could not be dropped"),
             }
-        }
+        });
     }
 }

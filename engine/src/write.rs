@@ -127,6 +127,11 @@ impl Engine {
             Some(rows) if plain_insert(&prepared.statement).is_none() => rows.num_rows(),
             _ => 1,
         };
+        let again = match times > 1 && !prepared.fits(tables) {
+            true => Some(self.prepare_over(tables, prepared.statement.clone(), Arc::clone(&prepared.shown))?),
+            false => None,
+        };
+        let prepared = again.as_ref().unwrap_or(prepared);
         let mut written = 0;
         for row in 0..times {
             let (table, writes) = self.make(tables, prepared, params, row, run).await?;

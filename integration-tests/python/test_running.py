@@ -127,6 +127,9 @@ def test_a_users_statements_are_limited_and_those_of_others_go_on(limited):
             db.query("SELECT 1")
         assert "RESOURCE_EXHAUSTED" in str(refused.value) or "ResourceExhausted" in str(refused.value)
         assert connections.open("other", "a quiet pass phrase").query("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+        # What ends something or says little goes on.
+        for sql in ("BEGIN", "ROLLBACK", "USE default", "SHOW TABLES"):
+            client.connection.get_flight_info(rawflight.statement(sql), client.options)
         streams[0].cancel()
         until(lambda: answers(db), "there is room again")
         for stream in streams[1:]:
@@ -256,6 +259,14 @@ def test_rows_in_an_order_come_in_one_endpoint(server, numbers):
         assert len(result.info.endpoints) == 1 and result.info.ordered
         values = result.read(0).column("x").to_pylist()
         assert values == sorted(values) and len(values) == 54_000
+
+
+@pytest.mark.parametrize("sql", ["SHOW TABLES", "DESCRIBE {}", "SHOW MANIFEST CACHE", "EXPLAIN SELECT x FROM {}",
+                                 "EXPLAIN ANALYZE SELECT x FROM {}", "SHOW timezone"])  # fmt: skip
+def test_what_is_no_query_of_rows_comes_in_one_endpoint(server, numbers, sql):
+    with rawflight.client(server) as client:
+        result = Endpoints(client, sql.format(numbers), 4)
+        assert len(result.info.endpoints) == 1 and result.read(0).num_rows > 0
 
 
 def test_a_part_is_read_once_by_its_owner_and_can_be_cancelled(server, db, connect, numbers):

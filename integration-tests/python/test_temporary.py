@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import adbc_driver_flightsql.dbapi as flightsql
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ import rawflight
 import seracdb
 from conftest import Connections, root
 from test_manifests import until
+from test_transactions import COMMIT, Raw
 from testserver import ROOT_PASSWORD
 from wire import field, packed
 
@@ -170,3 +173,38 @@ def test_metadata_names_its_type(server):
         info = client.connection.get_flight_info(rawflight.flight.FlightDescriptor.for_command(command), client.options)
         (table,) = client.connection.do_get(info.endpoints[0].ticket, client.options).read_all().to_pylist()
         assert (table["table_name"], table["table_type"]) == ("t", "LOCAL TEMPORARY")
+
+
+def test_the_first_ones_of_a_session_may_come_at_the_same_time(db, server):
+    """Each that says it is done is there."""
+    for attempt in range(10):
+        with rawflight.client(server) as client:
+
+            def create(number: int) -> None:
+                sql = f"CREATE TEMPORARY TABLE IF NOT EXISTS t{number} (x INT)"
+                client.connection.get_flight_info(rawflight.statement(sql), client.options)
+
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(create, range(4)))
+            for number in range(4):
+                client.start(f"SELECT x FROM t{number}").read_all()
+
+
+def test_two_transactions_of_a_session_may_each_make_one(server):
+    raw = Raw(server)
+    one, other = raw.begin(), raw.begin()
+    raw.query("CREATE TEMPORARY TABLE a (x INT)", one)
+    raw.query("CREATE TEMPORARY TABLE b (x INT)", other)
+    raw.end(one, COMMIT)
+    raw.end(other, COMMIT)
+    assert raw.query("SELECT a.x FROM a JOIN b ON a.x = b.x") == []
+
+
+def test_an_index_of_another_session_is_out_of_reach(db, connect):
+    other = connect()
+    db.run("CREATE TEMPORARY TABLE indexed (x BIGINT)")
+    db.run("CREATE INDEX of_x ON indexed (x)")
+    (own,) = [name for name in namespaces(db) if name.startswith("__serac_temporary_")]
+    with pytest.raises(seracdb.Error, match="unknown namespace"):
+        other.run(f'DROP INDEX "{own}".of_x')
+    db.run("DROP INDEX of_x")

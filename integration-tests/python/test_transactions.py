@@ -541,3 +541,20 @@ def test_a_result_that_is_read_for_long_keeps_its_transaction(tmp_path):
         time.sleep(8)
         with pytest.raises(REFUSED, match="too long without use"):
             raw.query("SELECT n FROM t", transaction)
+
+
+@pytest.mark.parametrize("first", ["SET TRANSACTION READ ONLY", "SELEC 1"])
+def test_only_what_reads_or_writes_fixes_the_snapshot(db, connect, namespace, first):
+    db.run(f"CREATE TABLE {namespace}.t (n INT)")
+    reader = connect()
+    reader.run("BEGIN")
+    if first == "SELEC 1":
+        with pytest.raises(seracdb.Error):
+            reader.run(first)
+    else:
+        reader.run(first)
+    db.run(f"INSERT INTO {namespace}.t VALUES (1)")
+    assert reader.query(f"SELECT n FROM {namespace}.t").num_rows == 1
+    db.run(f"INSERT INTO {namespace}.t VALUES (2)")
+    assert reader.query(f"SELECT n FROM {namespace}.t").num_rows == 1
+    reader.run("ROLLBACK")

@@ -124,6 +124,8 @@ pub struct DroppedTable {
 pub enum CatalogChange {
     /// Adds a namespace.
     CreateNamespace(NamespaceRecord),
+    /// Adds a namespace unless it is there.
+    EnsureNamespace(NamespaceRecord),
     /// Drops a namespace; `cascade` drops its tables too.
     DropNamespace {
         /// Name.
@@ -204,6 +206,25 @@ pub struct Catalog {
     users_by_number: BTreeMap<u64, Arc<UserRecord>>,
     prefixes: BTreeSet<String>,
     dropped: BTreeMap<TableId, DroppedTable>,
+    identity: CatalogIdentity,
+}
+
+/// Tells catalogs apart without holding them: clones have the same one until either is changed.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogIdentity(Arc<()>);
+
+impl PartialEq for CatalogIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for CatalogIdentity {}
+
+impl std::hash::Hash for CatalogIdentity {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// A record of a catalog as it is stored.
@@ -321,8 +342,12 @@ impl Catalog {
 
     /// Makes a change, and gives what has to be written for it. After an error `self` is as it was.
     pub fn apply(&mut self, change: &CatalogChange) -> Result<Vec<CatalogWrite>, CatalogError> {
-        match change {
+        let writes = match change {
             CatalogChange::CreateNamespace(record) => self.create_namespace(record),
+            CatalogChange::EnsureNamespace(record) => match self.namespaces.contains_key(&record.name) {
+                true => Ok(vec![]),
+                false => self.create_namespace(record),
+            },
             CatalogChange::DropNamespace { name, cascade } => self.drop_namespace(name, *cascade),
             CatalogChange::CreateTable(record) => self.create_table(record),
             CatalogChange::DropTable { id, namespace, name } => self.drop_table(*id, namespace, name),
@@ -333,7 +358,14 @@ impl Catalog {
                 self.dropped.remove(id);
                 Ok(vec![CatalogWrite::RemoveDropped(*id)])
             }
-        }
+        }?;
+        self.identity = CatalogIdentity::default();
+        Ok(writes)
+    }
+
+    /// What tells it from others.
+    pub fn identity(&self) -> &CatalogIdentity {
+        &self.identity
     }
 
     fn create_namespace(&mut self, record: &NamespaceRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
@@ -480,6 +512,21 @@ mod tests {
         let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0 };
         catalog.apply(&CatalogChange::CreateNamespace(namespace)).unwrap();
         catalog
+    }
+
+    #[test]
+    fn a_change_gives_another_identity() {
+        let mut catalog = app();
+        let before = catalog.clone();
+        assert_eq!(catalog.identity(), before.identity());
+        let again = NamespaceRecord { name: "app".into(), created_at_ns: 7 };
+        assert!(catalog.apply(&CatalogChange::CreateNamespace(again.clone())).is_err());
+        assert_eq!(catalog.identity(), before.identity());
+        assert!(catalog.apply(&CatalogChange::EnsureNamespace(again)).unwrap().is_empty());
+        assert_eq!(catalog.namespace("app").unwrap().created_at_ns, 0);
+        let other = NamespaceRecord { name: "other".into(), created_at_ns: 7 };
+        assert_eq!(catalog.apply(&CatalogChange::EnsureNamespace(other)).unwrap().len(), 1);
+        assert_ne!(catalog.identity(), before.identity());
     }
 
     #[test]

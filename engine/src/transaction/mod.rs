@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use seracdb_storage::catalog::Catalog;
 use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit, CommitName};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::store::Store;
@@ -167,6 +168,14 @@ impl Transaction {
         self.open(|open| {
             let work = self.work(open)?;
             Ok((Arc::clone(&work.snapshot), work.staged.clone()))
+        })
+    }
+
+    /// The catalog that a statement of it would see; before the first one, that is the newest.
+    pub(crate) fn catalog(&self) -> Result<Arc<Catalog>> {
+        self.open(|open| match &open.work {
+            Some(work) => Ok(Arc::clone(&work.staged.catalog)),
+            None => Ok(Arc::clone(self.store.upgrade().ok_or(StorageError::Stopped)?.snapshot().catalog())),
         })
     }
 

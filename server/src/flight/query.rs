@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::{Outcome, Prepared, SendableRecordBatchStream, StatementKind, TransactionId, system_columns};
+use seracdb_engine::{Outcome, Prepared, Rows, StatementKind, TransactionId, system_columns};
 use seracdb_proto::StatementTicket;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -192,7 +192,7 @@ impl Flight {
         &self,
         call: Call,
         schema: SchemaRef,
-        rows: SendableRecordBatchStream,
+        rows: Rows,
         cancel: CancellationToken,
         compression: Compression,
     ) -> DataStream {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use seracdb_engine::{Prepared, Principal, SendableRecordBatchStream, TransactionId};
+use seracdb_engine::{Prepared, Principal, Rows, TransactionId};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ pub(crate) enum Planned {
     /// Runs a query, in this transaction. `params`: its one row of parameters.
     Query { prepared: Arc<Prepared>, params: Option<RecordBatch>, transaction: Option<TransactionId> },
     /// Gives a part of a query's rows, once.
-    Part { rows: Arc<Mutex<Option<SendableRecordBatchStream>>>, schema: SchemaRef, transaction: Option<TransactionId> },
+    Part { rows: Arc<Mutex<Option<Rows>>>, schema: SchemaRef, transaction: Option<TransactionId> },
     /// Tells how many rows an executed update changed.
     Count(i64),
 }

@@ -73,7 +73,8 @@ impl Flight {
         let sent = self.sent_parameters(&statement.prepared(), first, rest).await?;
         let params = sent.or_else(|| statement.bound());
         let call = &self.within_or_next(call, statement.transaction)?;
-        Ok(update_result(self.changed(call, statement.prepared(), params).await?))
+        let prepared = self.renewed(call, &statement).await?;
+        Ok(update_result(self.changed(call, prepared, params).await?))
     }
 
     async fn ingest(
