@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-from wire import PREFIX
+from wire import PREFIX, fields, parse, read_varint
 
 TEXT, FLAG, NUMBER, NUMBERS, END, DEFINITION = "text", "flag", "number", "numbers", "end", "definition"
 # Opaque bytes are numbered by their first appearance, under these names.
@@ -61,46 +61,12 @@ ENDS = {
 INGEST_MODES = {(1, 1): "create", (2, 2): "append", (1, 2): "create_append", (1, 3): "replace"}
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def numbers(data: bytes) -> Iterator[int]:
     """A packed list of numbers."""
     at = 0
     while at < len(data):
         value, at = read_varint(data, at)
         yield value
-
-
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message in their order, repeated ones as often as they are there."""
-    at = 0
-    while at < len(data):
-        key, at = read_varint(data, at)
-        if key & 7 == 0:
-            value, at = read_varint(data, at)
-            yield key >> 3, value
-            continue
-        if key & 7 == 2:
-            length, at = read_varint(data, at)
-        else:
-            length = {1: 8, 5: 4}[key & 7]
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def last(data: bytes) -> dict[int, int | bytes]:
-    """The fields of a message by number."""
-    return dict(fields(data))
 
 
 def signed(value: int | bytes | None) -> int:
@@ -121,7 +87,7 @@ class Speller:
 
     def request(self, method: str, message: bytes) -> str:
         """The first message of a call."""
-        parts = last(message)
+        parts = parse(message)
         if method == "DoAction":
             return self.action(bytes(parts[1]).decode(), bytes(parts.get(2, b"")))
         if method == "DoGet":
@@ -129,7 +95,7 @@ class Speller:
         if method in ("GetFlightInfo", "GetSchema", "PollFlightInfo"):
             return self.command(bytes(parts.get(2, b"")))
         if method == "DoPut":
-            return self.command(bytes(last(bytes(parts.get(1, b""))).get(2, b"")))
+            return self.command(bytes(parse(bytes(parts.get(1, b""))).get(2, b"")))
         return ""
 
     def action(self, name: str, body: bytes) -> str:
@@ -139,7 +105,7 @@ class Speller:
 
     def command(self, data: bytes) -> str:
         """A Flight SQL message in `Any`. What is not known here is named, so that a new driver's news are seen."""
-        parts = last(data)
+        parts = parse(data)
         name = bytes(parts.get(1, b"(no command)")).decode().removeprefix(PREFIX)
         known = FIELDS.get(name, {})
         values = [(known.get(n, (f"field{n}", "")), value) for n, value in fields(bytes(parts.get(2, b"")))]
@@ -155,7 +121,7 @@ class Speller:
         if kind == END:
             return ENDS[message][int(value)]
         if kind == DEFINITION:
-            options = last(bytes(value))
+            options = parse(bytes(value))
             return INGEST_MODES.get((int(options.get(1, 0)), int(options.get(2, 0))), "?")
         if kind == NUMBERS:
             return str([value] if isinstance(value, int) else list(numbers(value)))
@@ -163,9 +129,9 @@ class Speller:
 
     def answer(self, method: str, what: str, message: bytes) -> str:
         """What the first answer says."""
-        parts = last(message)
+        parts = parse(message)
         if method in ("GetFlightInfo", "PollFlightInfo"):
-            info = last(bytes(parts.get(1, b""))) if method == "PollFlightInfo" else parts
+            info = parse(bytes(parts.get(1, b""))) if method == "PollFlightInfo" else parts
             return f"rows={signed(info.get(4))}"
         if method == "GetSchema":
             return f"columns={columns(bytes(parts.get(1, b'')))}"
@@ -176,31 +142,31 @@ class Speller:
         return ""
 
     def put_result(self, data: bytes) -> str:
-        value = last(data).get(1, 0)
+        value = parse(data).get(1, 0)
         return f"rows={signed(value)}" if isinstance(value, int) else f"statement={self.opaque(STATEMENT, value)}"
 
     def action_result(self, name: str, body: bytes) -> str:
         if name == "CreatePreparedStatement":
-            parts = last(bytes(last(body).get(2, b"")))
+            parts = parse(bytes(parse(body).get(2, b"")))
             shapes = f"columns={columns(bytes(parts.get(2, b'')))} parameters={columns(bytes(parts.get(3, b'')))}"
             update = {0: "false", 1: "true", None: "unknown"}[parts.get(4)]
             return f"statement={self.opaque(STATEMENT, bytes(parts[1]))} {shapes} update={update}"
         if name in ("BeginTransaction", "BeginSavepoint"):
             kind = TRANSACTION if name == "BeginTransaction" else SAVEPOINT
-            return f"{kind}={self.opaque(kind, bytes(last(bytes(last(body).get(2, b'')))[1]))}"
+            return f"{kind}={self.opaque(kind, bytes(parse(bytes(parse(body).get(2, b'')))[1]))}"
         if name == "GetSessionOptions":
             return " ".join(sorted(session_option(bytes(entry)) for _, entry in fields(body)))
         if name == "SetSessionOptions":
-            return " ".join(f"refused={bytes(last(bytes(entry))[1]).decode()}" for _, entry in fields(body))
+            return " ".join(f"refused={bytes(parse(bytes(entry))[1]).decode()}" for _, entry in fields(body))
         if name == "CloseSession":
-            return {1: "closed", 2: "closing", 3: "not closeable"}[int(last(body).get(1, 0))]
+            return {1: "closed", 2: "closing", 3: "not closeable"}[int(parse(body).get(1, 0))]
         return ""
 
 
 def session_option(entry: bytes) -> str:
     """An entry of the map of options: its name and its text, or that it is to be unset."""
-    parts = last(entry)
-    value = last(bytes(parts.get(2, b"")))
+    parts = parse(entry)
+    value = parse(bytes(parts.get(2, b"")))
     return f"{bytes(parts[1]).decode()}=" + (f'"{bytes(value[1]).decode()}"' if 1 in value else "unset")
 
 

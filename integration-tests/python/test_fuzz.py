@@ -5,6 +5,7 @@ What is sent comes from generators with fixed seeds, so that a failure can be ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -740,7 +741,15 @@ def lying() -> list[tuple[bytes, bytes]]:
     return [schema, (header, struct.pack("<q", 1 << 50) + body[8:])]
 
 
+def dictionaries() -> list[tuple[bytes, bytes]]:
+    """Sixty columns, each with a dictionary of one value of 200 MiB: a small message each."""
+    value = pa.array(["x" * (200 << 20)])
+    column = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), value)
+    return ipc(pa.record_batch({f"d{n}": column for n in range(60)}), "zstd")
+
+
 BOMBS = {
+    "60 dictionaries": dictionaries,
     "compressed data that lies": lying,
     "2^40 nulls": lambda: forged(pa.record_batch({"n": pa.nulls(12345)}), 1 << 40),
     "-1 nulls": lambda: forged(pa.record_batch({"n": pa.nulls(12345)}), -1),
@@ -759,6 +768,26 @@ def test_small_messages_that_unpack_to_large_ones(mortal, name):
         probe = Probe(mortal, alice.login(), known=len(mortal.log()))
         reply = probe.send(name, "DoPut", stream(targets(probe)["append"], BOMBS[name]()))
         assert reply.code in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED), reply
+        probe.finish()
+
+
+def test_nested_values_hold_up_nobody(mortal):
+    """As many runs as values: of lists, whose sizes have to be found."""
+    count = 300_000
+    lists = pa.ListArray.from_arrays(pa.array(range(count + 1), pa.int32()), pa.array(["text"] * count, pa.string_view()))
+    ends = pa.array(range(1, count + 1), pa.int32())
+    batch = pa.record_batch({"label": pa.RunEndEncodedArray.from_arrays(ends, lists)})
+    with Caller(mortal, basic("alice", PASSWORDS["alice"])) as alice, Caller(mortal) as root:
+        probe = Probe(mortal, alice.login(), known=len(mortal.log()))
+        root.login()
+        for target in ("append", "bind"):
+            # The rows do not fit: what matters is that it is soon known, and that others are answered meanwhile.
+            slow = [alice.begin("DoPut", stream(targets(probe)[target], ipc(batch)), seconds=20) for _ in range(4)]
+            assert root.call("ListActions", b"", seconds=5).code is Code.OK
+            for call in slow:
+                with contextlib.suppress(grpc.RpcError):
+                    list(call)
+                assert call.code() in (Code.OK, Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED), call.details()
         probe.finish()
 
 

@@ -4,18 +4,16 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, CommandGetDbSchemas, CommandGetTables, CommandStatementIngest,
-    CommandStatementQuery, CommandStatementUpdate, ProstMessageExt, TableDefinitionOptions, TableExistsOption,
-    TableNotExistOption,
+    CommandStatementQuery, CommandStatementUpdate, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use bytes::Bytes;
 use futures::Stream;
-use prost::Message;
 
 use crate::error::{Error, Result};
 use crate::rows::Rows;
 use crate::statement::Statement;
 use crate::transaction::Transaction;
-use crate::wire::{Wire, message_in, record_count, schema_in};
+use crate::wire::{Wire, record_count, schema_in};
 
 /// A session on a server. Clones share it; calls may run at the same time.
 #[derive(Debug, Clone)]
@@ -140,9 +138,7 @@ impl Wire {
 
     pub(crate) async fn prepare(&self, sql: &str, transaction: Option<Bytes>) -> Result<Statement> {
         let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: transaction };
-        let bodies = self.action("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
-        let body = bodies.first().ok_or_else(|| Error::answer("the server gave no prepared statement"))?;
-        Statement::new(self.clone(), message_in(body)?)
+        Statement::new(self.clone(), self.ask("CreatePreparedStatement", &request).await?)
     }
 
     pub(crate) async fn ingest(

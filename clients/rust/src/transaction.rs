@@ -12,10 +12,10 @@ use futures::Stream;
 use prost::Message;
 
 use crate::client::IngestMode;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rows::Rows;
 use crate::statement::Statement;
-use crate::wire::{Wire, message_in};
+use crate::wire::Wire;
 
 /// How a savepoint ends: arrow-flight keeps the protocol's enumeration to itself.
 const RELEASE: i32 = 1;
@@ -35,9 +35,8 @@ pub struct Savepoint(Bytes);
 
 impl Transaction {
     pub(crate) async fn begin(wire: Wire) -> Result<Self> {
-        let bodies = wire.action("BeginTransaction", ActionBeginTransactionRequest {}.as_any().encode_to_vec()).await?;
-        let body = bodies.first().ok_or_else(|| Error::answer("the server gave no transaction"))?;
-        let begun: ActionBeginTransactionResult = message_in(body)?;
+        let begun: ActionBeginTransactionResult =
+            wire.ask("BeginTransaction", &ActionBeginTransactionRequest {}).await?;
         Ok(Self { wire, id: begun.transaction_id })
     }
 
@@ -80,9 +79,7 @@ impl Transaction {
     /// Sets a savepoint.
     pub async fn savepoint(&self, name: &str) -> Result<Savepoint> {
         let request = ActionBeginSavepointRequest { transaction_id: self.id.clone(), name: name.to_owned() };
-        let bodies = self.wire.action("BeginSavepoint", request.as_any().encode_to_vec()).await?;
-        let body = bodies.first().ok_or_else(|| Error::answer("the server gave no savepoint"))?;
-        let set: ActionBeginSavepointResult = message_in(body)?;
+        let set: ActionBeginSavepointResult = self.wire.ask("BeginSavepoint", &request).await?;
         Ok(Savepoint(set.savepoint_id))
     }
 

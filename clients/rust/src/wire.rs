@@ -123,6 +123,13 @@ impl Wire {
         Ok(answer.app_metadata)
     }
 
+    /// DoAction of a Flight SQL message; gives its one answer.
+    pub(crate) async fn ask<M: Message + Default>(&self, name: &str, request: &impl ProstMessageExt) -> Result<M> {
+        let bodies = self.action(name, request.as_any().encode_to_vec()).await?;
+        let body = bodies.first().ok_or_else(|| Error::answer(format!("the server did not answer {name}")))?;
+        message_in(body)
+    }
+
     /// DoAction with a body as it is; gives the bodies of the results.
     pub(crate) async fn action(&self, name: &str, body: Vec<u8>) -> Result<Vec<Bytes>> {
         let action = Action { r#type: name.to_owned(), body: body.into() };
@@ -180,7 +187,7 @@ pub(crate) fn record_count(answer: &Bytes) -> Result<u64> {
 }
 
 /// The message inside an `Any`, whatever its type's name.
-pub(crate) fn message_in<M: Message + Default>(bytes: &[u8]) -> Result<M> {
+fn message_in<M: Message + Default>(bytes: &[u8]) -> Result<M> {
     Ok(M::decode(Any::decode(bytes)?.value)?)
 }
 

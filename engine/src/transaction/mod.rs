@@ -445,8 +445,8 @@ impl Engine {
         })
     }
 
-    /// How a transaction of this session's user ended; `None` while it is open or when that is not known. One that was
-    /// committed is known for a day, also to the next process.
+    /// How a transaction of this session's user ended; `None` while it is open or when that is not known. One that has
+    /// committed changes is known for a day from its begin, also to the next process.
     pub fn end_of(&self, session: &Session, id: TransactionId) -> Result<Option<End>> {
         let mine = session.principal().number();
         if let Some((owner, end)) = self.transactions.known.lock().ends.get(&id) {

@@ -3,6 +3,7 @@
 //! Nothing that a message says of itself is believed: Arrow's reader would take memory for it before it looks, or panic.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::Read;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -23,7 +24,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::status;
 
-/// Bytes that the body of one message may have when it is no longer compressed.
+/// Bytes that the body of one message and the dictionaries of its stream may have together when they are no longer
+/// compressed.
 const BODY_BYTES_MAX: u64 = 256 << 20;
 
 /// Rows that a message may have whatever its size; beyond, each takes a bit of it at least.
@@ -49,7 +51,8 @@ pub(crate) async fn incoming(first: FlightData, rest: Streaming<FlightData>) -> 
     let messages = stream::once(async { Ok(first) }).chain(rest.map_err(FlightError::from));
     // A message that only carries the descriptor has no header; the decoder would take it for a broken one.
     let messages = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
-    let messages = messages.and_then(|message| std::future::ready(check_body(&message).map(|()| message)));
+    let mut bodies = Bodies::default();
+    let messages = messages.and_then(move |message| std::future::ready(bodies.check(&message).map(|()| message)));
     let mut batches = Reader { batches: FlightRecordBatchStream::new_from_flight_data(messages), broken: false };
     // The schema is known once something after it was asked for.
     let first = batches.next().await.transpose().map_err(|error| status::from_engine(unreadable_stream(error)))?;
@@ -67,7 +70,7 @@ impl Incoming {
         let mut collected = Vec::new();
         let mut bytes = 0;
         while let Some(batch) = batches.next().await.transpose().map_err(status::from_engine)? {
-            bytes += unpacked_bytes(&batch);
+            bytes = unpacked_bytes(&batch).saturating_add(bytes);
             if bytes > bytes_max {
                 return Err(Status::resource_exhausted(format!(
                     "the parameters are larger than flight.bound_bytes_max ({bytes_max} bytes): bind fewer rows at a \
@@ -113,12 +116,34 @@ impl Stream for Reader {
     }
 }
 
-/// Refuses a body that is not what its header says, or that becomes too large.
-fn check_body(message: &FlightData) -> Result<(), FlightError> {
+/// The bodies of a stream: what the reader keeps of them.
+#[derive(Default)]
+struct Bodies {
+    /// Bytes of each dictionary.
+    dictionaries: HashMap<i64, u64>,
+}
+
+impl Bodies {
+    /// Refuses a message whose body is not what its header says, or that makes the stream too large.
+    fn check(&mut self, message: &FlightData) -> Result<(), FlightError> {
+        let kept: u64 = self.dictionaries.values().sum();
+        let bytes = body_bytes(message, BODY_BYTES_MAX.saturating_sub(kept))?;
+        let header = root_as_message(&message.data_header).ok();
+        if let Some(dictionary) = header.and_then(|header| header.header_as_dictionary_batch()) {
+            let known = self.dictionaries.entry(dictionary.id()).or_default();
+            // What takes the place of another is read before that one goes.
+            *known = if dictionary.isDelta() { *known + bytes } else { bytes.max(*known) };
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a body when it is no longer compressed, at most `bytes_max`.
+fn body_bytes(message: &FlightData, bytes_max: u64) -> Result<u64, FlightError> {
     let broken = |what: &str| FlightError::DecodeError(format!("a batch is broken: {what}"));
-    let Ok(header) = root_as_message(&message.data_header) else { return Ok(()) };
+    let Ok(header) = root_as_message(&message.data_header) else { return Ok(0) };
     let dictionary = header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
-    let Some(batch) = header.header_as_record_batch().or(dictionary) else { return Ok(()) };
+    let Some(batch) = header.header_as_record_batch().or(dictionary) else { return Ok(0) };
     let compression = batch.compression();
     let mut total: u64 = 0;
     for buffer in batch.buffers().iter().flatten() {
@@ -126,25 +151,23 @@ fn check_body(message: &FlightData) -> Result<(), FlightError> {
         let length = usize::try_from(buffer.length()).map_err(|_| broken("a negative length"))?;
         let bytes = start.checked_add(length).and_then(|end| message.data_body.get(start..end));
         let bytes = bytes.ok_or_else(|| broken("a buffer lies outside of its body"))?;
-        let Some(compression) = compression.filter(|_| length > 0) else {
-            total += length as u64;
-            continue;
+        // A size of -1: not compressed after all.
+        let said = match compression.filter(|_| length > 0) {
+            Some(_) => bytes.split_first_chunk::<8>().map(|(said, data)| (i64::from_le_bytes(*said), data)),
+            None => Some((-1, bytes)),
         };
-        let (size_bytes, data) = bytes.split_first_chunk::<8>().ok_or_else(|| broken("a buffer without its size"))?;
-        let size = match i64::from_le_bytes(*size_bytes) {
-            // Not compressed after all.
-            -1 => data.len() as u64,
-            size => u64::try_from(size).map_err(|_| broken("a negative size"))?,
-        };
+        let (said, data) = said.ok_or_else(|| broken("a buffer without its size"))?;
+        let size = if said == -1 { Ok(data.len() as u64) } else { u64::try_from(said) };
+        let size = size.map_err(|_| broken("a negative size"))?;
         total = total.saturating_add(size);
-        if total > BODY_BYTES_MAX {
+        if total > bytes_max {
             return Err(FlightError::DecodeError(format!(
-                "a compressed body becomes larger than {} MiB, the limit: send smaller batches",
+                "a batch and the dictionaries of its stream become larger than {} MiB, the limit: send smaller batches",
                 BODY_BYTES_MAX >> 20
             )));
         }
         // The reader of zstd stops at the size it was told, that of LZ4 does not.
-        if compression.codec() == CompressionType::LZ4_FRAME && i64::from_le_bytes(*size_bytes) != -1 {
+        if said != -1 && compression.is_some_and(|kind| kind.codec() == CompressionType::LZ4_FRAME) {
             let mut decoded = FrameDecoder::new(data).take(size + 1);
             let real = std::io::copy(&mut decoded, &mut std::io::sink()).map_err(|e| broken(&e.to_string()))?;
             if real != size {
@@ -156,7 +179,7 @@ fn check_body(message: &FlightData) -> Result<(), FlightError> {
     let is_possible = |rows: i64| u64::try_from(rows).is_ok_and(|rows| rows <= rows_max);
     let mut nodes = batch.nodes().into_iter().flatten();
     match is_possible(batch.length()) && nodes.all(|node| is_possible(node.length())) {
-        true => Ok(()),
+        true => Ok(total),
         false => Err(broken("it says to have more rows than it has bytes for")),
     }
 }
@@ -191,21 +214,21 @@ mod tests {
     fn a_body_that_lies_about_its_size_is_refused() {
         for compression in [Compression::Lz4, Compression::Zstd] {
             let message = compressed(compression);
-            check_body(&message).unwrap();
+            body_bytes(&message, BODY_BYTES_MAX).unwrap();
             for size in [i64::MAX, i64::MIN, 1 << 40, -2] {
-                assert!(check_body(&lying(message.clone(), size)).is_err(), "{compression:?} {size}");
+                assert!(body_bytes(&lying(message.clone(), size), BODY_BYTES_MAX).is_err(), "{compression:?} {size}");
             }
         }
         for size in [0, 1, 79_999, 80_001] {
-            assert!(check_body(&lying(compressed(Compression::Lz4), size)).is_err(), "{size}");
+            assert!(body_bytes(&lying(compressed(Compression::Lz4), size), BODY_BYTES_MAX).is_err(), "{size}");
         }
-        check_body(&compressed(Compression::None)).unwrap();
+        body_bytes(&compressed(Compression::None), BODY_BYTES_MAX).unwrap();
     }
 
     #[test]
     fn a_buffer_outside_of_its_body_is_refused() {
         let mut message = compressed(Compression::Zstd);
         message.data_body = message.data_body.slice(..16);
-        assert!(check_body(&message).is_err());
+        assert!(body_bytes(&message, BODY_BYTES_MAX).is_err());
     }
 }

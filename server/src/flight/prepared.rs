@@ -3,7 +3,7 @@
 //! A handle belongs to the user that prepared it, not to one session, so that it works for clients that send user and
 //! password on every call. Binding answers the same handle: Go closes the updated one, Java the original one.
 //!
-//! A session's statements go with it. It has so many and no more; then the one that it has not used for the longest time
+//! Closing a session forgets its statements. It has so many and no more; then the one that it has not used for the longest time
 //! goes, for the JDBC driver forgets to close those that it has prepared for a statement that is used again.
 
 use std::collections::HashMap;
@@ -211,10 +211,15 @@ impl Flight {
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<Option<RecordBatch>, Status> {
-        let Some(sent) = incoming(first, rest).await? else { return Ok(None) };
-        check_count(prepared.parameters(), &sent.schema)?;
-        let rows = sent.collect(self.statements.bound_bytes_max).await?;
-        Ok((rows.num_columns() > 0).then_some(rows))
+        let (wanted, bytes_max) = (Arc::clone(prepared.parameters()), self.statements.bound_bytes_max);
+        let received = async move {
+            let Some(sent) = incoming(first, rest).await? else { return Ok(None) };
+            check_count(&wanted, &sent.schema)?;
+            let rows = sent.collect(bytes_max).await?;
+            Ok((rows.num_columns() > 0).then_some(rows))
+        };
+        // What a client sends may take long to read.
+        self.queries.run(async move { Ok(received.await) }).await.map_err(status::from_engine)?
     }
 }
 

@@ -1,7 +1,8 @@
 //! Results on their way to clients, as they are computed.
 //!
-//! Invariants: an error is the last item; what a result keeps alive is let go as soon as its last row is computed, whenever
-//! the client reads it (`spool.rs`).
+//! Invariants: the plan of a result and its snapshot are let go as soon as the last row is computed, whenever the client reads
+//! it (`spool.rs`); its session and transaction are in use until it is read, or an open transaction would be idle meanwhile.
+//! After an error comes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

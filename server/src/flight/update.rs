@@ -9,7 +9,7 @@ use arrow_flight::sql::DoPutUpdateResult;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use prost::Message;
-use seracdb_engine::{EngineError, IngestTarget, Outcome, Prepared};
+use seracdb_engine::{IngestTarget, Outcome, Prepared};
 use tonic::{Status, Streaming};
 
 use super::command::{PutCommand, StatementId};
@@ -17,7 +17,6 @@ use super::incoming::incoming;
 use super::status::unreceived;
 use super::{Flight, status};
 use crate::auth::Call;
-use crate::queries;
 
 impl Flight {
     /// DoPut; gives the `app_metadata` of its one result.
@@ -84,7 +83,8 @@ impl Flight {
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<Bytes, Status> {
-        let sent = incoming(first, rest).await?;
+        let sent = self.queries.run(async move { Ok(incoming(first, rest).await) });
+        let sent = sent.await.map_err(status::from_engine)??;
         let sent = sent.ok_or_else(|| Status::invalid_argument("ingest needs a schema message"))?;
         let (engine, session) = (self.engine.clone(), call.session.clone());
         let loaded = self.queries.run(async move { engine.ingest(&session, target, sent.schema, sent.batches).await });
@@ -96,12 +96,8 @@ impl Flight {
         &self,
         rows: impl TryStreamExt<Ok = RecordBatch, Error = E> + Send + 'static,
     ) -> Result<(), Status> {
-        let drained = self.queries.spawn(rows.try_for_each(|_| std::future::ready(Ok(()))));
-        match drained.await {
-            Ok(result) => result.map_err(status::from_stream),
-            Err(error) if error.is_panic() => Err(status::from_engine(EngineError::panicked())),
-            Err(_) => Err(status::from_engine(queries::stopping())),
-        }
+        let drained = async move { Ok(rows.try_for_each(|_| std::future::ready(Ok(()))).await) };
+        self.queries.run(drained).await.map_err(status::from_engine)?.map_err(status::from_stream)
     }
 }
 
