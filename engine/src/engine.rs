@@ -43,6 +43,8 @@ pub struct EngineConfig {
     pub plans_max: NonZeroUsize,
     /// What one user may have at the same time.
     pub user: UserLimits,
+    /// Bytes of new rows of one statement or ingest from which on they are written to files at once.
+    pub bulk_bytes_min: usize,
     /// Limits of transactions.
     pub transaction: TransactionConfig,
     /// Which ways of not reading cold rows are used.
@@ -63,6 +65,7 @@ impl Default for EngineConfig {
             filter_memory_max: 64 << 20,
             user: UserLimits::default(),
             plans_max: NonZeroUsize::new(1024).expect("1024 is not 0"),
+            bulk_bytes_min: 32 << 20,
             transaction: TransactionConfig::default(),
             pruning: PruningConfig::default(),
             spill_dir: None,
@@ -115,6 +118,7 @@ pub struct Engine {
     pub(crate) turns: Arc<Turns>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
+    pub(crate) bulk_bytes_min: usize,
     /// When what this engine runs is to stop.
     pub(crate) stop: CancellationToken,
     cold: Arc<ColdTier>,
@@ -164,6 +168,7 @@ impl Engine {
             turns,
             transactions,
             transaction_config,
+            bulk_bytes_min: config.bulk_bytes_min,
             stop,
             cold,
             spill_dir,

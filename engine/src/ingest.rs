@@ -17,6 +17,7 @@ use crate::ddl::new_table;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
+use crate::load::Load;
 use crate::running::Way;
 use crate::session::Session;
 use crate::sql::coerce::bind_column;
@@ -27,7 +28,7 @@ use crate::tables::Tables;
 use crate::temporary::is_temporary;
 use crate::transaction::Transaction;
 use crate::unpacked::unpacked_bytes;
-use crate::write::{RowEncoder, Writes, pieces, user_columns};
+use crate::write::{Writes, pieces, user_columns};
 
 /// Where an ingest stream goes and what to do when the table is (not) there.
 #[derive(Debug, Clone)]
@@ -94,7 +95,7 @@ impl Engine {
         let destination = self.destination(session, &tables, &target, &schema)?;
         let table = &destination.table;
         let scope = tables.scope(table);
-        let encoder = RowEncoder::new(table, scope)?;
+        let mut load = Load::new(self, table, scope)?;
         // Nothing is read any more: a slow client must not hold the snapshot.
         drop(tables);
         let text = match is_temporary(&table.namespace) {
@@ -102,7 +103,6 @@ impl Engine {
             false => format!("INGEST INTO {}.{}", table.namespace, table.name),
         };
         let run = self.running.begin(session.principal(), Way::Ingest, text.into(), self.now_ns())?;
-        let mut writes = Writes::default();
         while let Some(batch) = batches.try_next().await? {
             if let Some(transaction) = &transaction {
                 // It is in use as long as rows come.
@@ -112,15 +112,16 @@ impl Engine {
             check_size(unpacked_bytes(&batch))?;
             for piece in pieces(&batch) {
                 let columns = destination.columns(&piece)?;
-                writes.push(encoder.insert(self.store.new_ids(piece.num_rows()), &columns)?)?;
+                load.push(columns, piece.num_rows()).await?;
             }
         }
-        let rows: usize = writes.0.iter().map(|write| write.ids.len()).sum();
+        let writes = load.finish().await?;
+        let rows = writes.rows();
         match transaction {
             Some(transaction) => self.stage_loaded(&transaction, destination, writes).await?,
             None => self.commit_loaded(destination, writes).await?,
         }
-        Ok(rows as u64)
+        Ok(rows)
     }
 
     async fn stage_loaded(&self, transaction: &Transaction, loaded: Destination, writes: Writes) -> Result<()> {
@@ -133,7 +134,7 @@ impl Engine {
         if staged.catalog.table_by_id(table.id).is_none() {
             return Err(EngineError::not_found(format!("table '{}.{}' was dropped", table.namespace, table.name)));
         }
-        staged.write(table.id, table.schema().version, writes.0);
+        staged.write(&table, writes);
         self.stage(transaction, staged)
     }
 
@@ -144,7 +145,8 @@ impl Engine {
             snapshot: self.store.snapshot(),
             expects: vec![(table.id, table.schema().version)],
             catalog: changes,
-            writes: writes.0,
+            writes: writes.writes,
+            files: writes.files,
             name: None,
         };
         match self.store.commit(commit).await {

@@ -15,6 +15,7 @@ mod give_way;
 mod identity;
 mod ingest;
 mod listing;
+mod load;
 mod metadata;
 mod output;
 mod plans;

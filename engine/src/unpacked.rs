@@ -20,8 +20,12 @@ const VALUES_MAX: usize = 1 << 26;
 
 /// Bytes of a batch as rows, about: as if every value stood for itself. `usize::MAX` when it is not worth finding out.
 pub fn unpacked_bytes(batch: &RecordBatch) -> usize {
-    let rows = batch.num_rows();
-    let columns = batch.columns().iter().map(|column| match Sizes::of(column) {
+    unpacked_bytes_of(batch.columns(), batch.num_rows())
+}
+
+/// The same of columns with `rows` rows.
+pub(crate) fn unpacked_bytes_of(columns: &[ArrayRef], rows: usize) -> usize {
+    let columns = columns.iter().map(|column| match Sizes::of(column) {
         Some(sizes) => sizes.between(0, rows),
         None => usize::MAX,
     });

@@ -89,8 +89,14 @@ impl Engine {
     }
 
     async fn commit_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
-        let commit =
-            Commit { snapshot: self.store.snapshot(), expects: vec![], catalog: changes, writes: vec![], name: None };
+        let commit = Commit {
+            snapshot: self.store.snapshot(),
+            expects: vec![],
+            catalog: changes,
+            writes: vec![],
+            files: vec![],
+            name: None,
+        };
         self.store.commit(commit).await?;
         Ok(())
     }

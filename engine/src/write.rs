@@ -16,6 +16,7 @@ use datafusion::execution::SessionState;
 use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
+use seracdb_storage::bulk::PendingFile;
 use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values, check_size};
 use seracdb_storage::keys::{BatchNumber, Generation, Scope};
@@ -26,6 +27,7 @@ use seracdb_storage::system_columns::{CommitTs, RowId};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::execute::row_values;
+use crate::load::Load;
 use crate::prepared::{Prepared, plan_select};
 use crate::running::Run;
 use crate::scan::LOCATION_COLUMNS;
@@ -39,7 +41,7 @@ use crate::sql::params::{Typed, hints};
 use crate::sql::statement::{Delete, Insert, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
-use crate::transaction::{STAGED_FILE, Staged, Transaction, staged_place};
+use crate::transaction::{STAGED_FILE, Staged, StagedCommit, Transaction, staged_place};
 use crate::turns::Turn;
 
 /// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
@@ -104,7 +106,7 @@ impl Engine {
                 }
                 _ => {
                     let (table, writes) = self.make(&tables, prepared, params, 0, run).await?;
-                    self.commit_rows(&tables, &table, writes.0).await?
+                    self.commit_rows(&tables, &table, writes).await?
                 }
             };
             if let Some(rows) = written {
@@ -137,7 +139,7 @@ impl Engine {
             let (table, writes) = self.make(tables, prepared, params, row, run).await?;
             written += writes.rows();
             if let Some(staged) = &mut tables.staged {
-                staged.write(table.id, table.schema().version, writes.0);
+                staged.write(&table, writes);
                 check_size(staged.size_bytes())?;
             }
         }
@@ -146,13 +148,12 @@ impl Engine {
 
     async fn commit_over(&self, tables: &Tables) -> Result<bool> {
         let Some(staged) = &tables.staged else { return Ok(true) };
-        let (catalog, writes) = staged.to_commit();
-        if writes.is_empty() {
+        let StagedCommit { catalog, writes, files } = staged.to_commit();
+        if writes.is_empty() && files.is_empty() {
             return Ok(true);
         }
-        let commit =
-            Commit { snapshot: Arc::clone(&tables.snapshot), expects: staged.expects(), catalog, writes, name: None };
-        self.commit_unless_lost(commit).await
+        let (snapshot, expects) = (Arc::clone(&tables.snapshot), staged.expects());
+        self.commit_unless_lost(Commit { snapshot, expects, catalog, writes, files, name: None }).await
     }
 
     /// Runs the statement with one of the bound rows: with all of them when it is an INSERT of nothing else.
@@ -178,16 +179,22 @@ impl Engine {
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
         let physical = state.create_physical_plan(&plan).await.map_err(translate)?;
         let (table, scope) = target(tables, &prepared.statement)?;
-        let encoder = RowEncoder::new(&table, scope)?;
         let mut rows = execute_stream(physical, run.task(&state)).map_err(translate)?;
+        if matches!(prepared.statement, Statement::Insert(_)) {
+            let mut load = Load::new(self, &table, scope)?;
+            while let Some(batch) = rows.try_next().await.map_err(translate)? {
+                run.count(&batch);
+                load.push(batch.columns().to_vec(), batch.num_rows()).await?;
+            }
+            let writes = load.finish().await?;
+            return Ok((table, writes));
+        }
+        let encoder = RowEncoder::new(&table, scope)?;
+        let deletes = matches!(prepared.statement, Statement::Delete(_));
         let mut writes = Writes::default();
         while let Some(batch) = rows.try_next().await.map_err(translate)? {
             run.count(&batch);
-            writes.push(match &prepared.statement {
-                Statement::Insert(_) => encoder.insert(self.store.new_ids(batch.num_rows()), batch.columns())?,
-                Statement::Delete(_) => encoder.supersede(&batch, true)?,
-                _ => encoder.supersede(&batch, false)?,
-            })?;
+            writes.push(encoder.supersede(&batch, deletes)?)?;
         }
         drop(rows);
         Ok((table, writes))
@@ -221,13 +228,9 @@ impl Engine {
     }
 
     /// Commits encoded rows; `None` when another commit came first.
-    pub(crate) async fn commit_rows(
-        &self,
-        tables: &Tables,
-        table: &TableRecord,
-        writes: Vec<ScopeWrite>,
-    ) -> Result<Option<u64>> {
-        let rows: usize = writes.iter().map(|write| write.ids.len()).sum();
+    pub(crate) async fn commit_rows(&self, tables: &Tables, table: &TableRecord, made: Writes) -> Result<Option<u64>> {
+        let rows = made.rows();
+        let Writes { writes, files, .. } = made;
         if rows == 0 {
             return Ok(Some(0));
         }
@@ -236,9 +239,10 @@ impl Engine {
             expects: vec![(table.id, table.schema().version)],
             catalog: vec![],
             writes,
+            files,
             name: None,
         };
-        Ok(self.commit_unless_lost(commit).await?.then_some(rows as u64))
+        Ok(self.commit_unless_lost(commit).await?.then_some(rows))
     }
 
     /// Commits; false when another commit came first.
@@ -270,20 +274,30 @@ pub(crate) fn pieces(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
     (0..rows).step_by(ROWS_AT_ONCE).map(move |start| batch.slice(start, ROWS_AT_ONCE.min(rows - start)))
 }
 
-/// The rows of a commit, refused as soon as they are too many for one.
+/// The rows of a commit: hot ones, refused as soon as they are too many for one, and those that are in files already.
 #[derive(Default)]
-pub(crate) struct Writes(pub Vec<ScopeWrite>, usize);
+pub(crate) struct Writes {
+    pub(crate) writes: Vec<ScopeWrite>,
+    pub(crate) files: Vec<Arc<PendingFile>>,
+    bytes: usize,
+    rows_in_files: u64,
+}
 
 impl Writes {
-    fn rows(&self) -> u64 {
-        self.0.iter().map(|write| write.ids.len() as u64).sum()
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows_in_files + self.writes.iter().map(|write| write.ids.len() as u64).sum::<u64>()
     }
 
     pub(crate) fn push(&mut self, write: ScopeWrite) -> Result<()> {
-        self.1 += write.size_bytes();
-        check_size(self.1)?;
-        self.0.push(write);
+        self.bytes += write.size_bytes();
+        check_size(self.bytes)?;
+        self.writes.push(write);
         Ok(())
+    }
+
+    pub(crate) fn add_files(&mut self, files: Vec<Arc<PendingFile>>, rows: u64) {
+        self.files.extend(files);
+        self.rows_in_files += rows;
     }
 }
 
@@ -395,6 +409,12 @@ impl<'a> RowEncoder<'a> {
     }
 
     fn values(&self, rows: usize, columns: &[ArrayRef]) -> Result<Values> {
+        self.require_values(columns)?;
+        Ok(Values::Rows(encode_rows(&self.layout, rows, columns).map_err(StorageError::from)?))
+    }
+
+    /// Refuses NULL where the table wants a value. `columns`: the user columns in order.
+    pub(crate) fn require_values(&self, columns: &[ArrayRef]) -> Result<()> {
         for (column, values) in self.table.schema().columns.iter().zip(columns) {
             if !column.nullable && values.null_count() > 0 {
                 return Err(EngineError::invalid(format!(
@@ -403,6 +423,6 @@ impl<'a> RowEncoder<'a> {
                 )));
             }
         }
-        Ok(Values::Rows(encode_rows(&self.layout, rows, columns).map_err(StorageError::from)?))
+        Ok(())
     }
 }

@@ -48,6 +48,11 @@ pub(crate) fn column_bounds(metadata: &ParquetMetaData, schema: &Schema) -> BTre
     schema.fields().iter().filter_map(|field| Some((field.name().clone(), of_column(field.name())?))).collect()
 }
 
+/// The bounds of a column that has this one value in every row.
+pub(crate) fn constant_bounds(value: &ArrayRef) -> ColumnBounds {
+    ColumnBounds { min: extreme(value, false), max: extreme(value, true), null_count: 0, exact: true }
+}
+
 /// The least or greatest of the row groups' values; `None` when any of them is unknown.
 fn extreme(values: &ArrayRef, greatest: bool) -> Option<Value> {
     if values.is_empty() || values.null_count() > 0 {

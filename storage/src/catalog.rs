@@ -135,6 +135,15 @@ pub enum CatalogChange {
     },
     /// Adds a table. `id` was reserved; `prefix` is set by the change.
     CreateTable(TableRecord),
+    /// Marks the folder of a table that may be created: it is removed like that of a dropped one unless the table is.
+    ReserveTable {
+        /// Its number, which was reserved.
+        id: TableId,
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
     /// Drops a table.
     DropTable {
         /// The table that is meant: another one of its name stays.
@@ -350,6 +359,7 @@ impl Catalog {
             },
             CatalogChange::DropNamespace { name, cascade } => self.drop_namespace(name, *cascade),
             CatalogChange::CreateTable(record) => self.create_table(record),
+            CatalogChange::ReserveTable { id, namespace, name } => Ok(self.reserve_table(*id, namespace, name)),
             CatalogChange::DropTable { id, namespace, name } => self.drop_table(*id, namespace, name),
             CatalogChange::CreateIndex { table, index } => self.create_index(*table, index),
             CatalogChange::DropIndex { table, name } => self.drop_index(*table, name),
@@ -402,13 +412,32 @@ impl Catalog {
         if self.table(&record.namespace, &record.name).is_some() {
             return Err(CatalogError::TableExists(record.namespace.clone(), record.name.clone()));
         }
-        let mut prefix = paths::table_prefix(&record.namespace, &record.name);
+        let (prefix, first) = match self.dropped.remove(&record.id) {
+            Some(reserved) => (reserved.prefix, CatalogWrite::RemoveDropped(record.id)),
+            None => {
+                let prefix = self.free_prefix(record.id, &record.namespace, &record.name);
+                (prefix.clone(), self.put(CatalogRecord::Prefix(prefix)))
+            }
+        };
+        Ok(vec![first, self.put(CatalogRecord::Table(TableRecord { prefix, ..record.clone() }))])
+    }
+
+    fn reserve_table(&mut self, id: TableId, namespace: &str, name: &str) -> Vec<CatalogWrite> {
+        if self.dropped.contains_key(&id) {
+            return vec![];
+        }
+        let prefix = self.free_prefix(id, namespace, name);
+        let marked = DroppedTable { id, prefix: prefix.clone() };
+        vec![self.put(CatalogRecord::Prefix(prefix)), self.put(CatalogRecord::Dropped(marked))]
+    }
+
+    fn free_prefix(&self, id: TableId, namespace: &str, name: &str) -> String {
+        let mut prefix = paths::table_prefix(namespace, name);
         // More than once when another data directory has used the object store too.
         while self.prefixes.contains(&prefix) {
-            prefix = paths::prefix_again(&prefix, record.id);
+            prefix = paths::prefix_again(&prefix, id);
         }
-        let record = TableRecord { prefix: prefix.clone(), ..record.clone() };
-        Ok(vec![self.put(CatalogRecord::Prefix(prefix)), self.put(CatalogRecord::Table(record))])
+        prefix
     }
 
     fn drop_table(&mut self, id: TableId, namespace: &str, name: &str) -> Result<Vec<CatalogWrite>, CatalogError> {
@@ -540,6 +569,25 @@ mod tests {
         assert_eq!(catalog.table("app", "t").unwrap().prefix, "app/t~2");
         assert_eq!(catalog.dropped().map(|d| d.id.0).collect::<Vec<_>>(), [1]);
         assert_eq!(catalog.max_table_id(), 2);
+    }
+
+    #[test]
+    fn a_reserved_table_has_its_prefix_when_it_comes() {
+        let mut catalog = app();
+        let reserve = |id| CatalogChange::ReserveTable { id: TableId(id), namespace: "app".into(), name: "t".into() };
+        catalog.apply(&reserve(1)).unwrap();
+        catalog.apply(&table(2, "t")).unwrap();
+        assert_eq!(catalog.table("app", "t").unwrap().prefix, "app/t~2");
+        // What never comes is removed like a dropped table.
+        assert_eq!(catalog.dropped().map(|d| (d.id.0, d.prefix.as_str())).collect::<Vec<_>>(), [(1, "app/t")]);
+        let drop = CatalogChange::DropTable { id: TableId(2), namespace: "app".into(), name: "t".into() };
+        catalog.apply(&drop).unwrap();
+        let writes = catalog.apply(&table(1, "t")).unwrap();
+        assert!(matches!(writes[0], CatalogWrite::RemoveDropped(TableId(1))));
+        assert_eq!(catalog.table("app", "t").unwrap().prefix, "app/t");
+        assert_eq!(catalog.dropped().map(|d| d.id.0).collect::<Vec<_>>(), [2]);
+        assert_eq!(catalog.apply(&reserve(3)).unwrap().len(), 2);
+        assert!(catalog.apply(&reserve(3)).unwrap().is_empty());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
+use crate::bulk::PendingFile;
 use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, TableKind};
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
@@ -47,6 +48,8 @@ pub struct Commit {
     pub catalog: Vec<CatalogChange>,
     /// Row versions by scope.
     pub writes: Vec<ScopeWrite>,
+    /// Files of new rows. To be committed by [`crate::Store::commit`], which holds their scopes' locks.
+    pub files: Vec<Arc<PendingFile>>,
     /// What it is remembered by; `None` when nobody can ask for it.
     pub name: Option<CommitName>,
 }
@@ -282,11 +285,14 @@ impl CommitState {
                 return Err(StorageError::Conflict);
             }
         }
-        for write in &commit.writes {
-            self.load_header(write.scope)?;
+        for scope in commit.writes.iter().map(|write| write.scope).chain(commit.files.iter().map(|file| file.scope())) {
+            self.load_header(scope)?;
+        }
+        if !commit.files.iter().all(|file| is_in_its_place(&catalog, file)) {
+            return Err(StorageError::Conflict);
         }
         let superseding = self.clock.peek(now_ns);
-        let masked = self.places_in_files(&commit.writes, commit.snapshot.ts(), superseding)?;
+        let masked = self.places_in_files(commit, superseding)?;
         let ts = self.clock.next(now_ns);
         append_catalog(&self.rocks, &catalog_writes, batch);
         self.max_table_id = self.max_table_id.max(catalog.max_table_id());
@@ -296,6 +302,7 @@ impl CommitState {
             self.count(write);
             self.written.push(write.scope);
         }
+        self.append_files(&commit.files, ts, batch);
         for ((scope, file), rows) in masked {
             let key = delete_log_key(scope, ts, file);
             batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(rows));
@@ -454,7 +461,9 @@ impl CommitState {
                 BatchStatus::Archived => Some(record.archived_at.unwrap_or(ts)),
                 _ => None,
             };
-            append_record(&self.rocks, scope, &BatchRecord { archived_at, ..record.clone() }, batch);
+            // Its proof is there.
+            let since = None;
+            append_record(&self.rocks, scope, &BatchRecord { archived_at, since, ..record.clone() }, batch);
         }
         for (file, rows) in &recovered.masked {
             let key = delete_log_key(scope, ts, *file);
@@ -491,6 +500,10 @@ impl CommitState {
 
     /// Removes everything that RocksDB holds of a dropped table.
     pub(crate) fn forget_table(&mut self, table: TableId, batch: &mut WriteBatch) -> Result<()> {
+        if self.catalog.table_by_id(table).is_some() {
+            // It was only reserved, and has come after all.
+            return Err(StorageError::Conflict);
+        }
         let start = table.0.to_be_bytes().to_vec();
         if let Some(end) = after_prefix(&start) {
             for family in [Family::Rows, Family::DeleteLog, Family::Keys, Family::Batches] {
@@ -556,6 +569,22 @@ impl CommitState {
         }
     }
 
+    /// Appends the records of new files: all their rows get this commit's `_updated`.
+    fn append_files(&mut self, files: &[Arc<PendingFile>], ts: CommitTs, batch: &mut WriteBatch) {
+        let scopes: BTreeSet<Scope> = files.iter().map(|file| file.scope()).collect();
+        for scope in scopes {
+            let header = self.headers.get_mut(&scope).expect("it was loaded before");
+            header.version += 1;
+            for file in files.iter().filter(|file| file.scope() == scope) {
+                header.next_batch = header.next_batch.max(file.numbers_end());
+                header.max_batch = header.max_batch.max(file.record().batch_number);
+                let record = file.record().clone().committed_at(ts, header.version);
+                append_record(&self.rocks, scope, &record, batch);
+            }
+            self.append_header(scope, batch);
+        }
+    }
+
     /// Counts what a write has appended, and notes whether its scope is to be flushed. Streams never are.
     fn count(&mut self, write: &ScopeWrite) {
         let scope = write.scope;
@@ -575,18 +604,23 @@ impl CommitState {
     /// The superseded rows that lie in files, by file: a file gets one entry a commit, however many writes hit it.
     fn places_in_files(
         &self,
-        writes: &[ScopeWrite],
-        read_at: CommitTs,
+        commit: &Commit,
         superseded_by: CommitTs,
     ) -> Result<HashMap<(Scope, BatchNumber), Vec<MaskedRow>>> {
+        let read_at = commit.snapshot.ts();
         let mut by_file: HashMap<_, Vec<MaskedRow>> = HashMap::new();
-        for write in writes {
+        for write in &commit.writes {
+            let own = commit.files.iter().filter(|file| file.scope() == write.scope);
+            let own: Vec<BatchNumber> = own.map(|file| file.record().batch_number).collect();
             // What moved before it was read was read where it is.
             let moved: Vec<&Moved> =
                 self.moved.iter().filter(|moved| moved.scope == write.scope && moved.at > read_at).collect();
             for (&id, old) in write.ids.iter().zip(&write.supersedes) {
                 if let Some((file, position)) = place_in_file(&moved, id, old.location)? {
-                    let row = MaskedRow { position, id, updated: old.updated, superseded_by };
+                    // A row that the transaction has loaded and then changed was there before its commit, in a way; a
+                    // row that supersedes itself would be a tombstone.
+                    let updated = if own.contains(&file) { superseded_by.before() } else { old.updated };
+                    let row = MaskedRow { position, id, updated, superseded_by };
                     by_file.entry((write.scope, file)).or_default().push(row);
                 }
             }
@@ -614,6 +648,14 @@ impl CommitState {
             }
         }
     }
+}
+
+/// Whether a file lies where its table has its files.
+fn is_in_its_place(catalog: &Catalog, file: &PendingFile) -> bool {
+    let folder = catalog.table_by_id(file.scope().table).map(|table| &table.prefix);
+    folder
+        .and_then(|folder| file.record().file_path.strip_prefix(folder.as_str()))
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The file and position of a version that was read at `location`; `None` when it is hot still. Moves are in order:

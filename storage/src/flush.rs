@@ -156,6 +156,7 @@ impl Store {
         let now = self.clock().now_ns();
         let epoch = self.objects().epoch();
         let unknown = self.manifests().unknown_fields(&job.place);
+        self.prove(&job, &records).await?;
         let manifest = Manifest::of(&job.place, &job.header, &records, epoch, now, unknown);
         let written = self.manifests().write(&job.place, &manifest).await?;
         self.reached(Step::ManifestWritten).await;

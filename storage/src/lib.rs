@@ -9,6 +9,7 @@
 pub mod bloom;
 mod bounds;
 mod bucket;
+pub mod bulk;
 pub mod catalog;
 mod catalog_export;
 pub mod clock;

@@ -105,6 +105,16 @@ pub fn bloom_file(number: BatchNumber, epoch: Option<u64>) -> String {
     format!("{}.bloom", batch_stem(number, epoch))
 }
 
+/// The proof that a bulk file was committed; see `bulk/proof.rs`.
+pub fn proof_of(batch_file: &str) -> String {
+    format!("{}.committed", stem_of(batch_file))
+}
+
+/// The path of a batch file, or of what lies beside it, without what follows the number: folders have no dots.
+pub fn stem_of(path: &str) -> &str {
+    path.split('.').next().unwrap_or_default()
+}
+
 /// The number in the name of a batch file, of its Bloom filters or of its delete vector; `None` when it is no such name.
 pub fn number_of_batch_name(name: &str) -> Option<BatchNumber> {
     epoch_of_batch_name(name)?;
@@ -115,7 +125,7 @@ pub fn number_of_batch_name(name: &str) -> Option<BatchNumber> {
 /// The epoch in the name of a batch file, of its Bloom filters or of its delete vector; `None` when it is no such name.
 pub fn epoch_of_batch_name(name: &str) -> Option<Option<u64>> {
     let (stem, kind) = name.strip_prefix("batch-")?.split_once('.')?;
-    let is_known = matches!(kind, "parquet" | "bloom") || kind.starts_with("deletes-");
+    let is_known = matches!(kind, "parquet" | "bloom" | "committed") || kind.starts_with("deletes-");
     let (number, epoch) = match stem.split_once("-e") {
         Some((number, epoch)) => (number, Some(epoch.parse().ok()?)),
         None => (stem, None),
@@ -144,6 +154,8 @@ mod tests {
         assert_eq!(bloom_file(BatchNumber(7), None), "batch-0007.bloom");
         assert_eq!(bloom_file(BatchNumber(7), Some(2)), "batch-0007-e2.bloom");
         assert_eq!(epoch_of_batch_name(&bloom_file(BatchNumber(7), Some(2))), Some(Some(2)));
+        assert_eq!(proof_of("a=2Eb/t/shared/batch-0007-e2.parquet"), "a=2Eb/t/shared/batch-0007-e2.committed");
+        assert_eq!(epoch_of_batch_name("batch-0007-e2.committed"), Some(Some(2)));
         assert_eq!(epoch_of_batch_name(&vector_file(BatchNumber(7), CommitTs::stored(-3), None)), Some(None));
         assert_eq!(number_of_batch_name("batch-0012-e3.bloom"), Some(BatchNumber(12)));
         assert_eq!(["manifest.json", "batch-x.parquet", "batch-1-ex.parquet"].map(epoch_of_batch_name), [None; 3]);

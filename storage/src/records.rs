@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bloom::SidecarRef;
+use crate::bounds::constant_bounds;
 use crate::keys::{BatchNumber, Generation};
-use crate::system_columns::CommitTs;
+use crate::system_columns::{CommitTs, UPDATED, updated_array};
 
 /// The state of a scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +88,8 @@ pub enum BatchKind {
     Flush,
     /// Older versions of a flushed generation, for time travel.
     Archive,
-    /// New rows of one commit that bypassed the hot tier.
+    /// New rows of one commit that bypassed the hot tier. It has no column `_updated`: the record's `min_updated`, which
+    /// is its `max_updated`, is that of all rows.
     Bulk,
     /// Rows of other batches, merged.
     Compact,
@@ -166,6 +168,10 @@ pub struct BatchRecord {
     /// The commit that put another file in its place; absent while queries read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived_at: Option<CommitTs>,
+    /// Of a bulk file: the version of the records that it came with. Its proof is there when a manifest shows that version,
+    /// or when this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
     /// Its Bloom filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bloom: Option<SidecarRef>,
@@ -185,6 +191,20 @@ pub struct DeletesRef {
     pub as_of: CommitTs,
     /// Length of the file in bytes.
     pub size_bytes: u64,
+}
+
+impl BatchRecord {
+    /// The record of a bulk file when it is committed: `_updated` of all rows is `ts`. `since`: the version of the records
+    /// that it comes with.
+    pub(crate) fn committed_at(mut self, ts: CommitTs, since: u64) -> Self {
+        self.column_min_max.insert(UPDATED.to_owned(), constant_bounds(&updated_array(vec![ts.get()])));
+        Self { min_updated: ts, max_updated: ts, since: Some(since), ..self }
+    }
+
+    /// `_updated` of all rows, when the file itself does not hold it.
+    pub fn updated_of_all(&self) -> Option<CommitTs> {
+        (self.kind == BatchKind::Bulk).then_some(self.min_updated)
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +240,7 @@ pub(crate) mod tests {
             tombstones: 0,
             deletes: None,
             archived_at: None,
+            since: None,
             bloom: None,
             unknown: Default::default(),
         }

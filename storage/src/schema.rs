@@ -72,13 +72,23 @@ impl TableSchema {
     /// All columns as a batch file holds them: with field ids, and user columns nullable because a tombstone has no
     /// values.
     pub fn file(&self) -> SchemaRef {
+        let updated = with_field_id(updated_field(), UPDATED_COLUMN_ID);
+        Arc::new(Schema::new(self.file_fields(Some(updated))))
+    }
+
+    /// The columns of a bulk file: the same without `_updated`, which was not known when it was written.
+    pub fn bulk_file(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.file_fields(None)))
+    }
+
+    fn file_fields(&self, updated: Option<Field>) -> Vec<Field> {
         let mut fields = vec![with_field_id(id_field(), ID_COLUMN_ID)];
         for column in &self.columns {
             fields.push(with_field_id(Field::new(&column.name, column.data_type.clone(), true), column.id));
         }
-        fields.push(with_field_id(updated_field(), UPDATED_COLUMN_ID));
+        fields.extend(updated);
         fields.push(with_field_id(deleted_field(), DELETED_COLUMN_ID));
-        Arc::new(Schema::new(fields))
+        fields
     }
 }
 

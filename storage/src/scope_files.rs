@@ -1,12 +1,14 @@
 //! New files of one scope: built in a scratch file, placed durably, described by a record.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
 use crate::bloom::{self, FilterPlan};
+use crate::catalog::{Catalog, TableRecord};
 use crate::commit::{ActiveFile, LogChange};
 use crate::delete_log::MaskedRow;
 use crate::delete_vector;
@@ -25,12 +27,27 @@ use crate::system_columns::CommitTs;
 /// A scope as of a snapshot, for who writes files of it.
 pub(crate) struct ScopeFiles {
     pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) header: ScopeHeader,
+    new: NewFiles,
+}
+
+impl Deref for ScopeFiles {
+    type Target = NewFiles;
+
+    fn deref(&self) -> &NewFiles {
+        &self.new
+    }
+}
+
+/// What the files of a scope are made by.
+pub(crate) struct NewFiles {
     pub(crate) scope: Scope,
     pub(crate) schema: TableSchema,
     filters: FilterPlan,
     pub(crate) layout: Arc<RowLayout>,
     pub(crate) place: ScopePlace,
-    pub(crate) header: ScopeHeader,
+    /// The last commit that is visible while they are written.
+    as_of: CommitTs,
 }
 
 /// A file that is being built. It is removed with this, placed or not.
@@ -68,17 +85,23 @@ impl Unfinished {
     }
 }
 
-impl ScopeFiles {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, scope: Scope) -> Result<Self> {
-        let catalog = Arc::clone(snapshot.catalog());
+impl NewFiles {
+    pub(crate) fn new(catalog: &Catalog, scope: Scope, as_of: CommitTs) -> Result<Self> {
         // A table that was dropped meanwhile has nothing to write.
         let table = catalog.table_by_id(scope.table).ok_or(StorageError::Conflict)?;
-        let place = ScopePlace::of(&catalog, scope)?;
+        Self::of_table(table, ScopePlace::of(catalog, scope)?, as_of)
+    }
+
+    /// The same for a table that the catalog need not have.
+    pub(crate) fn of_table(table: &TableRecord, place: ScopePlace, as_of: CommitTs) -> Result<Self> {
         let schema = table.schema().clone();
         let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
-        let header = snapshot.header(scope)?.unwrap_or_default();
-        let filters = FilterPlan::of(table);
-        Ok(Self { snapshot, scope, schema, filters, layout, place, header })
+        Ok(Self { scope: place.scope, schema, filters: FilterPlan::of(table), layout, place, as_of })
+    }
+
+    /// Where a file of this number comes to lie.
+    pub(crate) fn path_of(&self, objects: &Objects, number: BatchNumber) -> String {
+        format!("{}/{}", self.place.prefix, paths::batch_file(number, objects.name_epoch()))
     }
 
     /// Starts a file. `name` tells it from other scratch files of its kind and scope; `with_nan`: names of the float columns that will hold NaN.
@@ -111,14 +134,14 @@ impl ScopeFiles {
             batch_number: BatchNumber(0),
             min_updated: CommitTs::default(),
             max_updated: CommitTs::default(),
-            as_of: self.snapshot.ts(),
+            as_of: self.as_of,
             epoch,
         }
     }
 
     /// Makes a finished file durable at its place, and gives its record.
     pub(crate) async fn place(&self, objects: &Objects, number: BatchNumber, file: &Scratch) -> Result<BatchRecord> {
-        let path = format!("{}/{}", self.place.prefix, paths::batch_file(number, objects.name_epoch()));
+        let path = self.path_of(objects, number);
         objects.put_file(&file.file.0, &path).await?;
         let segment = &file.segment;
         let bloom = bloom::place(objects, &self.place.prefix, number, segment.sidecar.as_deref()).await?;
@@ -138,9 +161,18 @@ impl ScopeFiles {
             tombstones: segment.tombstones.len() as u64,
             deletes: None,
             archived_at: None,
+            since: None,
             bloom,
             unknown: Default::default(),
         })
+    }
+}
+
+impl ScopeFiles {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, scope: Scope) -> Result<Self> {
+        let new = NewFiles::new(snapshot.catalog(), scope, snapshot.ts())?;
+        let header = snapshot.header(scope)?.unwrap_or_default();
+        Ok(Self { snapshot, header, new })
     }
 
     /// Places a file that queries are to read, with its delete vector. `flushed_to`: the last commit that is in files

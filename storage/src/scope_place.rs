@@ -1,6 +1,6 @@
 //! A scope with its names: where its files lie, and what messages and caches call it.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, TableRecord};
 use crate::error::{Result, StorageError};
 use crate::keys::Scope;
 use crate::paths;
@@ -23,7 +23,11 @@ pub struct ScopePlace {
 impl ScopePlace {
     /// The place of a scope; [`StorageError::Conflict`] when its table is gone.
     pub fn of(catalog: &Catalog, scope: Scope) -> Result<Self> {
-        let table = catalog.table_by_id(scope.table).ok_or(StorageError::Conflict)?;
+        Self::of_table(catalog, catalog.table_by_id(scope.table).ok_or(StorageError::Conflict)?, scope)
+    }
+
+    /// The place of a scope of this table, which the catalog need not have.
+    pub fn of_table(catalog: &Catalog, table: &TableRecord, scope: Scope) -> Result<Self> {
         let user = match scope.owner.0 {
             0 => None,
             number => {

@@ -6,6 +6,7 @@
 //!    maximum for a constant, and statistics do not count NaN.
 //! 3. A column of the filter plan has a Bloom filter in the sidecar and, where readers hash its type as we do, in the file.
 //! 4. The footer's `seracdb` entry proves what the file belongs to.
+//! 5. A bulk file has no `_updated`: its rows get theirs with the commit that its record comes with, after it is written.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -86,9 +87,9 @@ pub struct Segment {
     pub bounds: BTreeMap<String, ColumnBounds>,
     /// The sidecar with its Bloom filters; `None` when it has none.
     pub sidecar: Option<Vec<u8>>,
-    /// `_id` by position.
+    /// `_id` by position; of a bulk file none.
     pub ids: Vec<i64>,
-    /// `_updated` by position.
+    /// `_updated` by position; of a bulk file none.
     pub updated: Vec<i64>,
     /// Positions of tombstones.
     pub tombstones: Vec<u32>,
@@ -100,6 +101,7 @@ pub struct SegmentWriter {
     layout: Arc<RowLayout>,
     writer: ArrowWriter<Checksummed<BufWriter<File>>>,
     footer: Footer,
+    rows: usize,
     ids: Vec<i64>,
     updated: Vec<i64>,
     tombstones: Vec<u32>,
@@ -126,7 +128,10 @@ impl SegmentWriter {
         with_nan: &HashSet<String>,
         filters: &FilterPlan,
     ) -> Result<Self> {
-        let arrow_schema = schema.file();
+        let arrow_schema = match footer.kind {
+            BatchKind::Bulk => schema.bulk_file(),
+            _ => schema.file(),
+        };
         let filtered = match footer.kind {
             BatchKind::Archive => Vec::new(),
             _ => filtered_columns(&arrow_schema, filters),
@@ -139,6 +144,7 @@ impl SegmentWriter {
             layout,
             writer,
             footer,
+            rows: 0,
             ids: vec![],
             updated: vec![],
             tombstones: vec![],
@@ -163,7 +169,11 @@ impl SegmentWriter {
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         self.filtered.iter_mut().for_each(|column| column.add(batch.column(column.place)));
         self.writer.write(batch)?;
-        let first = self.ids.len();
+        let first = self.rows;
+        self.rows += batch.num_rows();
+        if self.footer.kind == BatchKind::Bulk {
+            return Ok(());
+        }
         let [.., updated, deleted] = batch.columns() else {
             return Err(StorageError::Damaged("a batch without system columns".into()));
         };
@@ -181,13 +191,18 @@ impl SegmentWriter {
 
     /// Number of rows so far.
     pub fn row_count(&self) -> usize {
-        self.ids.len()
+        self.rows
+    }
+
+    /// Bytes of the file so far, about.
+    pub fn size_bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
     /// Ends the file. It is written but not yet durable.
     /// `number`: the batch that it becomes.
     pub fn finish(mut self, number: BatchNumber) -> Result<Segment> {
-        if u32::try_from(self.ids.len()).is_err() {
+        if u32::try_from(self.rows).is_err() {
             return Err(StorageError::Damaged("a batch file would have more than 2^32 rows".into()));
         }
         let updated = |extreme: Option<i64>| CommitTs::stored(extreme.unwrap_or_default());
@@ -201,7 +216,7 @@ impl SegmentWriter {
         let (size_bytes, checksum) =
             self.writer.inner_mut().finish().map_err(StorageError::io("writing a batch file"))?;
         Ok(Segment {
-            row_count: self.ids.len() as u64,
+            row_count: self.rows as u64,
             size_bytes,
             checksum,
             min_updated,

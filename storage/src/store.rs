@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::bulk::{PendingPaths, Reserved};
 use crate::catalog::{Catalog, CatalogRecord, DEFAULT_NAMESPACE, NamespaceRecord};
 use crate::catalog_export::{CatalogExport, import};
 use crate::clock::Clock;
@@ -126,6 +127,8 @@ pub struct Store {
     manifests: Arc<ManifestStore>,
     recoveries: Arc<Recoveries>,
     left_to_do: Mutex<LeftToDo>,
+    pending_paths: PendingPaths,
+    reserved: Reserved,
     catalog_export: CatalogExport,
     orphan_grace: Duration,
     /// Keeps the lease on an object store that others could own.
@@ -215,6 +218,8 @@ impl Store {
             manifests,
             recoveries,
             left_to_do: Mutex::default(),
+            pending_paths: PendingPaths::default(),
+            reserved: Reserved::default(),
             catalog_export: CatalogExport::default(),
             orphan_grace: Duration::from_secs(config.orphan_grace_seconds),
             renewing,
@@ -247,7 +252,13 @@ impl Store {
     /// Commits. When it returns, the commit is durable and in [`Store::snapshot`].
     pub async fn commit(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
         let changes_catalog = !commit.catalog.is_empty();
-        let (ts, _) = self.committer.commit(commit).await?;
+        let ts = match commit.files.is_empty() {
+            true => self.committer.commit(commit).await?.0,
+            false => {
+                let store = Arc::clone(self);
+                self.to_its_end(async move { store.commit_with_files(commit).await }).await?
+            }
+        };
         if changes_catalog && self.objects.is_shared() {
             let store = Arc::clone(self);
             self.in_background(async move {
@@ -317,15 +328,19 @@ impl Store {
     pub async fn remove_dropped(&self) -> Result<()> {
         let _one_at_a_time = self.removing.lock().await;
         let (dropped_by, dropped) = {
-            let snapshot = self.snapshot();
-            (snapshot.ts(), snapshot.catalog().dropped().cloned().collect::<Vec<_>>())
+            let dropped = self.reserved.dropped(|| Arc::clone(self.snapshot().catalog()));
+            (self.snapshot().ts(), dropped)
         };
         while self.committer.oldest_open() < dropped_by {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         for table in dropped {
             self.objects.remove_below(&table.prefix).await?;
-            self.committer.forget_table(table.id).await?;
+            match self.committer.forget_table(table.id).await {
+                // It was only reserved, and has come meanwhile.
+                Err(StorageError::Conflict) => {}
+                forgotten => forgotten?,
+            }
         }
         Ok(())
     }
@@ -407,6 +422,14 @@ impl Store {
 
     pub(crate) fn recoveries(&self) -> &Recoveries {
         &self.recoveries
+    }
+
+    pub(crate) fn pending_paths(&self) -> &PendingPaths {
+        &self.pending_paths
+    }
+
+    pub(crate) fn reserved(&self) -> &Reserved {
+        &self.reserved
     }
 
     pub(crate) fn orphan_grace(&self) -> Duration {

@@ -103,7 +103,10 @@ impl TestTable {
                 };
                 let (id, snapshot) = (table.id, store.snapshot());
                 let catalog = vec![CatalogChange::CreateTable(table)];
-                store.commit(Commit { snapshot, expects: vec![], catalog, writes: vec![], name: None }).await.unwrap();
+                store
+                    .commit(Commit { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None })
+                    .await
+                    .unwrap();
                 id
             }
         };
@@ -151,6 +154,6 @@ impl TestTable {
     async fn commit(&self, ids: Vec<RowId>, values: Values, supersedes: Vec<Superseded>) -> Result<CommitTs> {
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
         let (snapshot, expects) = (self.store.snapshot(), vec![(self.scope.table, 1)]);
-        self.store.commit(Commit { snapshot, expects, catalog: vec![], writes, name: None }).await
+        self.store.commit(Commit { snapshot, expects, catalog: vec![], writes, files: vec![], name: None }).await
     }
 }

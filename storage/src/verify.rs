@@ -217,6 +217,9 @@ impl Store {
         let wrote = |epoch: Option<u64>| self.objects().wrote(epoch.unwrap_or_default());
         let mut young = false;
         for (path, found) in orphans(records, &listed, job.header.spared, wrote) {
+            if self.pending_paths().contains(path) {
+                continue;
+            }
             let age_ns = self.clock().now_ns().saturating_sub(found.modified_ns);
             if grace_ns > 0 && age_ns < grace_ns {
                 young = true;

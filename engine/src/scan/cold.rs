@@ -6,14 +6,18 @@
 //! files of the scope → not all masked → bounds → Bloom filters → opened: row groups → pages → rows
 //!                      the record says          the sidecar      DataFusion's Parquet scan
 //! ```
+//!
+//! Bulk files are a scan of their own: they have no column `_updated`, it is a partition value of each that its record says.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use chrono::DateTime;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ScalarValue, Statistics};
+use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
@@ -27,9 +31,10 @@ use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use roaring::RoaringBitmap;
 use seracdb_storage::objects::object_path;
-use seracdb_storage::records::BatchRecord;
+use seracdb_storage::records::{BatchKind, BatchRecord};
 use seracdb_storage::segment::ROW_GROUP_ROWS;
 use seracdb_storage::snapshot::ScopeView;
+use seracdb_storage::system_columns::CommitTs;
 
 use crate::engine::{PruningConfig, Pushdown};
 use crate::error::EngineError;
@@ -66,7 +71,7 @@ impl ColdTier {
     }
 }
 
-/// Scans the files of a view that filters leave. `projection` counts on the located schema.
+/// Scans the files of a view that filters leave, in one plan or two. `projection` counts on the located schema.
 pub(super) async fn scan(
     table: &ScopeTable,
     view: &ScopeView,
@@ -74,76 +79,151 @@ pub(super) async fn scan(
     filters: &[Expr],
     state: &dyn Session,
     limit: Option<usize>,
-) -> DfResult<Arc<dyn ExecutionPlan>> {
-    let url = ObjectStoreUrl::parse(OBJECTS_URL)?;
-    let with_location = projection.iter().any(|&column| column >= table.located().fields().len() - 2);
-    let mut schema = TableSchema::builder(table.table.schema().full());
-    if with_location {
-        schema = schema
-            .with_table_partition_cols(vec![Arc::new(file_field())])
-            .with_virtual_columns(vec![Arc::new(position_field())]);
-    }
-    let store = state.runtime_env().object_store(&url)?;
+) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
     let tier = state.config().get_extension::<ColdTier>();
     let tier = tier.ok_or_else(|| external(EngineError::internal("the session has no cold tier")))?;
-    let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-    let mut parquet = state.config_options().execution.parquet.clone();
-    parquet.pruning = tier.pruning.bounds;
-    parquet.enable_page_index = tier.pruning.page_index;
-    let options = datafusion::config::TableParquetOptions { global: parquet, ..Default::default() };
-    let source = ParquetSource::new(schema.build()).with_table_parquet_options(options);
+    let is_bulk = |record: &BatchRecord| record.kind == BatchKind::Bulk;
+    let main = Layout::of(table, projection, view.files.iter().all(is_bulk));
+    let source = ParquetSource::new(main.schema(table));
     let figures = Figures::new(source.metrics(), Arc::clone(&tier.totals));
-    let store: Arc<dyn ObjectStore> = Arc::new(CountedStore::new(store, figures.clone()));
+    let objects = state.runtime_env().object_store(&ObjectStoreUrl::parse(OBJECTS_URL)?)?;
+    let store: Arc<dyn ObjectStore> = Arc::new(CountedStore::new(Arc::clone(&objects), figures.clone()));
     let filter = FileFilter::of(filters, &table.table, state.execution_props(), tier.pruning);
-    // Who asks for a key gets few rows: only the pages of those are decoded.
-    let pushdown = match tier.pruning.pushdown {
-        Pushdown::Keys => filter.has_keys(),
-        Pushdown::Always => true,
-        Pushdown::Never => false,
-    };
     let chosen = choose(&tier, &store, table, view, &filter, &figures).await;
-
-    let mut files = Vec::with_capacity(chosen.len());
-    let mut passed = HashSet::new();
-    let (mut rows, mut masked) = (0, 0);
-    for Chosen { record, tested } in &chosen {
-        let mask = view.masks.get(&record.batch_number).map(|mask| &**mask);
-        let file = file(record, mask, with_location)?;
-        // Only while decoding it is known which file a row came from.
-        if *tested && pushdown {
-            passed.insert(file.object_meta.location.clone());
-        }
-        rows += record.row_count;
-        masked += mask.map_or(0, RoaringBitmap::len);
-        files.push(file);
-    }
-    figures.add(Figure::RowsMasked, masked);
     tracing::debug!(
         table = table.scope.table.0,
         batches_total = view.files.len(),
-        batches_skipped = view.files.len() - files.len(),
+        batches_skipped = view.files.len() - chosen.len(),
         bloom_filter_tests = figures.value(Figure::BloomTests),
         bloom_filter_skips = figures.value(Figure::BloomSkips),
         "files chosen"
     );
-    // A sidecar knows what the filter of a file's only row group does.
-    let is_answered = |file: &Chosen<'_>| file.tested && file.record.row_count <= ROW_GROUP_ROWS as u64;
-    let source = source
-        .with_bloom_filter_on_read(tier.pruning.bloom && !chosen.iter().all(is_answered))
-        .with_pushdown_filters(pushdown)
-        .with_parquet_file_reader_factory(Arc::new(CountedReaders::new(store, cache, figures, passed)));
-    let width = table.located().fields().len() - if with_location { 0 } else { 2 };
-    let mut statistics = Statistics::new_unknown(&table.located().project(&(0..width).collect::<Vec<_>>())?);
-    // Never exact: a count taken from statistics would be wrong as soon as one row is masked.
-    statistics.num_rows = Precision::Inexact(rows.saturating_sub(masked) as usize);
+    let scan = Scan { tier, table, view, projection, state, limit, objects, by_key: filter.has_keys() };
+    let (of_main, bulk): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|file| main.is_bulk || !is_bulk(file.record));
+    let mut plans = vec![scan.plan(source, &main, figures, &of_main)?];
+    if !bulk.is_empty() {
+        let layout = Layout::of(table, projection, true);
+        let source = ParquetSource::new(layout.schema(table));
+        let figures = Figures::new(source.metrics(), Arc::clone(&scan.tier.totals));
+        plans.push(scan.plan(source, &layout, figures, &bulk)?);
+    }
+    Ok(plans)
+}
 
-    let config = FileScanConfigBuilder::new(url, Arc::new(source))
-        .with_file_groups(groups(files, state.config().target_partitions()))
-        .with_statistics(statistics)
-        .with_projection_indices(Some(projection.to_vec()))?
-        .with_limit(limit)
-        .build();
-    Ok(DataSourceExec::from_data_source(config))
+/// What the plans of one scan share.
+struct Scan<'a> {
+    tier: Arc<ColdTier>,
+    table: &'a ScopeTable,
+    view: &'a ScopeView,
+    projection: &'a [usize],
+    state: &'a dyn Session,
+    limit: Option<usize>,
+    objects: Arc<dyn ObjectStore>,
+    /// Who asks for a key gets few rows: only the pages of those are decoded.
+    by_key: bool,
+}
+
+/// How files of one kind hold the columns of a table: their own, partition values, virtual ones.
+struct Layout {
+    is_bulk: bool,
+    with_location: bool,
+    /// Columns of the table, system columns included and the location not.
+    width: usize,
+}
+
+impl Layout {
+    fn of(table: &ScopeTable, projection: &[usize], is_bulk: bool) -> Self {
+        let width = table.located().fields().len() - 2;
+        Self { is_bulk, with_location: projection.iter().any(|&column| column >= width), width }
+    }
+
+    /// The table as DataFusion reads it from these files.
+    fn schema(&self, table: &ScopeTable) -> TableSchema {
+        let full = table.table.schema().full();
+        let located = table.located();
+        let mut partition = Vec::new();
+        let mut own = full.fields().to_vec();
+        if self.is_bulk {
+            own.remove(self.width - 2);
+            partition.push(Arc::clone(&located.fields()[self.width - 2]));
+        }
+        let mut schema = TableSchema::builder(Arc::new(Schema::new(own)));
+        if self.with_location {
+            partition.push(Arc::new(file_field()));
+            schema = schema.with_virtual_columns(vec![Arc::new(position_field())]);
+        }
+        schema.with_table_partition_cols(partition).build()
+    }
+
+    /// Where that has a column of the located schema.
+    fn place(&self, column: usize) -> usize {
+        match (self.is_bulk, self.width - column.min(self.width)) {
+            // `_updated` is among the partition values, behind `_deleted`.
+            (true, 2) => column + 1,
+            (true, 1) => column - 1,
+            _ => column,
+        }
+    }
+}
+
+impl Scan<'_> {
+    fn plan(
+        &self,
+        source: ParquetSource,
+        layout: &Layout,
+        figures: Figures,
+        chosen: &[Chosen<'_>],
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Self { tier, table, view, .. } = self;
+        let pushdown = match tier.pruning.pushdown {
+            Pushdown::Keys => self.by_key,
+            Pushdown::Always => true,
+            Pushdown::Never => false,
+        };
+        let mut files = Vec::with_capacity(chosen.len());
+        let mut passed = HashSet::new();
+        let (mut rows, mut masked) = (0, 0);
+        for Chosen { record, tested } in chosen {
+            let mask = view.masks.get(&record.batch_number).map(|mask| &**mask);
+            let file = file(record, mask, layout)?;
+            // Only while decoding it is known which file a row came from.
+            if *tested && pushdown {
+                passed.insert(file.object_meta.location.clone());
+            }
+            rows += record.row_count;
+            masked += mask.map_or(0, RoaringBitmap::len);
+            files.push(file);
+        }
+        // A sidecar knows what the filter of a file's only row group does.
+        let is_answered = |file: &Chosen<'_>| file.tested && file.record.row_count <= ROW_GROUP_ROWS as u64;
+        let cache = self.state.runtime_env().cache_manager.get_file_metadata_cache();
+        figures.add(Figure::RowsMasked, masked);
+        let store = Arc::new(CountedStore::new(Arc::clone(&self.objects), figures.clone()));
+        let readers = CountedReaders::new(store, cache, figures, passed);
+        let mut statistics = Statistics::new_unknown(layout.schema(table).table_schema());
+        // Never exact: a count taken from statistics would be wrong as soon as one row is masked.
+        statistics.num_rows = Precision::Inexact(rows.saturating_sub(masked) as usize);
+        let source = source
+            .with_table_parquet_options(self.options())
+            .with_bloom_filter_on_read(tier.pruning.bloom && !chosen.iter().all(is_answered))
+            .with_pushdown_filters(pushdown)
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        let projection = self.projection.iter().map(|column| layout.place(*column)).collect();
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(OBJECTS_URL)?, Arc::new(source))
+            .with_file_groups(groups(files, self.state.config().target_partitions()))
+            .with_statistics(statistics)
+            .with_projection_indices(Some(projection))?
+            .with_limit(self.limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn options(&self) -> TableParquetOptions {
+        let mut parquet = self.state.config_options().execution.parquet.clone();
+        parquet.pruning = self.tier.pruning.bounds;
+        parquet.enable_page_index = self.tier.pruning.page_index;
+        TableParquetOptions { global: parquet, ..Default::default() }
+    }
 }
 
 /// A file that may hold rows the filters let pass.
@@ -191,7 +271,7 @@ async fn choose<'a>(
 }
 
 /// One file as DataFusion reads it.
-fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool) -> DfResult<PartitionedFile> {
+fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, layout: &Layout) -> DfResult<PartitionedFile> {
     let mut file = PartitionedFile::new_from_meta(ObjectMeta {
         location: object_path(&record.file_path).map_err(external)?,
         // Files never change: the metadata cache is to hit whenever path and size are the same.
@@ -200,8 +280,17 @@ fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, with_location: bool)
         e_tag: None,
         version: None,
     });
-    if with_location {
-        file = file.with_partition_values(vec![ScalarValue::UInt64(Some(record.batch_number.0))]);
+    let mut values = Vec::new();
+    if layout.is_bulk {
+        // One that is not committed yet has none.
+        let updated = (record.min_updated > CommitTs::default()).then(|| record.min_updated.get());
+        values.push(ScalarValue::TimestampNanosecond(updated, None));
+    }
+    if layout.with_location {
+        values.push(ScalarValue::UInt64(Some(record.batch_number.0)));
+    }
+    if !values.is_empty() {
+        file = file.with_partition_values(values);
     }
     Ok(match mask {
         None => file,

@@ -27,6 +27,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use parquet::arrow::RowNumber;
 use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::file_index::FileIndex;
 use seracdb_storage::keys::Scope;
 use seracdb_storage::snapshot::{ScopeView, Snapshot};
 use seracdb_storage::system_columns::{CommitTs, UPDATED};
@@ -125,15 +126,21 @@ impl TableProvider for ScopeTable {
         if view.files.is_empty() {
             return Ok(hot);
         }
-        let cold = cold::scan(self, &view, &projection, filters, state, limit).await?;
-        UnionExec::try_new(vec![cold, hot])
+        let mut plans = cold::scan(self, &view, &projection, filters, state, limit).await?;
+        plans.push(hot);
+        UnionExec::try_new(plans)
     }
 }
 
 impl ScopeTable {
-    /// Where its rows are, without those in files that the transaction has superseded.
+    /// Where its rows are, with the files that the transaction has written, without those in files that it has superseded.
     async fn view(&self) -> DfResult<ScopeView> {
         let mut view = self.snapshot.view(self.scope).await.map_err(external)?;
+        let written: Vec<_> = self.staged.iter().flat_map(|staged| staged.files()).collect();
+        if !written.is_empty() {
+            let files = view.files.iter().chain(written.into_iter().map(|file| file.record()));
+            view.files = Arc::new(FileIndex::new(files.cloned().collect()));
+        }
         for (file, superseded) in self.staged.iter().flat_map(StagedScope::masks) {
             *Arc::make_mut(Arc::make_mut(&mut view.masks).entry(file).or_default()) |= superseded;
         }

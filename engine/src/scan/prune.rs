@@ -261,6 +261,7 @@ mod tests {
             tombstones: 0,
             deletes: None,
             archived_at: None,
+            since: None,
             bloom: None,
             unknown: Default::default(),
         }

@@ -29,7 +29,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::session::Session;
 
 pub(crate) use run::run;
-pub(crate) use staged::{STAGED_FILE, Staged, StagedScope, staged_place};
+pub(crate) use staged::{STAGED_FILE, Staged, StagedCommit, StagedScope, staged_place};
 
 /// How many ends are remembered.
 const ENDS_MAX: usize = 10_000;
@@ -526,7 +526,7 @@ impl Engine {
             return Ok(());
         }
         let names = Arc::clone(&staged.catalog);
-        let (expects, (catalog, writes)) = (staged.expects(), staged.to_commit());
+        let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
         drop(staged);
         let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();
         let row = |scope: Scope, id: i64| {
@@ -534,7 +534,8 @@ impl Engine {
             let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));
             format!("row _id = {id} of table '{name}' was changed by another commit first")
         };
-        let why = match self.store.commit(Commit { snapshot, expects, catalog, writes, name: Some(name) }).await {
+        let why = match self.store.commit(Commit { snapshot, expects, catalog, writes, files, name: Some(name) }).await
+        {
             Ok(_) => return Ok(()),
             Err(StorageError::RowConflict { scope, id }) => row(scope, id),
             Err(StorageError::Conflict) => "a table that it writes to was changed or dropped meanwhile".to_owned(),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use immutable_chunkmap::map::MapM as Map;
 use roaring::RoaringBitmap;
-use seracdb_storage::catalog::{Catalog, CatalogChange};
+use seracdb_storage::bulk::PendingFile;
+use seracdb_storage::catalog::{Catalog, CatalogChange, TableRecord};
 use seracdb_storage::commit::{Location, ScopeWrite, Superseded, Values};
 use seracdb_storage::hot::HotChunk;
 use seracdb_storage::keys::{BatchNumber, Scope, TableId};
@@ -18,6 +19,7 @@ use seracdb_storage::row_codec::EncodedRows;
 use seracdb_storage::system_columns::{CommitTs, RowId};
 
 use crate::error::Result;
+use crate::write::Writes;
 
 /// Number of the file that a row lies in which is not committed.
 pub(crate) const STAGED_FILE: u64 = u64::MAX;
@@ -46,6 +48,15 @@ pub(crate) struct StagedScope {
     changed: Map<i64, Changed>,
     /// Rows in files that are superseded.
     masks: Map<BatchNumber, Arc<RoaringBitmap>>,
+    /// New rows that were too many for memory.
+    files: Vec<Arc<PendingFile>>,
+}
+
+/// What a commit of all of it consists of.
+pub(crate) struct StagedCommit {
+    pub(crate) catalog: Vec<CatalogChange>,
+    pub(crate) writes: Vec<ScopeWrite>,
+    pub(crate) files: Vec<Arc<PendingFile>>,
 }
 
 #[derive(Debug)]
@@ -101,9 +112,13 @@ impl Staged {
     }
 
     /// Adds what a statement has written to a table.
-    pub(crate) fn write(&mut self, table: TableId, schema_version: u32, writes: Vec<ScopeWrite>) {
-        for write in writes.into_iter().filter(|write| !write.ids.is_empty()) {
-            self.tables.insert_cow(table, schema_version);
+    pub(crate) fn write(&mut self, table: &TableRecord, made: Writes) {
+        for file in made.files {
+            self.tables.insert_cow(table.id, table.schema().version);
+            self.scopes.get_or_default_cow(file.scope()).files.push(file);
+        }
+        for write in made.writes.into_iter().filter(|write| !write.ids.is_empty()) {
+            self.tables.insert_cow(table.id, table.schema().version);
             self.bytes +=
                 write.size_bytes() + if write.supersedes.is_empty() { 0 } else { write.ids.len() * ROW_BYTES };
             self.scopes.get_or_default_cow(write.scope).add(write);
@@ -115,16 +130,18 @@ impl Staged {
         self.tables.into_iter().map(|(table, version)| (*table, *version)).collect()
     }
 
-    /// The changes of the catalog and the row versions to commit.
-    pub(crate) fn to_commit(&self) -> (Vec<CatalogChange>, Vec<ScopeWrite>) {
-        // What was written to a table that the transaction itself has dropped is gone with it.
-        let known = self.scopes.into_iter().filter_map(|(scope, staged)| {
-            self.catalog.table_by_id(scope.table)?;
-            let version = self.tables.get(&scope.table).copied().unwrap_or_default();
-            Some(staged.writes(*scope, version))
-        });
-        let writes = known.flatten().collect();
-        ((*self.changes).clone(), writes)
+    /// What is to be committed.
+    pub(crate) fn to_commit(&self) -> StagedCommit {
+        let mut commit = StagedCommit { catalog: (*self.changes).clone(), writes: vec![], files: vec![] };
+        for (scope, staged) in &self.scopes {
+            // What was written to a table that the transaction itself has dropped is gone with it.
+            if self.catalog.table_by_id(scope.table).is_some() {
+                let version = self.tables.get(&scope.table).copied().unwrap_or_default();
+                commit.writes.extend(staged.writes(*scope, version));
+                commit.files.extend(staged.files.iter().cloned());
+            }
+        }
+        commit
     }
 }
 
@@ -162,6 +179,11 @@ impl StagedScope {
             Location::Hot(_) => Some(old),
         };
         self.changed.insert_cow(id.get(), Changed { id, value, supersedes });
+    }
+
+    /// The files of new rows, in order of their numbers.
+    pub(crate) fn files(&self) -> &[Arc<PendingFile>] {
+        &self.files
     }
 
     /// The rows in files that are not to be read.

@@ -14,20 +14,29 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
 use crate::segment::SegmentWriter;
+use crate::system_columns::{CommitTs, UPDATED, updated_array};
 
 const CHUNK_ROWS: usize = 8192;
+
+/// A file to merge.
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    /// Its masked rows, in order of position.
+    pub(super) masked: &'a [MaskedRow],
+    /// `_updated` of all rows, when the file does not hold it.
+    pub(super) updated: Option<CommitTs>,
+}
 
 /// Writes the rows of the inputs, each with its masked rows in order of position, to `output`. Of the masked rows only
 /// those go along that `keep` takes; they are given back with their new positions. `go_on` may end it.
 pub(super) fn merge<'a>(
-    inputs: impl Iterator<Item = (&'a Path, &'a [MaskedRow])>,
+    inputs: impl Iterator<Item = Source<'a>>,
     keep: impl Fn(&MaskedRow) -> bool,
     output: &mut SegmentWriter,
     go_on: impl Fn() -> Result<()>,
 ) -> Result<Vec<MaskedRow>> {
     let schema = Arc::clone(output.schema());
-    let mut inputs: Vec<Input<'a>> =
-        inputs.map(|(path, masked)| Input::open(path, masked, &schema)).collect::<Result<_>>()?;
+    let mut inputs: Vec<Input<'a>> = inputs.map(|source| Input::open(source, &schema)).collect::<Result<_>>()?;
     let mut heads = BinaryHeap::new();
     for (at, input) in inputs.iter_mut().enumerate() {
         if input.load(&keep)? {
@@ -75,10 +84,13 @@ struct Input<'a> {
     position: u32,
     /// Masked rows from that position on.
     masked: &'a [MaskedRow],
+    /// `_updated` of all rows, when the file does not hold it.
+    updated: Option<CommitTs>,
 }
 
 impl<'a> Input<'a> {
-    fn open(path: &Path, masked: &'a [MaskedRow], schema: &SchemaRef) -> Result<Self> {
+    fn open(source: Source<'a>, schema: &SchemaRef) -> Result<Self> {
+        let Source { path, masked, updated } = source;
         let file = File::open(path).map_err(StorageError::io(format!("reading {}", path.display())))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(CHUNK_ROWS).build()?;
         Ok(Self {
@@ -90,6 +102,7 @@ impl<'a> Input<'a> {
             row: 0,
             position: 0,
             masked,
+            updated,
         })
     }
 
@@ -99,7 +112,7 @@ impl<'a> Input<'a> {
         self.batch = RecordBatch::new_empty(Arc::clone(&self.schema));
         while self.batch.num_rows() == 0 {
             let Some(read) = self.reader.next() else { return Ok(false) };
-            let read = conform(&read?, &self.schema)?;
+            let read = conform(&read?, &self.schema, self.updated)?;
             let (from, rows) = (self.position, read.num_rows());
             self.position += rows as u32;
             let (here, later) = self.masked.split_at(self.masked.partition_point(|row| row.position < self.position));
@@ -141,8 +154,11 @@ impl<'a> Input<'a> {
 }
 
 /// The rows with the columns of the table as it is now.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+fn conform(batch: &RecordBatch, schema: &SchemaRef, updated: Option<CommitTs>) -> Result<RecordBatch> {
     let column = |field: &Arc<arrow::datatypes::Field>| -> Result<ArrayRef> {
+        if let Some(updated) = updated.filter(|_| field.name() == UPDATED) {
+            return Ok(updated_array(vec![updated.get(); batch.num_rows()]));
+        }
         Ok(match batch.column_by_name(field.name()) {
             Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
             Some(column) => cast(column, field.data_type())?,

@@ -26,6 +26,7 @@ use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
 use crate::objects::{LocalCopy, blocking};
+use crate::paths;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
 use crate::schema::TableSchema;
 use crate::scope_files::{ScopeFiles, Scratch};
@@ -37,6 +38,7 @@ use crate::system_columns::CommitTs;
 
 pub use choose::Candidate;
 pub use choose::choose;
+use merge::Source;
 
 /// When files are merged, and how long their inputs are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +181,8 @@ impl Store {
         for record in inputs {
             let name = format!("{}-{}-{number}-input-{}", job.scope.table.0, job.scope.owner.0, record.batch_number);
             let file = self.objects().fetch(&record.file_path, &name, record.size_bytes, record.checksum).await?;
-            sources.push((file, log.remove(&record.batch_number).unwrap_or_default()));
+            let masked = log.remove(&record.batch_number).unwrap_or_default();
+            sources.push((file, masked, record.updated_of_all()));
         }
         let replaces = replaced_by(inputs, &others);
         let (job, objects, stopping) = (Arc::clone(job), self.objects().clone(), self.stopping());
@@ -194,8 +197,9 @@ impl Store {
             };
             let name = number.to_string();
             let mut output = job.create(&objects, &name, BatchKind::Compact, replaces.clone(), &with_nan)?;
-            let sources: Vec<(LocalCopy, Vec<MaskedRow>)> = sources;
-            let inputs = sources.iter().map(|(file, masked)| (file.path(), masked.as_slice()));
+            let sources: Vec<(LocalCopy, Vec<MaskedRow>, Option<CommitTs>)> = sources;
+            let inputs =
+                sources.iter().map(|(file, masked, updated)| Source { path: file.path(), masked, updated: *updated });
             let masked = merge::merge(inputs, keep, &mut output.rows, || match stopping.is_cancelled() {
                 true => Err(StorageError::Stopped),
                 false => Ok(()),
@@ -232,6 +236,9 @@ impl Store {
             self.objects().remove(&record.file_path).await?;
             if let Some(bloom) = &record.bloom {
                 self.objects().remove(&bloom.file_path).await?;
+            }
+            if record.kind == BatchKind::Bulk {
+                self.objects().remove(&paths::proof_of(&record.file_path)).await?;
             }
         }
         let numbers: BTreeSet<BatchNumber> = records.iter().map(|record| record.batch_number).collect();
@@ -278,7 +285,8 @@ fn replaced_by(inputs: &[BatchRecord], others: &[BatchRecord]) -> Vec<BatchNumbe
 fn may_hold_older(file: &BatchRecord, replaced: &[BatchNumber], tombstone: &MaskedRow) -> bool {
     is_read_without_masks(file)
         && !replaced.contains(&file.batch_number)
-        && file.min_updated < tombstone.updated
+        // As old: a row of a bulk file, deleted in its own commit.
+        && file.min_updated <= tombstone.updated
         && id_range(file).is_none_or(|(low, high)| (low..=high).contains(&tombstone.id.get()))
 }
 
@@ -286,7 +294,7 @@ fn may_hold_older(file: &BatchRecord, replaced: &[BatchNumber], tombstone: &Mask
 fn overlaps_older(file: &BatchRecord, tombstones_in: &BatchRecord) -> bool {
     is_read_without_masks(file)
         && !tombstones_in.replaces.contains(&file.batch_number)
-        && file.min_updated < tombstones_in.max_updated
+        && file.min_updated <= tombstones_in.max_updated
         && match (id_range(file), id_range(tombstones_in)) {
             (Some((low, high)), Some((from, to))) => low <= to && from <= high,
             _ => true,

@@ -6,7 +6,7 @@ use super::{MANIFEST_FORMAT, Manifest};
 use crate::keys::{BatchNumber, TableId};
 use crate::objects::Listed;
 use crate::paths;
-use crate::records::{BatchRecord, BatchStatus};
+use crate::records::{BatchKind, BatchRecord, BatchStatus};
 use crate::scope_place::ScopePlace;
 
 /// Why a manifest, or a file that it names, cannot be relied on.
@@ -138,9 +138,15 @@ pub(crate) fn orphans<'a>(
             [Some(record.file_path.as_str()), vector, filters].into_iter().flatten()
         })
         .collect();
+    let proofs: HashSet<String> = records
+        .iter()
+        .filter(|record| record.kind == BatchKind::Bulk)
+        .map(|record| paths::proof_of(&record.file_path))
+        .collect();
     let is_orphan = |path: &String| {
         let name = path.rsplit('/').next().unwrap_or_default();
         !named.contains(path.as_str())
+            && !proofs.contains(path)
             && paths::number_of_batch_name(name).is_some_and(|number| number > spared)
             && paths::epoch_of_batch_name(name).is_some_and(&wrote)
     };
@@ -169,7 +175,7 @@ mod tests {
 
     #[test]
     fn only_our_batches_that_no_record_names_are_orphans() {
-        let records = [record(1, "s/batch-0001.parquet", 10)];
+        let records = [BatchRecord { kind: BatchKind::Bulk, ..record(1, "s/batch-0001.parquet", 10) }];
         let all = listed(&[
             ("s/manifest.json", 1),
             ("s/batch-0001.parquet", 10),
@@ -178,6 +184,8 @@ mod tests {
             ("s/batch-0001.deletes-17", 10),
             ("s/batch-0003-e4.parquet", 10),
             ("s/batch-0003-e5.parquet", 10),
+            ("s/batch-0001.committed", 10),
+            ("s/batch-0002.committed", 10),
             ("s/notes.txt", 10),
             ("s/batch-old.parquet", 10),
         ]);
@@ -188,7 +196,7 @@ mod tests {
         assert_eq!(orphans(|epoch| epoch == Some(5)), ["s/batch-0003-e5.parquet"]);
         assert_eq!(
             orphans(|epoch| epoch.is_none()),
-            ["s/batch-0001.deletes-17", "s/batch-0002.bloom", "s/batch-0002.parquet"]
+            ["s/batch-0001.deletes-17", "s/batch-0002.bloom", "s/batch-0002.committed", "s/batch-0002.parquet"]
         );
     }
 }

@@ -8,6 +8,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::resolve::Versions;
 use crate::bounds::column_bounds;
+use crate::bulk::proof::Proof;
 use crate::error::{Result, StorageError};
 use crate::keys::BatchNumber;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
@@ -35,9 +36,14 @@ pub(super) struct Chosen {
 }
 
 /// Reads a file; `None`, with a warning, when it is no batch file. One of a newer build is an error: it may hold the newest
-/// rows.
-pub(super) fn read(path: String, bytes: Bytes, schema: &TableSchema) -> Result<Option<BatchFile>> {
-    match try_read(&path, bytes, schema) {
+/// rows. `proof`: that a bulk file was committed.
+pub(super) fn read(
+    path: String,
+    bytes: Bytes,
+    schema: &TableSchema,
+    proof: Option<&Proof>,
+) -> Result<Option<BatchFile>> {
+    match try_read(&path, bytes, schema, proof) {
         Ok(file) if file.footer.format_version > FOOTER_FORMAT => {
             let (found, known) = (file.footer.format_version, FOOTER_FORMAT);
             Err(StorageError::FormatVersion { path: path.into(), found, known })
@@ -50,14 +56,17 @@ pub(super) fn read(path: String, bytes: Bytes, schema: &TableSchema) -> Result<O
     }
 }
 
-fn try_read(path: &str, bytes: Bytes, schema: &TableSchema) -> Result<BatchFile, String> {
+fn try_read(path: &str, bytes: Bytes, schema: &TableSchema, proof: Option<&Proof>) -> Result<BatchFile, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let metadata = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|e| text(&e))?.metadata().clone();
     let entries = metadata.file_metadata().key_value_metadata();
     let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FOOTER_KEY));
     let entry = entry.and_then(|entry| entry.value.as_ref()).ok_or("its footer has no entry of SeracDB")?;
     let footer: Footer = serde_json::from_str(entry).map_err(|e| text(&e))?;
-    let versions = Versions::read(bytes.clone()).map_err(|e| text(&e))?;
+    let proof = proof.filter(|proof| footer.kind == BatchKind::Bulk && proof.batch_number == footer.batch_number);
+    // Without a proof nothing is read of a bulk file.
+    let updated = (footer.kind == BatchKind::Bulk).then(|| proof.map(|proof| proof.updated).unwrap_or_default());
+    let versions = Versions::read(bytes.clone(), updated).map_err(|e| text(&e))?;
     let record = BatchRecord {
         batch_number: footer.batch_number,
         file_path: path.to_owned(),
@@ -74,9 +83,14 @@ fn try_read(path: &str, bytes: Bytes, schema: &TableSchema) -> Result<BatchFile,
         tombstones: versions.deleted.iter().filter(|deleted| **deleted).count() as u64,
         deletes: None,
         archived_at: None,
+        since: None,
         // Its filters are read from the file.
         bloom: None,
         unknown: Default::default(),
+    };
+    let record = match proof {
+        Some(proof) => record.committed_at(proof.updated, 0),
+        None => record,
     };
     Ok(BatchFile { footer, record, versions: Arc::new(versions) })
 }
@@ -86,7 +100,7 @@ fn try_read(path: &str, bytes: Bytes, schema: &TableSchema) -> Result<BatchFile,
 /// - A flushed file counts: its rows were committed before it was written.
 /// - A compacted file counts when one of its inputs is gone: inputs go only after it was committed. While all of them are
 ///   there, they say the same.
-/// - A bulk file's rows are committed with its record, which is lost: without a manifest nothing proves them.
+/// - A bulk file counts with its proof: its rows were committed with its record, which is lost.
 /// - Of two files of one number the later owner's counts.
 /// - What a file that counts has replaced is archived, as are files of older versions.
 pub(super) fn choose(mut files: Vec<BatchFile>) -> Chosen {
@@ -104,7 +118,7 @@ pub(super) fn choose(mut files: Vec<BatchFile>) -> Chosen {
     let counts = |file: &BatchFile| match file.footer.kind {
         BatchKind::Flush | BatchKind::Archive => true,
         BatchKind::Compact => file.footer.replaces.iter().any(|input| !there.contains(input)),
-        BatchKind::Bulk => false,
+        BatchKind::Bulk => file.record.since.is_some(),
     };
     let counting = files.iter().filter(|file| counts(file));
     let replaced: HashSet<BatchNumber> = counting.flat_map(|file| file.footer.replaces.iter().copied()).collect();
@@ -162,7 +176,10 @@ mod tests {
         assert_eq!(chosen(&later), (vec![4, 6], vec![2, 3], vec!["5".into()]));
         let without_4: Vec<BatchFile> = later.into_iter().filter(|f| f.footer.batch_number.0 != 4).collect();
         assert_eq!(chosen(&without_4), (vec![5, 6], vec![2, 3], vec![]));
-        assert_eq!(chosen(&[file(1, Bulk, &[])]), (vec![], vec![], vec!["1".into()]));
+        let mut bulk = file(1, Bulk, &[]);
+        assert_eq!(chosen(&[bulk.clone()]), (vec![], vec![], vec!["1".into()]));
+        bulk.record = bulk.record.committed_at(Default::default(), 0);
+        assert_eq!(chosen(&[bulk]), (vec![1], vec![], vec![]));
     }
 
     #[test]

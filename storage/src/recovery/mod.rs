@@ -28,13 +28,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::bulk::proof;
 use crate::delete_log::MaskedRow;
 use crate::delete_vector;
 use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
 use crate::keys::{BatchNumber, Scope};
 use crate::manifest::{Fault, Manifest, check_files};
-use crate::objects::{Objects, blocking};
+use crate::objects::{Listed, Objects, blocking};
+use crate::paths;
 use crate::records::BatchRecord;
 use crate::schema::TableSchema;
 use crate::scope_files::ScopeFiles;
@@ -249,19 +251,18 @@ async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest
     if lost.is_empty() && highest_number(manifest.max_batch, files) > manifest.max_batch {
         return Ok(Err("there are files that it does not show yet".to_owned()));
     }
-    let with_vector = |record: &BatchRecord| {
-        Some((record.batch_number, record.file_path.clone(), record.size_bytes, record.deletes.clone()?))
-    };
+    let with_vector = |record: &BatchRecord| Some((record.clone(), record.deletes.clone()?));
     let with_vectors: Vec<_> = manifest.batches.iter().filter_map(with_vector).collect();
     let (lost, room) = (&lost, &Room::default());
     let masked: HashMap<BatchNumber, Vec<MaskedRow>> = stream::iter(with_vectors)
-        .map(|(number, file, size_bytes, deletes)| async move {
+        .map(|(record, deletes)| async move {
+            let (number, updated) = (record.batch_number, record.updated_of_all());
             let vector = delete_vector::decode(&bytes(objects, &deletes.path).await?)?;
             if lost.contains(&number) {
                 return Ok((number, resolve::masked_unseen(&vector, deletes.as_of)));
             }
-            let masked = move |bytes| Ok(Versions::read(bytes)?.masked(&vector, deletes.as_of));
-            Ok::<_, StorageError>((number, room.read(objects, &file, size_bytes, masked).await?))
+            let masked = move |bytes| Ok(Versions::read(bytes, updated)?.masked(&vector, deletes.as_of));
+            Ok::<_, StorageError>((number, room.read(objects, &record.file_path, record.size_bytes, masked).await?))
         })
         .buffer_unordered(FILES_AT_ONCE)
         .try_collect()
@@ -274,12 +275,16 @@ async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest
 pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: &TableSchema) -> Result<Recovered> {
     let listed = objects.list(&place.prefix).await?;
     let batches = listed.iter().filter(|(path, _)| path.ends_with(".parquet"));
-    let batches: Vec<(String, u64)> = batches.map(|(path, found)| (path.clone(), found.size_bytes)).collect();
+    let batch = |(path, found): (&String, &Listed)| {
+        (path.clone(), found.size_bytes, listed.contains_key(&paths::proof_of(path)))
+    };
+    let batches: Vec<(String, u64, bool)> = batches.map(batch).collect();
     let room = &Room::default();
     let read: Vec<Option<files::BatchFile>> = stream::iter(batches)
-        .map(|(path, size_bytes)| async move {
+        .map(|(path, size_bytes, is_proven)| async move {
             let (schema, name) = (schema.clone(), path.clone());
-            room.read(objects, &path, size_bytes, move |bytes| files::read(name, bytes, &schema)).await
+            let proof = if is_proven { proof::of(objects, place, &path).await? } else { None };
+            room.read(objects, &path, size_bytes, move |bytes| files::read(name, bytes, &schema, proof.as_ref())).await
         })
         .buffered(FILES_AT_ONCE)
         .try_collect()

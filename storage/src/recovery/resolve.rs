@@ -25,18 +25,26 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    /// Reads the system columns of a batch file.
-    pub(super) fn read(file: Bytes) -> Result<Self> {
+    /// Reads the system columns of a batch file. `updated`: that of all rows, of a bulk file.
+    pub(super) fn read(file: Bytes, updated: Option<CommitTs>) -> Result<Self> {
+        let of_all = updated;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), [ID, UPDATED, DELETED]);
         let mut versions = Self::default();
         for batch in builder.with_projection(mask).with_batch_size(64 << 10).build()? {
             let batch = batch?;
-            let [ids, updated, deleted] = batch.columns() else {
-                return Err(StorageError::Damaged("a batch file without system columns".into()));
+            let (ids, deleted) = match (batch.columns(), of_all) {
+                ([ids, updated, deleted], None) => {
+                    versions.updated.extend_from_slice(updated.as_primitive::<TimestampNanosecondType>().values());
+                    (ids, deleted)
+                }
+                ([ids, deleted], Some(of_all)) => {
+                    versions.updated.resize(versions.updated.len() + batch.num_rows(), of_all.get());
+                    (ids, deleted)
+                }
+                _ => return Err(StorageError::Damaged("a batch file without system columns".into())),
             };
             versions.ids.extend_from_slice(ids.as_primitive::<Int64Type>().values());
-            versions.updated.extend_from_slice(updated.as_primitive::<TimestampNanosecondType>().values());
             versions.deleted.extend(deleted.as_boolean().iter().map(|deleted| deleted == Some(true)));
         }
         Ok(versions)

@@ -18,6 +18,7 @@ use crate::records::{BatchRecord, BatchStatus};
 use crate::recovery::Recovered;
 use crate::row_codec::RowLayout;
 use crate::snapshot::Snapshot;
+use crate::system_columns::updated_array;
 
 /// A row version and where it lies.
 #[derive(Debug, Clone, Copy)]
@@ -92,13 +93,23 @@ pub(super) fn exported(manifest: &Manifest, objects: &Path) -> Rows {
     by_id(&found)
 }
 
+/// The row ids of a file, by position.
+pub(super) fn ids(record: &BatchRecord, objects: &Path) -> Vec<i64> {
+    file(record, objects).into_iter().map(|row| row.id).collect()
+}
+
 fn file(record: &BatchRecord, objects: &Path) -> Vec<Found> {
     let path = objects.join(&record.file_path);
     let opened = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut rows = Vec::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(opened).unwrap().build().unwrap() {
         let batch = batch.unwrap();
-        let [ids, values, updated, deleted] = batch.columns() else { panic!("the file has other columns") };
+        let of_all = record.updated_of_all().map(|of_all| updated_array(vec![of_all.get(); batch.num_rows()]));
+        let (ids, values, updated, deleted) = match (batch.columns(), &of_all) {
+            ([ids, values, updated, deleted], None) => (ids, values, updated, deleted),
+            ([ids, values, deleted], Some(updated)) => (ids, values, updated, deleted),
+            _ => panic!("the file has other columns"),
+        };
         for at in 0..batch.num_rows() {
             let deleted = deleted.as_boolean().value(at);
             assert!(deleted == values.is_null(at));

@@ -20,11 +20,12 @@ use super::reading::{self, Found};
 use crate::StorageError;
 use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord};
 use crate::clock::ManualClock;
-use crate::commit::{Commit, ScopeWrite, Superseded, Values};
+use crate::commit::{Commit, Location, ScopeWrite, Superseded, Values};
 use crate::compact::CompactionConfig;
 use crate::error::Result;
 use crate::keys::{BatchNumber, Scope, TableId};
 use crate::manifest::Manifest;
+use crate::records::{BatchKind, BatchRecord};
 use crate::recovery;
 use crate::row_codec::{RowLayout, encode_rows};
 use crate::schema::TableSchema;
@@ -60,6 +61,14 @@ struct Life {
     maintenance: Option<JoinHandle<Result<()>>>,
 }
 
+/// A bulk load whose commit is under way.
+struct Bulk {
+    file: BatchNumber,
+    rows: Vec<(i64, i64)>,
+    /// What the same commit says of the first rows: another value, or a tombstone.
+    changed: Vec<Option<i64>>,
+}
+
 pub(super) struct World {
     rng: Rng,
     dir: TempDir,
@@ -72,6 +81,7 @@ pub(super) struct World {
     held: Vec<Arc<Snapshot>>,
     /// Checksums of the files that ever had these numbers.
     files: HashMap<BatchNumber, u32>,
+    bulk: Option<Bulk>,
     last_ts: i64,
     last_id: i64,
     manifest_version: u64,
@@ -124,6 +134,7 @@ impl World {
             model: Model::default(),
             held: Vec::new(),
             files: HashMap::new(),
+            bulk: None,
             last_ts: 0,
             last_id: 0,
             manifest_version: 0,
@@ -134,6 +145,7 @@ impl World {
             expects: vec![],
             catalog: vec![CatalogChange::CreateTable(table)],
             writes: vec![],
+            files: vec![],
             name: None,
         };
         world.commit(create).unwrap();
@@ -190,7 +202,7 @@ impl World {
 
     fn learned(&mut self, id: i64, updated: i64, value: i64) {
         self.model.add(id, updated, Some(value));
-        self.last_id = id;
+        self.last_id = self.last_id.max(id);
     }
 
     fn new_rows(&mut self) -> (Commit, Vec<(i64, i64)>) {
@@ -218,7 +230,7 @@ impl World {
             None => Values::Tombstones(1),
         };
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
-        Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes, name: None }
+        Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes, files: vec![], name: None }
     }
 
     /// Updates or deletes some rows, as the newest or a held snapshot shows them.
@@ -273,9 +285,72 @@ impl World {
 
     fn begin_maintenance(&mut self) {
         if self.life().maintenance.is_none() {
-            let flush = !self.rng.one_in(3);
-            self.start(flush);
+            match self.rng.below(6) {
+                0 | 1 => self.start(false),
+                2 => self.load(),
+                _ => self.start(true),
+            }
         }
+    }
+
+    /// Begins the commit of a bulk load that has changed some of its rows before its end.
+    fn load(&mut self) {
+        let values: Vec<i64> = (0..1 + self.rng.below(5)).map(|_| self.rng.below(100) as i64).collect();
+        let (scope, column) = (self.scope, Arc::new(Int64Array::from(values.clone())) as ArrayRef);
+        let life = self.life();
+        let (store, rows) = (Arc::clone(&life.store), values.len());
+        let table = Arc::clone(store.snapshot().catalog().table_by_id(scope.table).unwrap());
+        let files = life.runtime.block_on(async {
+            let mut load = store.begin_bulk_load(&table, scope).await.unwrap();
+            load.write(vec![column], rows).await.unwrap();
+            load.finish().await.unwrap()
+        });
+        let record = files[0].record().clone();
+        let ids = reading::ids(&record, &self.objects());
+        if self.rng.one_in(4) {
+            // Given up.
+            return;
+        }
+        let changed: Vec<_> = (0..self.rng.below(3).min(ids.len() as u64))
+            .map(|_| (!self.rng.one_in(2)).then(|| self.rng.below(100) as i64))
+            .collect();
+        let snapshot = self.life().store.snapshot();
+        let (mut writes, mut from) = (Vec::new(), 0);
+        for value in &changed {
+            let location = Location::Cold(record.batch_number, from);
+            let supersedes = vec![Superseded { updated: CommitTs::default(), location }];
+            let id = RowId::stored(ids[from as usize]);
+            writes
+                .extend(self.write(Arc::clone(&snapshot), vec![id], value.map(|value| vec![value]), supersedes).writes);
+            from += 1;
+        }
+        let commit =
+            Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes, files, name: None };
+        self.bulk = Some(Bulk { file: record.batch_number, rows: ids.into_iter().zip(values).collect(), changed });
+        let life = self.life();
+        let store = Arc::clone(&life.store);
+        life.maintenance = Some(life.runtime.spawn(async move { store.commit(commit).await.map(drop) }));
+        life.until_waiting(0);
+    }
+
+    /// Whether the bulk load under way is committed by now.
+    fn learn_bulk(&mut self) {
+        let Some(bulk) = self.bulk.take() else { return };
+        let snapshot = self.life().store.snapshot();
+        let records = snapshot.records(self.scope).unwrap();
+        let Some(record) = records.iter().find(|record| record.batch_number == bulk.file) else {
+            self.bulk = Some(bulk).filter(|_| self.life().maintenance.is_some());
+            return;
+        };
+        let updated = record.min_updated.get();
+        for (id, value) in &bulk.rows {
+            self.model.add_bulk(*id, updated, *value);
+            self.last_id = self.last_id.max(*id);
+        }
+        for ((id, _), value) in bulk.rows.iter().zip(bulk.changed) {
+            self.model.add(*id, updated, value);
+        }
+        self.last_ts = self.last_ts.max(updated);
     }
 
     fn start(&mut self, flush: bool) {
@@ -344,6 +419,7 @@ impl World {
 
     /// Everything that must hold at any time.
     fn check(&mut self) {
+        self.learn_bulk();
         let (scope, objects) = (self.scope, self.objects());
         let snapshot = self.life().store.snapshot();
         for snapshot in self.held.iter().chain([&snapshot]) {
@@ -376,9 +452,13 @@ impl World {
             }
         };
         let committed = snapshot.header(self.scope).unwrap().unwrap_or_default();
-        let flushed_to = recovered.flushed_to.max(committed.flushed_to);
+        let is_flushed = |record: &&BatchRecord| record.kind == BatchKind::Flush;
+        let newest = |records: &mut dyn Iterator<Item = &BatchRecord>| records.map(|record| record.max_updated).max();
+        let flushed_to = newest(&mut recovered.records.iter().filter(is_flushed)).max(Some(committed.flushed_to));
+        let loaded_to = newest(&mut recovered.records.iter()).unwrap_or_default();
         let rows = reading::recovered(&recovered, &objects);
-        assert_eq!(rows, self.model.rows_at(flushed_to.get()), "what the footers alone show");
+        let expected = self.model.rows_in_files(flushed_to.unwrap_or_default().get(), loaded_to.get());
+        assert_eq!(rows, expected, "what the footers alone show");
     }
 
     /// The manifest alone says what was right at its time.
@@ -392,7 +472,8 @@ impl World {
         let highest = manifest.batches.iter().map(|record| record.batch_number).max().unwrap_or(BatchNumber(0));
         assert!(manifest.max_batch >= highest);
         assert_eq!(manifest.table_id, TableId(self.scope.table.0));
-        let expected = self.model.rows_at(manifest.flushed_to.get());
+        let loaded_to = manifest.batches.iter().map(|record| record.max_updated).max().unwrap_or_default();
+        let expected = self.model.rows_in_files(manifest.flushed_to.get(), loaded_to.get());
         assert_eq!(reading::exported(&manifest, &objects), expected, "what the manifest shows");
     }
 }

@@ -81,6 +81,11 @@ impl CommitTs {
     pub fn get(self) -> i64 {
         self.0
     }
+
+    /// What is earlier than this one and later than every commit before it, or as late.
+    pub(crate) fn before(self) -> Self {
+        Self(self.0 - 1)
+    }
 }
 
 impl fmt::Display for RowId {

@@ -1,0 +1,186 @@
+//! Bulk loads: new rows go past the hot tier, straight into files.
+//!
+//! ```text
+//! rows ─▶ files, placed ─▶ one commit: records, which give all rows their `_updated` ─▶ proofs, manifest ─▶ acknowledged
+//! ```
+//!
+//! Invariants:
+//! 1. A file that is placed and not committed is [`PendingFile`]: while somebody holds it, nobody takes it for an orphan, and
+//!    when nobody does any more it is removed, unless its commit may stand.
+//! 2. A bulk file holds new rows only, sorted by `_id`: they supersede nothing.
+//! 3. What tells a committed bulk file from one that is not, when records and manifest are lost, is its proof.
+//! 4. A commit with files holds the locks of their scopes, in order: a flush or compaction sees all of the records that it
+//!    takes the place of.
+
+mod pending;
+pub(crate) mod proof;
+mod reserved;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+
+use crate::catalog::TableRecord;
+use crate::commit::Commit;
+use crate::error::{Result, StorageError};
+use crate::keys::Scope;
+use crate::objects::blocking;
+use crate::records::BatchKind;
+use crate::scope_files::{NewFiles, Unfinished};
+use crate::scope_place::ScopePlace;
+use crate::segment::{float_columns, holds_nan};
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::system_columns::{CommitTs, id_array};
+
+pub use pending::PendingFile;
+pub(crate) use pending::PendingPaths;
+use reserved::Reservation;
+pub(crate) use reserved::Reserved;
+
+/// Bytes of a bulk file, about.
+const FILE_BYTES: usize = 256 << 20;
+
+/// Rows on their way into files of one scope.
+pub struct BulkLoad {
+    store: Arc<Store>,
+    new: Arc<NewFiles>,
+    /// Of a table that no commit has yet.
+    reservation: Option<Arc<Reservation>>,
+    /// Float columns, by place, that have shown no NaN yet.
+    floats: Vec<usize>,
+    with_nan: HashSet<String>,
+    current: Option<Unfinished>,
+    files: Vec<Arc<PendingFile>>,
+}
+
+impl Store {
+    /// Begins a bulk load into a scope of a table. The table may be one that no commit has yet: its folder is reserved then.
+    pub async fn begin_bulk_load(self: &Arc<Self>, table: &TableRecord, scope: Scope) -> Result<BulkLoad> {
+        let (new, reservation) = match self.snapshot().catalog().table_by_id(table.id) {
+            Some(_) => {
+                // Until then nobody knows which numbers are free.
+                self.recover(scope).await?;
+                let snapshot = self.snapshot();
+                (NewFiles::new(snapshot.catalog(), scope, snapshot.ts())?, None)
+            }
+            None => {
+                let (reservation, prefix) = self.reserve(table).await?;
+                let snapshot = self.snapshot();
+                let table = TableRecord { prefix, ..table.clone() };
+                let place = ScopePlace::of_table(snapshot.catalog(), &table, scope)?;
+                (NewFiles::of_table(&table, place, snapshot.ts())?, Some(reservation))
+            }
+        };
+        let floats = float_columns(&new.schema);
+        Ok(BulkLoad {
+            store: Arc::clone(self),
+            new: Arc::new(new),
+            reservation,
+            floats,
+            with_nan: HashSet::new(),
+            current: None,
+            files: Vec::new(),
+        })
+    }
+
+    /// Commits rows and files as one, and carries the files through to their manifests.
+    pub(crate) async fn commit_with_files(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
+        let files = commit.files.clone();
+        let scopes: BTreeSet<Scope> = files.iter().map(|file| file.scope()).collect();
+        let mut locks = Vec::with_capacity(scopes.len());
+        for scope in &scopes {
+            locks.push(self.scope_lock(*scope).lock_owned().await);
+        }
+        // From here on it may stand, whoever is told of it.
+        files.iter().for_each(|file| file.keep());
+        let committed = self.committer().commit(commit).await;
+        let (ts, snapshot) = committed.inspect_err(|error| {
+            if !matches!(error, StorageError::Stopped) {
+                files.iter().for_each(|file| file.give_up());
+            }
+        })?;
+        for scope in scopes {
+            self.carry_through(&snapshot, scope).await;
+        }
+        Ok(ts)
+    }
+
+    /// The commit stands, whatever comes of its export: the next flush or start tries that again.
+    async fn carry_through(self: &Arc<Self>, snapshot: &Arc<Snapshot>, scope: Scope) {
+        if let Err(error) = self.export(snapshot, scope).await
+            && !matches!(error, StorageError::Stopped)
+        {
+            let (table, owner) = (scope.table.0, scope.owner.0);
+            tracing::error!(%error, cause = ?error, table, owner, "the manifest of a bulk load could not be exported");
+        }
+        self.compact_soon(scope);
+    }
+}
+
+impl BulkLoad {
+    /// Adds rows, which get new ids. `columns`: the user columns in order, of `rows` rows.
+    pub async fn write(&mut self, columns: Vec<ArrayRef>, rows: usize) -> Result<()> {
+        let found = self.new_nan(&columns);
+        if !found.is_empty() {
+            // Whether a file has statistics of a column is settled when it begins.
+            self.end_file().await?;
+            self.floats.retain(|place| !found.contains(place));
+            self.with_nan.extend(found.iter().map(|place| self.new.schema.columns[*place].name.clone()));
+        }
+        let ids = self.store.new_ids(rows).into_iter().map(|id| id.get()).collect();
+        let mut all = vec![id_array(ids)];
+        all.extend(columns);
+        all.push(Arc::new(BooleanArray::from(vec![false; rows])));
+        let mut file = match self.current.take() {
+            Some(file) => file,
+            None => self.begin_file()?,
+        };
+        let file = blocking(move || {
+            let batch = RecordBatch::try_new(Arc::clone(file.rows.schema()), all)?;
+            file.rows.write_batch(&batch)?;
+            Ok(file)
+        });
+        let file = file.await?;
+        let is_full = file.rows.size_bytes() >= FILE_BYTES;
+        self.current = Some(file);
+        match is_full {
+            true => self.end_file().await,
+            false => Ok(()),
+        }
+    }
+
+    /// The files, for the commit.
+    pub async fn finish(mut self) -> Result<Vec<Arc<PendingFile>>> {
+        self.end_file().await?;
+        Ok(self.files)
+    }
+
+    fn new_nan(&self, columns: &[ArrayRef]) -> Vec<usize> {
+        self.floats.iter().copied().filter(|place| holds_nan(&columns[*place])).collect()
+    }
+
+    fn begin_file(&self) -> Result<Unfinished> {
+        let name = self.store.pending_paths().scratch_name();
+        self.new.create(self.store.objects(), &name, BatchKind::Bulk, Vec::new(), &self.with_nan)
+    }
+
+    async fn end_file(&mut self) -> Result<()> {
+        let Some(file) = self.current.take() else { return Ok(()) };
+        let scope = self.new.scope;
+        let number = match &self.reservation {
+            Some(reservation) => reservation.next_number(),
+            None => self.store.committer().reserve_batch(scope).await?.0,
+        };
+        let file = blocking(move || file.finish(number)).await?;
+        // Before it is there: from then on it could be taken for an orphan.
+        let pending = self.store.pending_paths().add(&self.new.path_of(self.store.objects(), number));
+        let record = self.new.place(self.store.objects(), number, &file).await.inspect_err(|_| {
+            self.store.look_again(scope);
+        })?;
+        let reservation = self.reservation.clone();
+        self.files.push(Arc::new(PendingFile::new(&self.store, scope, record, pending, reservation)));
+        Ok(())
+    }
+}
