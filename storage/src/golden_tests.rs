@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bloom::SidecarRef;
+use crate::bulk::proof::{PROOF_FORMAT, Proof};
 use crate::catalog::{DroppedTable, IndexRecord, NamespaceRecord, TableKind, TableRecord, UserRecord};
 use crate::error::StorageError;
 use crate::keys::{BatchNumber, Generation, Owner, Scope, TableId};
@@ -120,6 +121,29 @@ fn a_manifest() {
     );
     golden(&manifest, &json);
     assert_eq!(Manifest::parse(&manifest.to_json()).unwrap(), manifest);
+}
+
+#[test]
+fn bulk_files() {
+    let bulk = BatchRecord { kind: BatchKind::Bulk, ..record(3, "f", 10) }.committed_at(CommitTs::stored(1), 5);
+    golden(
+        &bulk,
+        concat!(
+            r#"{"batch_number":3,"file_path":"f","kind":"bulk","status":"active","min_updated":1,"max_updated":1,"#,
+            r#""column_min_max":{"_updated":{"min":"1970-01-01T00:00:00.000000001","max":"1970-01-01T00:00:00.000000001","#,
+            r#""null_count":0,"exact":true}},"row_count":1,"size_bytes":10,"checksum":0,"schema_version":1,"#,
+            r#""tombstones":0,"since":5}"#
+        ),
+    );
+    let proof = Proof {
+        format_version: PROOF_FORMAT,
+        table_id: TableId(7),
+        scope: "user:ann".into(),
+        batch_number: BatchNumber(3),
+        updated: CommitTs::stored(1),
+        epoch: 2,
+    };
+    golden(&proof, r#"{"format_version":1,"table_id":7,"scope":"user:ann","batch_number":3,"updated":1,"epoch":2}"#);
 }
 
 #[test]
