@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
 use seracdb_storage::bloom::{self, DISABLED_OPTION, FPP_OPTION};
-use seracdb_storage::catalog::{CatalogChange, IndexRecord, NamespaceRecord, TableKind, TableRecord};
+use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
 
@@ -15,10 +15,11 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
 use crate::session::{Session, describes};
-use crate::sql::statement::{self, CreateIndex, CreateTable};
-use crate::sql::{Statement, TableName, suggest};
+use crate::sql::statement::{self, CreateTable};
+use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
+use crate::{comments, indexes, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -41,14 +42,28 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             }
             create_table(engine, session, &engine.tables_for(session, statement)?, create).await
         }
-        Statement::DropTable { name, if_exists } => drop_table(engine, session, statement, name, *if_exists).await,
+        Statement::DropTable { name, if_exists, cascade } => {
+            drop_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, *cascade).await
+        }
+        Statement::CreateView(create) => {
+            require(session, Role::Service, "CREATE VIEW")?;
+            views::create(engine, session, &engine.tables_for(session, statement)?, create).await
+        }
+        Statement::DropView { name, if_exists, cascade } => {
+            require(session, Role::Service, "DROP VIEW")?;
+            let tables = engine.tables_for(session, statement)?;
+            views::drop_view(engine, session, &tables, name, *if_exists, *cascade).await
+        }
+        Statement::Comment { on, text } => {
+            comments::comment(engine, session, &engine.tables_for(session, statement)?, on, text.as_deref()).await
+        }
         Statement::CreateIndex(create) => {
             require(session, Role::Service, "CREATE INDEX")?;
-            create_index(engine, session, &engine.tables_for(session, statement)?, create).await
+            indexes::create_index(engine, session, &engine.tables_for(session, statement)?, create).await
         }
         Statement::DropIndex { name, if_exists } => {
             require(session, Role::Service, "DROP INDEX")?;
-            drop_index(engine, session, &engine.tables_for(session, statement)?, name, *if_exists).await
+            indexes::drop_index(engine, session, &engine.tables_for(session, statement)?, name, *if_exists).await
         }
         Statement::CreateUser { name, password, role } => {
             require(session, Role::Admin, "CREATE USER")?;
@@ -79,7 +94,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
     }
 }
 
-fn require(session: &Session, role: Role, what: &str) -> Result<()> {
+pub(crate) fn require(session: &Session, role: Role, what: &str) -> Result<()> {
     if session.principal().role() >= role {
         return Ok(());
     }
@@ -95,7 +110,7 @@ async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not
     if describes(name) {
         return Err(EngineError::new(ErrorKind::AlreadyExists, format!("namespace '{name}' exists already")));
     }
-    let record = NamespaceRecord { name: name.to_owned(), created_at_ns: engine.store.clock().now_ns() };
+    let record = NamespaceRecord { name: name.to_owned(), created_at_ns: engine.now_ns(), comment: None };
     let created = engine.change_catalog(session, vec![CatalogChange::CreateNamespace(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, if_not_exists)
 }
@@ -103,11 +118,11 @@ async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not
 async fn drop_table(
     engine: &Arc<Engine>,
     session: &Session,
-    statement: &Statement,
+    tables: &Tables,
     name: &TableName,
     if_exists: bool,
+    cascade: bool,
 ) -> Result<()> {
-    let tables = engine.tables_for(session, statement)?;
     if !is_temporary(tables.namespace_of(name)) {
         require(session, Role::Service, "DROP TABLE")?;
     }
@@ -116,63 +131,8 @@ async fn drop_table(
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
-    let change = CatalogChange::DropTable { id: record.id, namespace, name };
+    let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
     drop_named(engine, session, change, if_exists).await
-}
-
-async fn create_index(engine: &Engine, session: &Session, tables: &Tables, create: &CreateIndex) -> Result<()> {
-    let table = tables.record(&create.table)?;
-    if table.kind == TableKind::Stream {
-        return Err(EngineError::invalid(format!(
-            "'{}' is a stream table: its rows are never in files, which an index is for",
-            create.table
-        )));
-    }
-    let columns = create.columns.iter().map(|column| indexed_column(table, column)).collect::<Result<Vec<u32>>>()?;
-    let name = create.name.clone().unwrap_or_else(|| format!("{}_{}_idx", table.name, create.columns.join("_")));
-    check_name("index", &name)?;
-    let index = IndexRecord { name, columns };
-    let created = engine.change_catalog(session, vec![CatalogChange::CreateIndex { table: table.id, index }]).await;
-    forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
-}
-
-/// The id of a column that an index is possible of.
-fn indexed_column(table: &TableRecord, name: &str) -> Result<u32> {
-    let schema = table.schema().full();
-    let known = schema.fields().iter().map(|field| field.name().as_str());
-    let Some(id) = bloom::column_id(table, name) else {
-        return Err(EngineError::not_found(suggest::unknown("column", name, known)));
-    };
-    match schema.field_with_name(name) {
-        Ok(field) if bloom::is_filterable(field.data_type()) => Ok(id),
-        Ok(field) => Err(EngineError::invalid(format!(
-            "column '{name}' of type {} cannot be indexed: only its elements can be compared",
-            field.data_type()
-        ))),
-        Err(error) => Err(EngineError::internal(error.to_string())),
-    }
-}
-
-async fn drop_index(
-    engine: &Engine,
-    session: &Session,
-    tables: &Tables,
-    name: &TableName,
-    if_exists: bool,
-) -> Result<()> {
-    if let Some(hidden) = name.namespace.as_deref().filter(|namespace| !tables.is_visible(namespace)) {
-        return Err(EngineError::not_found(format!("unknown namespace '{hidden}'")));
-    }
-    let temporary = tables.temporary.as_deref().filter(|own| tables.catalog().index(own, &name.table).is_some());
-    let namespace = name.namespace.as_deref().or(temporary).unwrap_or(&tables.namespace);
-    let dropped = match tables.catalog().index(namespace, &name.table) {
-        Some(table) => {
-            let change = CatalogChange::DropIndex { table: table.id, name: name.table.clone() };
-            engine.change_catalog(session, vec![change]).await
-        }
-        None => Err(EngineError::not_found(format!("index '{name}' does not exist"))),
-    };
-    forgive(dropped, ErrorKind::NotFound, if_exists)
 }
 
 /// Drops, and removes rows and files once nobody reads them any more.
@@ -200,7 +160,7 @@ impl Engine {
     }
 }
 
-fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Result<()> {
+pub(crate) fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Result<()> {
     match result {
         Err(error) if forgiven && error.kind == kind => Ok(()),
         other => other,
@@ -265,6 +225,8 @@ pub(crate) fn new_table(
         options: options.clone(),
         indexes: vec![],
         ttl_ns: ttl(kind, options)?,
+        comment: None,
+        column_comments: BTreeMap::new(),
         schemas: vec![TableSchema::first(fields)],
         created_at_ns: engine.store.clock().now_ns(),
         created_by: session.principal().name().to_owned(),
@@ -273,7 +235,7 @@ pub(crate) fn new_table(
     Ok(record)
 }
 
-fn check_name(what: &str, name: &str) -> Result<()> {
+pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 128 || name.contains('\0') || name.starts_with("__serac") {
         return Err(EngineError::invalid(format!(
             "'{}' cannot be the name of a {what}: use 1 to 128 bytes that do not start with __serac",

@@ -102,15 +102,25 @@ impl From<StorageError> for EngineError {
             | StorageError::ReserveUsedUp
             | StorageError::Recovering => ErrorKind::Aborted,
             StorageError::Catalog(
-                CatalogError::NoNamespace(_) | CatalogError::NoTable(..) | CatalogError::NoIndex(_),
+                CatalogError::NoNamespace(_)
+                | CatalogError::NoTable(..)
+                | CatalogError::NoView(..)
+                | CatalogError::NoIndex(_),
             ) => ErrorKind::NotFound,
             StorageError::Catalog(
                 CatalogError::NamespaceExists(_)
                 | CatalogError::TableExists(..)
+                | CatalogError::ViewExists(..)
                 | CatalogError::IndexExists(_)
                 | CatalogError::UserExists(_),
             ) => ErrorKind::AlreadyExists,
-            StorageError::Catalog(CatalogError::NotEmpty(_) | CatalogError::Fixed(_))
+            StorageError::Catalog(
+                CatalogError::NotEmpty(_)
+                | CatalogError::Fixed(_)
+                | CatalogError::IsRead { .. }
+                | CatalogError::ViewReadsItself(..)
+                | CatalogError::ViewsTooDeep(..),
+            )
             | StorageError::ObjectStoreUrl { .. }
             | StorageError::Owned { .. }
             | StorageError::Copied { .. }

@@ -9,7 +9,7 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, TableKind, TableRecord};
+use seracdb_storage::catalog::{CatalogChange, Readers, TableKind, TableRecord};
 use seracdb_storage::commit::{Commit, check_size};
 use seracdb_storage::system_columns::is_system_column;
 
@@ -186,6 +186,9 @@ impl Engine {
         if is_temporary(&namespace) && !tables.is_visible(&namespace) && !target.temporary {
             return Err(EngineError::not_found(format!("unknown namespace '{namespace}'")));
         }
+        if tables.catalog().view(&namespace, &target.table).is_some() {
+            return Err(EngineError::invalid(format!("'{namespace}.{}' is a view: rows go into tables", target.table)));
+        }
         let found = tables.catalog().table(&namespace, &target.table);
         match (found, target.if_exists, target.if_missing) {
             (Some(table), IfExists::Append, _) => Destination::existing(table, &name, schema),
@@ -207,6 +210,7 @@ impl Engine {
                     id: table.id,
                     namespace: table.namespace.clone(),
                     name: table.name.clone(),
+                    views: Readers::Keep,
                 });
                 self.created(session, &namespace, &target.table, schema, create.into_iter().chain(drop).collect())
             }

@@ -7,19 +7,24 @@
 //! UPDATE   prepared → sql (dml) → tables → write → scan (cold, hot) → storage: commit
 //! ```
 
+mod comments;
 mod ddl;
 mod engine;
 mod error;
 mod execute;
 mod give_way;
 mod identity;
+mod indexes;
+mod information_schema;
 mod ingest;
 mod listing;
 mod load;
 mod metadata;
+mod origins;
 mod output;
 mod plans;
 mod prepared;
+mod row_builder;
 mod running;
 mod scan;
 mod session;
@@ -31,6 +36,7 @@ mod transaction;
 mod turns;
 mod unpacked;
 mod users;
+mod views;
 mod write;
 
 pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown};
@@ -39,6 +45,7 @@ pub use execute::{Outcome, Rows};
 pub use identity::{Principal, Role};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use metadata::TableInfo;
+pub use origins::ColumnOrigin;
 pub use prepared::{Prepared, StatementKind};
 pub use running::UserLimits;
 pub use seracdb_storage::manifest::{CacheConfig, CacheTotals};

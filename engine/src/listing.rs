@@ -52,14 +52,17 @@ pub(crate) fn rows(tables: &Tables, statement: &Statement) -> Result<SendableRec
     stream(schema_of(statement), rows)
 }
 
-/// The columns of a table, those of `information_schema` and `system` included.
+/// The columns of a table or view, those of `information_schema` and `system` included.
 fn described(tables: &Tables, name: &TableName) -> Result<SchemaRef> {
     match tables.namespace_of(name) {
         namespace if describes(namespace) => {
             let reference = TableReference::partial(namespace, name.table.as_str());
             Ok(tables.source(&reference).map_err(|e| from_datafusion(e, &[]))?.schema())
         }
-        _ => Ok(tables.record(name)?.schema().full()),
+        _ => match tables.view(name) {
+            Some(view) => Ok(view.schema()),
+            None => Ok(tables.record(name)?.schema().full()),
+        },
     }
 }
 
@@ -78,13 +81,16 @@ fn show_tables(tables: &Tables, namespace: Option<&str>, like: Option<&str>) -> 
         let known = namespaces(tables);
         return Err(EngineError::not_found(suggest::unknown("namespace", name, known.iter().map(String::as_str))));
     }
-    let wanted = tables
-        .stored()
-        .filter(|table| namespace.is_none_or(|namespace| table.namespace == namespace))
-        .filter(|table| like.is_none_or(|pattern| matches_like(&table.name, pattern)));
-    Ok(wanted
-        .map(|table| vec![table.namespace.clone(), table.name.clone(), format!("{:?}", table.kind).to_lowercase()])
-        .collect())
+    let stored =
+        tables.stored().map(|table| (&table.namespace, &table.name, format!("{:?}", table.kind).to_lowercase()));
+    let views = tables.views().map(|view| (&view.namespace, &view.name, "view".to_owned()));
+    let wanted = stored
+        .chain(views)
+        .filter(|(of, ..)| namespace.is_none_or(|namespace| *of == namespace))
+        .filter(|(_, name, _)| like.is_none_or(|pattern| matches_like(name, pattern)));
+    let mut rows: Vec<Vec<String>> = wanted.map(|(of, name, kind)| vec![of.clone(), name.clone(), kind]).collect();
+    rows.sort();
+    Ok(rows)
 }
 
 fn settings(tables: &Tables, name: Option<&str>) -> Result<Vec<Vec<String>>> {

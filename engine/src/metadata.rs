@@ -1,15 +1,18 @@
 //! What metadata commands list. Answered from the catalog in memory.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::SchemaRef;
 use seracdb_storage::system_columns;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::information_schema::INFORMATION_TABLES;
 use crate::listing;
 use crate::session::{INFORMATION_SCHEMA, Session};
 use crate::sql::Statement;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES};
-use crate::tables::{INFORMATION_TABLES, Tables};
+use crate::tables::Tables;
 use crate::temporary::is_temporary;
 
 /// A table as metadata commands list it.
@@ -21,10 +24,20 @@ pub struct TableInfo {
     pub name: String,
     /// `TABLE`, `LOCAL TEMPORARY` or `VIEW`.
     pub table_type: &'static str,
-    /// All columns, system columns included: `_id` first, then the user's, then `_updated`, `_deleted`.
+    /// All columns; of a table `_id` first, then the user's, then `_updated`, `_deleted`.
     pub schema: SchemaRef,
     /// Columns of the primary key.
     pub primary_key: Vec<String>,
+    /// What was said of it.
+    pub comment: Option<String>,
+    /// What was said of its columns, by their names.
+    pub column_comments: BTreeMap<String, String>,
+}
+
+/// The comments of a schema's columns.
+fn column_comments<'a>(schema: &SchemaRef, comment: impl Fn(&str) -> Option<&'a str>) -> BTreeMap<String, String> {
+    let names = schema.fields().iter().map(|field| field.name());
+    names.filter_map(|name| Some((name.clone(), comment(name)?.to_owned()))).collect()
 }
 
 impl Engine {
@@ -36,12 +49,29 @@ impl Engine {
     /// The tables, sorted by namespace and name.
     pub fn tables(&self, session: &Session) -> Result<Vec<TableInfo>> {
         let tables = self.tables_listed(session)?;
-        let stored = tables.stored().map(|table| TableInfo {
-            namespace: table.namespace.clone(),
-            name: table.name.clone(),
-            table_type: if is_temporary(&table.namespace) { "LOCAL TEMPORARY" } else { "TABLE" },
-            schema: table.schema().full(),
-            primary_key: vec![system_columns::ID.to_owned()],
+        let stored = tables.stored().map(|table| {
+            let schema = table.schema().full();
+            TableInfo {
+                namespace: table.namespace.clone(),
+                name: table.name.clone(),
+                table_type: if is_temporary(&table.namespace) { "LOCAL TEMPORARY" } else { "TABLE" },
+                primary_key: vec![system_columns::ID.to_owned()],
+                comment: table.comment.clone(),
+                column_comments: column_comments(&schema, |column| table.column_comment(column)),
+                schema,
+            }
+        });
+        let views = tables.views().map(|view| {
+            let schema = view.schema();
+            TableInfo {
+                namespace: view.namespace.clone(),
+                name: view.name.clone(),
+                table_type: "VIEW",
+                primary_key: vec![],
+                comment: view.comment.clone(),
+                column_comments: column_comments(&schema, |column| view.column_comment(column)),
+                schema,
+            }
         });
         let described = INFORMATION_TABLES.iter().map(|name| (INFORMATION_SCHEMA, *name));
         let described = described.chain(SYSTEM_TABLES.iter().map(|name| (SYSTEM_SCHEMA, *name)));
@@ -53,9 +83,11 @@ impl Engine {
                 table_type: "VIEW",
                 schema: tables.source(&reference).ok()?.schema(),
                 primary_key: vec![],
+                comment: None,
+                column_comments: BTreeMap::new(),
             })
         });
-        let mut all: Vec<TableInfo> = stored.chain(described).collect();
+        let mut all: Vec<TableInfo> = stored.chain(views).chain(described).collect();
         all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         Ok(all)
     }

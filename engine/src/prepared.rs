@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::give_way::Stop;
 use crate::listing;
+use crate::origins::{ColumnOrigin, origins};
 use crate::output::client_schema;
 use crate::plans::Basis;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
@@ -20,11 +21,12 @@ use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::mentions::mentions_identifier;
 use crate::sql::params::{Typed, bind, hints, plan_typed};
-use crate::sql::planner::Planner;
+use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Statement};
 use crate::tables::Tables;
+use crate::views::Views;
 use crate::write;
 
 /// Bytes of a statement that others see.
@@ -47,6 +49,7 @@ pub struct Prepared {
     pub(crate) shown: Arc<str>,
     kind: StatementKind,
     schema: SchemaRef,
+    origins: Vec<Option<ColumnOrigin>>,
     parameters: SchemaRef,
     /// What was planned, and for which catalog, user and namespace.
     plan: Option<(Typed, Basis)>,
@@ -61,6 +64,11 @@ impl Prepared {
     /// The columns of the result as a client sees them; no columns for an update. Execution gives exactly this schema.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// For each column of the result the table that it is taken from, if it is; shorter than the schema where none is.
+    pub fn origins(&self) -> &[Option<ColumnOrigin>] {
+        &self.origins
     }
 
     /// One nullable field per parameter, in numeric order (`$1`, `$2`, …).
@@ -119,7 +127,7 @@ impl Engine {
         if !is_planned(&statement) {
             let kind = kind_of(&statement);
             let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
-            return Ok(Prepared { statement, shown, kind, schema, parameters, plan: None });
+            return Ok(Prepared { statement, shown, kind, schema, origins: vec![], parameters, plan: None });
         }
         self.prepare_over(&self.tables_for(session, &statement)?, statement, shown)
     }
@@ -133,9 +141,13 @@ impl Engine {
             Statement::Explain { .. } => listing::explain_schema(),
             _ => Arc::new(Schema::empty()),
         };
+        let origins = match &statement {
+            Statement::Query(_) => origins(&typed.plan),
+            _ => vec![],
+        };
         let parameters = parameter_schema(&typed.parameters);
         let plan = Some((typed, Basis::of(tables)));
-        Ok(Prepared { statement, shown, kind, schema, parameters, plan })
+        Ok(Prepared { statement, shown, kind, schema, origins, parameters, plan })
     }
 
     /// What a statement's names mean now, in its transaction.
@@ -228,10 +240,26 @@ fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<
     }
 }
 
-/// Plans a SELECT over the statement's tables.
+/// Plans a SELECT over the statement's tables and views.
 pub(crate) fn plan_select(
     state: &SessionState,
     tables: &Tables,
+    mut query: Query,
+    hints: Vec<Option<DataType>>,
+    values_schema: Option<DFSchemaRef>,
+) -> Result<Typed> {
+    let views = Views::of(state, tables, &mut query)?;
+    let source = |name: &_| views.source(tables, name);
+    let typed = plan_query(state, tables, &source, query, hints, values_schema)?;
+    // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
+    Ok(Typed { plan: coerced(state, typed.plan)?, ..typed })
+}
+
+/// Plans a query over what `source` finds, its types not coerced yet.
+pub(crate) fn plan_query(
+    state: &SessionState,
+    tables: &Tables,
+    source: &planner::Tables<'_>,
     mut query: Query,
     hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
@@ -242,14 +270,15 @@ pub(crate) fn plan_select(
             !name.namespace.as_deref().is_some_and(describes) && tables.record(name).is_ok()
         })?;
     }
-    let source = |name: &_| tables.source(name);
-    let planner = Planner::new(state, &source);
-    let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
+    let planner = Planner::new(state, source);
     let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone());
-    let typed = plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(translate)?;
-    // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
-    let plan = state.analyzer().execute_and_check(typed.plan, state.config_options(), |_, _| {}).map_err(translate)?;
-    Ok(Typed { plan, ..typed })
+    plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+}
+
+/// A plan with the types that it will have.
+pub(crate) fn coerced(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+    let coerced = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
+    coerced.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
 }
 
 fn refuse_analyzed_write(analyze: bool, inner: &Statement) -> Result<()> {

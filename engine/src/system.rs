@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::MemTable;
@@ -22,18 +22,19 @@ use seracdb_storage::store::Store;
 
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
+use crate::row_builder::{NUMBER, Rows, TEXT, TIME, schema};
 use crate::running::Entry;
 use crate::scan::external;
 use crate::sql::Statement;
-use crate::sql::errors::from_arrow;
 use crate::tables::Tables;
 
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 2] = [BATCHES, QUERIES];
+pub(crate) const SYSTEM_TABLES: [&str; 3] = [BATCHES, INDEXES, QUERIES];
 
 const BATCHES: &str = "batches";
+const INDEXES: &str = "indexes";
 const QUERIES: &str = "queries";
 
 /// A table of the namespace, made when it is read.
@@ -56,6 +57,7 @@ impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
         match self.name {
             QUERIES => queries_schema(),
+            INDEXES => indexes_schema(),
             _ => batches_schema(),
         }
     }
@@ -73,6 +75,7 @@ impl TableProvider for SystemTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let batch = match self.name {
             QUERIES => queries(&self.tables),
+            INDEXES => indexes(&self.tables),
             _ => all_batches(&self.tables),
         };
         MemTable::try_new(self.schema(), vec![vec![batch.map_err(external)?]])?
@@ -134,6 +137,32 @@ fn all_batches(tables: &Tables) -> Result<RecordBatch> {
         }
     }
     rows.finish()
+}
+
+/// What CREATE INDEX has made.
+fn indexes(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = Rows::new(indexes_schema());
+    for table in tables.stored() {
+        for index in &table.indexes {
+            let name = |id: &u32| table.column_name(*id).unwrap_or_default();
+            rows.text(0, Some(&table.namespace));
+            rows.text(1, Some(&table.name));
+            rows.text(2, Some(&index.name));
+            rows.text(3, Some(&index.columns.iter().map(name).collect::<Vec<_>>().join(", ")));
+            rows.text(4, Some("bloom"));
+        }
+    }
+    rows.finish()
+}
+
+fn indexes_schema() -> SchemaRef {
+    schema(&[
+        ("namespace", TEXT, false),
+        ("table", TEXT, false),
+        ("index", TEXT, false),
+        ("columns", TEXT, false),
+        ("kind", TEXT, false),
+    ])
 }
 
 /// What runs now: of this user, to an admin of all.
@@ -281,68 +310,5 @@ impl BatchRows {
 
     fn finish(self) -> Result<RecordBatch> {
         self.rows.finish()
-    }
-}
-
-const TEXT: DataType = DataType::Utf8;
-const NUMBER: DataType = DataType::Int64;
-const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
-
-fn schema(columns: &[(&str, DataType, bool)]) -> SchemaRef {
-    let field = |(name, data_type, nullable): &(&str, DataType, bool)| Field::new(*name, data_type.clone(), *nullable);
-    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
-}
-
-/// Rows on their way to a batch, value by value.
-struct Rows {
-    schema: SchemaRef,
-    columns: Vec<Column>,
-}
-
-enum Column {
-    Text(StringBuilder),
-    Number(Int64Builder),
-    Time(TimestampNanosecondBuilder),
-}
-
-impl Rows {
-    fn new(schema: SchemaRef) -> Self {
-        let column = |field: &Arc<Field>| match field.data_type() {
-            DataType::Int64 => Column::Number(Int64Builder::new()),
-            DataType::Timestamp(..) => Column::Time(TimestampNanosecondBuilder::new()),
-            _ => Column::Text(StringBuilder::new()),
-        };
-        let columns = schema.fields().iter().map(column).collect();
-        Self { schema, columns }
-    }
-
-    fn text(&mut self, column: usize, value: Option<&str>) {
-        if let Column::Text(builder) = &mut self.columns[column] {
-            builder.append_option(value);
-        }
-    }
-
-    fn number(&mut self, column: usize, value: i64) {
-        if let Column::Number(builder) = &mut self.columns[column] {
-            builder.append_value(value);
-        }
-    }
-
-    fn time(&mut self, column: usize, value: Option<i64>) {
-        if let Column::Time(builder) = &mut self.columns[column] {
-            builder.append_option(value);
-        }
-    }
-
-    fn finish(self) -> Result<RecordBatch> {
-        let finished = |column: Column| -> ArrayRef {
-            match column {
-                Column::Text(mut builder) => Arc::new(builder.finish()),
-                Column::Number(mut builder) => Arc::new(builder.finish()),
-                Column::Time(mut builder) => Arc::new(builder.finish()),
-            }
-        };
-        let columns = self.columns.into_iter().map(finished).collect();
-        RecordBatch::try_new(self.schema, columns).map_err(|e| from_arrow(e, &[]))
     }
 }

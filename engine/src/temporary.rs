@@ -49,7 +49,7 @@ impl Engine {
             self.temporary.0.lock().push(Arc::downgrade(&name));
             name
         });
-        let record = NamespaceRecord { name: name.to_string(), created_at_ns: self.now_ns() };
+        let record = NamespaceRecord { name: name.to_string(), created_at_ns: self.now_ns(), comment: None };
         Ok((name, CatalogChange::EnsureNamespace(record)))
     }
 

@@ -347,6 +347,11 @@ fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, S
     if describes(namespace) {
         return Err(EngineError::invalid(format!("tables of {namespace} can only be read")));
     }
+    if tables.view(name).is_some() {
+        return Err(EngineError::invalid(format!(
+            "view '{name}' can only be read: INSERT, UPDATE and DELETE change tables"
+        )));
+    }
     let table = Arc::clone(tables.record(name)?);
     let scope = tables.scope(&table);
     Ok((table, scope))

@@ -1,11 +1,14 @@
-//! Namespaces, tables and users: the records, and the pure rules by which a commit changes them.
+//! Namespaces, tables, views and users: the records, and the pure rules by which a commit changes them.
 //!
 //! Invariants:
 //! 1. A [`Catalog`] never changes; a change makes the next one. Every snapshot holds the one it belongs to.
 //! 2. Table ids, user numbers, user names and file prefixes are never given out twice, also after a drop.
 //!
-//! Families `catalog` (keys `n/{namespace}`, `t/{table id}`, `p/{prefix}`, `g/{table id}`) and `users` (`{name}`); the
-//! values are JSON, unknown fields are ignored.
+//! Families `catalog` (keys `n/{namespace}`, `t/{table id}`, `v/{namespace}\0{view}`, `p/{prefix}`, `g/{table id}`) and
+//! `users` (`{name}`); the values are JSON, unknown fields are ignored.
+
+mod comments;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::keys::TableId;
 use crate::paths;
 use crate::schema::TableSchema;
+use crate::system_columns::{DELETED, DELETED_COLUMN_ID, ID, ID_COLUMN_ID, UPDATED, UPDATED_COLUMN_ID};
+
+pub use comments::CommentOn;
+pub use views::{Readers, VIEW_NESTING_MAX, ViewRead, ViewRecord};
 
 /// The namespace that is always there.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -38,6 +45,9 @@ pub struct NamespaceRecord {
     pub name: String,
     /// Nanoseconds since the Unix epoch.
     pub created_at_ns: i64,
+    /// What COMMENT ON NAMESPACE has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 /// A table.
@@ -62,6 +72,12 @@ pub struct TableRecord {
     /// Time that rows of a stream table live.
     #[serde(default)]
     pub ttl_ns: Option<i64>,
+    /// What COMMENT ON TABLE has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// What COMMENT ON COLUMN has said, by column id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub column_comments: BTreeMap<u32, String>,
     /// All schema versions; the last is the current one.
     pub schemas: Vec<TableSchema>,
     /// Nanoseconds since the Unix epoch.
@@ -74,6 +90,28 @@ impl TableRecord {
     /// The current schema.
     pub fn schema(&self) -> &TableSchema {
         self.schemas.last().expect("a table is created with a schema, and schemas are only added")
+    }
+
+    /// All columns by id and name, the system's included.
+    fn columns(&self) -> impl Iterator<Item = (u32, &str)> {
+        let system = [(ID_COLUMN_ID, ID), (UPDATED_COLUMN_ID, UPDATED), (DELETED_COLUMN_ID, DELETED)];
+        let user = self.schema().columns.iter().map(|column| (column.id, column.name.as_str()));
+        system.into_iter().chain(user)
+    }
+
+    /// The id of a column.
+    pub fn column_id(&self, name: &str) -> Option<u32> {
+        self.columns().find(|(_, known)| *known == name).map(|(id, _)| id)
+    }
+
+    /// The name of a column.
+    pub fn column_name(&self, id: u32) -> Option<&str> {
+        self.columns().find(|(known, _)| *known == id).map(|(_, name)| name)
+    }
+
+    /// What was said of a column.
+    pub fn column_comment(&self, name: &str) -> Option<&str> {
+        self.column_comments.get(&self.column_id(name)?).map(String::as_str)
     }
 }
 
@@ -152,6 +190,31 @@ pub enum CatalogChange {
         namespace: String,
         /// Name.
         name: String,
+        /// What becomes of the views that read it.
+        views: Readers,
+    },
+    /// Adds a view.
+    CreateView {
+        /// The view.
+        view: ViewRecord,
+        /// Whether it may take the place of another.
+        replace: bool,
+    },
+    /// Drops a view.
+    DropView {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Whether the views that read it go too.
+        cascade: bool,
+    },
+    /// Sets or removes a comment.
+    Comment {
+        /// What it is on.
+        on: CommentOn,
+        /// `None` = removed.
+        text: Option<String>,
     },
     /// Adds an index to a table.
     CreateIndex {
@@ -188,6 +251,28 @@ pub enum CatalogError {
     /// The table is there.
     #[error("table '{0}.{1}' exists already")]
     TableExists(String, String),
+    /// The view is not there.
+    #[error("view '{0}.{1}' does not exist")]
+    NoView(String, String),
+    /// The view is there.
+    #[error("view '{0}.{1}' exists already")]
+    ViewExists(String, String),
+    /// Views read what is to be dropped.
+    #[error("{what} '{name}' is read by the view '{view}': drop that first, or use CASCADE")]
+    IsRead {
+        /// Table or view.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// One of the views.
+        view: String,
+    },
+    /// The view would be over itself.
+    #[error("the view '{0}.{1}' would read itself, directly or by other views")]
+    ViewReadsItself(String, String),
+    /// Too many views over one another.
+    #[error("the view '{0}.{1}' would be the end of more than {VIEW_NESTING_MAX} views that read one another")]
+    ViewsTooDeep(String, String),
     /// The index is not there.
     #[error("index '{0}' does not exist")]
     NoIndex(String),
@@ -198,7 +283,7 @@ pub enum CatalogError {
     #[error("user '{0}' exists already or existed before: user names are never reused")]
     UserExists(String),
     /// The namespace has tables.
-    #[error("namespace '{0}' is not empty: drop its tables first, or use CASCADE")]
+    #[error("namespace '{0}' is not empty: drop its tables and views first, or use CASCADE")]
     NotEmpty(String),
     /// The namespace must stay.
     #[error("namespace '{0}' cannot be dropped")]
@@ -211,6 +296,7 @@ pub struct Catalog {
     namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
     tables: BTreeMap<(String, String), Arc<TableRecord>>,
     by_id: BTreeMap<TableId, Arc<TableRecord>>,
+    views: BTreeMap<(String, String), Arc<ViewRecord>>,
     users: BTreeMap<String, Arc<UserRecord>>,
     users_by_number: BTreeMap<u64, Arc<UserRecord>>,
     prefixes: BTreeSet<String>,
@@ -243,6 +329,8 @@ pub enum CatalogRecord {
     Namespace(NamespaceRecord),
     /// `t/{id}`
     Table(TableRecord),
+    /// `v/{namespace}\0{name}`
+    View(ViewRecord),
     /// `p/{prefix}`
     Prefix(String),
     /// `g/{id}`
@@ -260,6 +348,8 @@ pub enum CatalogWrite {
     RemoveNamespace(String),
     /// Removes a table.
     RemoveTable(TableId),
+    /// Removes a view of a namespace.
+    RemoveView(String, String),
     /// Removes a dropped table's mark.
     RemoveDropped(TableId),
 }
@@ -360,7 +450,10 @@ impl Catalog {
             CatalogChange::DropNamespace { name, cascade } => self.drop_namespace(name, *cascade),
             CatalogChange::CreateTable(record) => self.create_table(record),
             CatalogChange::ReserveTable { id, namespace, name } => Ok(self.reserve_table(*id, namespace, name)),
-            CatalogChange::DropTable { id, namespace, name } => self.drop_table(*id, namespace, name),
+            CatalogChange::DropTable { id, namespace, name, views } => self.drop_table(*id, namespace, name, *views),
+            CatalogChange::CreateView { view, replace } => self.create_view(view, *replace),
+            CatalogChange::DropView { namespace, name, cascade } => self.drop_view(namespace, name, *cascade),
+            CatalogChange::Comment { on, text } => self.comment(on, text.as_deref()),
             CatalogChange::CreateIndex { table, index } => self.create_index(*table, index),
             CatalogChange::DropIndex { table, name } => self.drop_index(*table, name),
             CatalogChange::CreateUser(record) => self.create_user(record),
@@ -393,12 +486,19 @@ impl Catalog {
             return Err(CatalogError::Fixed(name.to_owned()));
         }
         let tables: Vec<(TableId, String)> = self.tables_of(name).map(|table| (table.id, table.name.clone())).collect();
-        if !cascade && !tables.is_empty() {
+        if !cascade && (!tables.is_empty() || self.views_of(name).next().is_some()) {
             return Err(CatalogError::NotEmpty(name.to_owned()));
         }
         let mut writes = Vec::new();
         for (id, table) in tables {
-            writes.extend(self.drop_table(id, name, &table)?);
+            writes.extend(self.drop_table(id, name, &table, Readers::Drop)?);
+        }
+        let views: Vec<String> = self.views_of(name).map(|view| view.name.clone()).collect();
+        for view in views {
+            // One that reads another of them is gone with that.
+            if self.view(name, &view).is_some() {
+                writes.extend(self.drop_view(name, &view, true)?);
+            }
         }
         self.namespaces.remove(name);
         writes.push(CatalogWrite::RemoveNamespace(name.to_owned()));
@@ -411,6 +511,9 @@ impl Catalog {
         }
         if self.table(&record.namespace, &record.name).is_some() {
             return Err(CatalogError::TableExists(record.namespace.clone(), record.name.clone()));
+        }
+        if self.view(&record.namespace, &record.name).is_some() {
+            return Err(CatalogError::ViewExists(record.namespace.clone(), record.name.clone()));
         }
         let (prefix, first) = match self.dropped.remove(&record.id) {
             Some(reserved) => (reserved.prefix, CatalogWrite::RemoveDropped(record.id)),
@@ -440,15 +543,23 @@ impl Catalog {
         prefix
     }
 
-    fn drop_table(&mut self, id: TableId, namespace: &str, name: &str) -> Result<Vec<CatalogWrite>, CatalogError> {
+    fn drop_table(
+        &mut self,
+        id: TableId,
+        namespace: &str,
+        name: &str,
+        views: Readers,
+    ) -> Result<Vec<CatalogWrite>, CatalogError> {
         let key = (namespace.to_owned(), name.to_owned());
         let Some(table) = self.tables.get(&key).filter(|table| table.id == id).cloned() else {
             return Err(CatalogError::NoTable(namespace.to_owned(), name.to_owned()));
         };
+        let mut writes = self.release("table", namespace, name, views)?;
         self.tables.remove(&key);
         self.by_id.remove(&table.id);
         let dropped = DroppedTable { id: table.id, prefix: table.prefix.clone() };
-        Ok(vec![CatalogWrite::RemoveTable(table.id), self.put(CatalogRecord::Dropped(dropped))])
+        writes.extend([CatalogWrite::RemoveTable(table.id), self.put(CatalogRecord::Dropped(dropped))]);
+        Ok(writes)
     }
 
     fn create_index(&mut self, table: TableId, index: &IndexRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
@@ -497,6 +608,9 @@ impl Catalog {
                 self.by_id.insert(record.id, Arc::clone(&record));
                 self.tables.insert((record.namespace.clone(), record.name.clone()), record);
             }
+            CatalogRecord::View(record) => {
+                self.views.insert((record.namespace.clone(), record.name.clone()), Arc::new(record));
+            }
             CatalogRecord::Prefix(prefix) => {
                 self.prefixes.insert(prefix);
             }
@@ -516,7 +630,7 @@ impl Catalog {
 mod tests {
     use super::*;
 
-    fn table(id: u32, name: &str) -> CatalogChange {
+    pub(super) fn table(id: u32, name: &str) -> CatalogChange {
         CatalogChange::CreateTable(TableRecord {
             id: TableId(id),
             namespace: "app".into(),
@@ -526,6 +640,8 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![],
             ttl_ns: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
             schemas: vec![TableSchema { version: 1, columns: vec![] }],
             created_at_ns: 0,
             created_by: "root".into(),
@@ -533,12 +649,12 @@ mod tests {
     }
 
     fn drop(name: &str) -> CatalogChange {
-        CatalogChange::DropTable { id: TableId(1), namespace: "app".into(), name: name.into() }
+        CatalogChange::DropTable { id: TableId(1), namespace: "app".into(), name: name.into(), views: Readers::Refuse }
     }
 
-    fn app() -> Catalog {
+    pub(super) fn app() -> Catalog {
         let mut catalog = Catalog::default();
-        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0 };
+        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0, comment: None };
         catalog.apply(&CatalogChange::CreateNamespace(namespace)).unwrap();
         catalog
     }
@@ -548,12 +664,12 @@ mod tests {
         let mut catalog = app();
         let before = catalog.clone();
         assert_eq!(catalog.identity(), before.identity());
-        let again = NamespaceRecord { name: "app".into(), created_at_ns: 7 };
+        let again = NamespaceRecord { name: "app".into(), created_at_ns: 7, comment: None };
         assert!(catalog.apply(&CatalogChange::CreateNamespace(again.clone())).is_err());
         assert_eq!(catalog.identity(), before.identity());
         assert!(catalog.apply(&CatalogChange::EnsureNamespace(again)).unwrap().is_empty());
         assert_eq!(catalog.namespace("app").unwrap().created_at_ns, 0);
-        let other = NamespaceRecord { name: "other".into(), created_at_ns: 7 };
+        let other = NamespaceRecord { name: "other".into(), created_at_ns: 7, comment: None };
         assert_eq!(catalog.apply(&CatalogChange::EnsureNamespace(other)).unwrap().len(), 1);
         assert_ne!(catalog.identity(), before.identity());
     }
@@ -580,7 +696,12 @@ mod tests {
         assert_eq!(catalog.table("app", "t").unwrap().prefix, "app/t~2");
         // What never comes is removed like a dropped table.
         assert_eq!(catalog.dropped().map(|d| (d.id.0, d.prefix.as_str())).collect::<Vec<_>>(), [(1, "app/t")]);
-        let drop = CatalogChange::DropTable { id: TableId(2), namespace: "app".into(), name: "t".into() };
+        let drop = CatalogChange::DropTable {
+            id: TableId(2),
+            namespace: "app".into(),
+            name: "t".into(),
+            views: Readers::Refuse,
+        };
         catalog.apply(&drop).unwrap();
         let writes = catalog.apply(&table(1, "t")).unwrap();
         assert!(matches!(writes[0], CatalogWrite::RemoveDropped(TableId(1))));

@@ -1,4 +1,4 @@
-//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables and users, for a data directory that goes on where another is gone.
+//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables, views and users, for a data directory that goes on where another is gone.
 //!
 //! Invariants:
 //! 1. It is written before any manifest that rests on it: a manifest's table is always in it.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{
     Catalog, CatalogRecord, CatalogWrite, DEFAULT_NAMESPACE, DroppedTable, NamespaceRecord, TableKind, TableRecord,
-    UserRecord,
+    UserRecord, ViewRecord,
 };
 use crate::commit::{SequenceRecord, append_catalog};
 use crate::error::{Result, StorageError};
@@ -30,8 +30,10 @@ use crate::records::ScopeHeader;
 use crate::rocks::{Family, Rocks};
 use crate::snapshot::Snapshot;
 
-/// The version of the format that this build writes, and the highest it reads.
-const CATALOG_FORMAT: u32 = 1;
+/// The highest version of the format that this build reads.
+const CATALOG_FORMAT: u32 = 2;
+/// The version of a catalog without views: who knows none may read it.
+const FORMAT_WITHOUT_VIEWS: u32 = 1;
 
 /// Tables whose folders are listed at the same time.
 const LISTED_AT_ONCE: usize = 8;
@@ -51,6 +53,8 @@ struct CatalogFile {
     max_table_id: u32,
     namespaces: Vec<NamespaceRecord>,
     tables: Vec<TableRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    views: Vec<ViewRecord>,
     users: Vec<UserRecord>,
     /// Folders of tables that there are or were.
     prefixes: Vec<String>,
@@ -89,13 +93,15 @@ impl CatalogExport {
 impl CatalogFile {
     fn of(snapshot: &Snapshot, epoch: u64, max_table_id: u32) -> Self {
         let catalog = snapshot.catalog();
+        let views: Vec<ViewRecord> = catalog.views().map(|record| (**record).clone()).collect();
         Self {
-            format_version: CATALOG_FORMAT,
+            format_version: if views.is_empty() { FORMAT_WITHOUT_VIEWS } else { CATALOG_FORMAT },
             epoch,
             as_of: snapshot.ts().get(),
             max_table_id,
             namespaces: catalog.namespaces().map(|record| (**record).clone()).collect(),
             tables: catalog.tables().map(|record| (**record).clone()).collect(),
+            views,
             users: catalog.users().map(|record| (**record).clone()).collect(),
             prefixes: catalog.prefixes().map(str::to_owned).collect(),
             dropped: catalog.dropped().cloned().collect(),
@@ -116,10 +122,13 @@ impl CatalogFile {
     }
 
     fn records(self) -> Vec<CatalogRecord> {
-        let namespaces = self.namespaces.into_iter().filter(|record| record.name != DEFAULT_NAMESPACE);
+        // The default one is always there, but what was said of it is not.
+        let is_stored = |record: &NamespaceRecord| record.name != DEFAULT_NAMESPACE || record.comment.is_some();
+        let namespaces = self.namespaces.into_iter().filter(is_stored);
         namespaces
             .map(CatalogRecord::Namespace)
             .chain(self.tables.into_iter().map(CatalogRecord::Table))
+            .chain(self.views.into_iter().map(CatalogRecord::View))
             .chain(self.users.into_iter().map(CatalogRecord::User))
             .chain(self.prefixes.into_iter().map(CatalogRecord::Prefix))
             .chain(self.dropped.into_iter().map(CatalogRecord::Dropped))

@@ -689,6 +689,11 @@ fn superseded_ids(writes: &[ScopeWrite]) -> Vec<(Scope, RoaringTreemap)> {
     by_scope
 }
 
+/// No name has a NUL in it.
+fn view_key(namespace: &str, name: &str) -> String {
+    format!("v/{namespace}\0{name}")
+}
+
 pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut WriteBatch) {
     let (catalog, users) = (rocks.family(Family::Catalog), rocks.family(Family::Users));
     for write in writes {
@@ -700,12 +705,16 @@ pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut
             CatalogWrite::Put(CatalogRecord::Table(record)) => {
                 batch.put_cf(catalog, format!("t/{}", record.id.0), to_json(record));
             }
+            CatalogWrite::Put(CatalogRecord::View(record)) => {
+                batch.put_cf(catalog, view_key(&record.namespace, &record.name), to_json(record));
+            }
             CatalogWrite::Put(CatalogRecord::Prefix(prefix)) => batch.put_cf(catalog, format!("p/{prefix}"), b"{}"),
             CatalogWrite::Put(CatalogRecord::Dropped(record)) => {
                 batch.put_cf(catalog, format!("g/{}", record.id.0), to_json(record));
             }
             CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
             CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
+            CatalogWrite::RemoveView(namespace, name) => batch.delete_cf(catalog, view_key(namespace, name)),
             CatalogWrite::RemoveDropped(id) => batch.delete_cf(catalog, format!("g/{}", id.0)),
         }
     }

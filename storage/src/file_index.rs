@@ -162,6 +162,8 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![],
             ttl_ns: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
             schemas: schemas.collect(),
             created_at_ns: 0,
             created_by: "root".into(),

@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::bloom::SidecarRef;
 use crate::bulk::proof::{PROOF_FORMAT, Proof};
-use crate::catalog::{DroppedTable, IndexRecord, NamespaceRecord, TableKind, TableRecord, UserRecord};
+use crate::catalog::{
+    DroppedTable, IndexRecord, NamespaceRecord, TableKind, TableRecord, UserRecord, ViewRead, ViewRecord,
+};
 use crate::error::StorageError;
 use crate::keys::{BatchNumber, Generation, Owner, Scope, TableId};
 use crate::manifest::Manifest;
@@ -157,6 +159,8 @@ fn the_catalog() {
         options: BTreeMap::from([("ttl".to_owned(), "10s".to_owned())]),
         indexes: vec![IndexRecord { name: "by_a".into(), columns: vec![16] }],
         ttl_ns: Some(10),
+        comment: None,
+        column_comments: BTreeMap::new(),
         schemas: vec![schema()],
         created_at_ns: 5,
         created_by: "root".into(),
@@ -170,9 +174,46 @@ fn the_catalog() {
         INT
     );
     golden(&table, &json);
+    let said = TableRecord {
+        comment: Some("of t".into()),
+        column_comments: BTreeMap::from([(16, "of a".to_owned())]),
+        ..table
+    };
+    let comments = r#""ttl_ns":10,"comment":"of t","column_comments":{"16":"of a"},"#;
+    golden(&said, &json.replace(r#""ttl_ns":10,"#, comments));
+    let view = ViewRecord {
+        namespace: "app".into(),
+        name: "v".into(),
+        query: "SELECT * FROM t".into(),
+        resolves_in: "app".into(),
+        columns: schema().columns,
+        reads: vec![
+            ViewRead { namespace: "app".into(), name: "t".into(), columns: vec!["a".into()], built_in: false },
+            ViewRead { namespace: "system".into(), name: "queries".into(), columns: vec![], built_in: true },
+        ],
+        comment: Some("of v".into()),
+        column_comments: BTreeMap::from([(16, "of a".to_owned())]),
+        created_at_ns: 5,
+        created_by: "root".into(),
+    };
+    let json = format!(
+        concat!(
+            r#"{{"namespace":"app","name":"v","query":"SELECT * FROM t","resolves_in":"app","columns":"#,
+            r#"[{{"id":16,"name":"a","nullable":true,"type":"{}"}}],"reads":[{{"namespace":"app","name":"t","#,
+            r#""columns":["a"]}},{{"namespace":"system","name":"queries","columns":[],"built_in":true}}],"#,
+            r#""comment":"of v","column_comments":{{"16":"of a"}},"created_at_ns":5,"created_by":"root"}}"#
+        ),
+        INT
+    );
+    golden(&view, &json);
     golden(&TableKind::Shared, r#""shared""#);
     golden(&TableKind::User, r#""user""#);
-    golden(&NamespaceRecord { name: "app".into(), created_at_ns: 5 }, r#"{"name":"app","created_at_ns":5}"#);
+    golden(
+        &NamespaceRecord { name: "app".into(), created_at_ns: 5, comment: None },
+        r#"{"name":"app","created_at_ns":5}"#,
+    );
+    let said = NamespaceRecord { name: "app".into(), created_at_ns: 5, comment: Some("of app".into()) };
+    golden(&said, r#"{"name":"app","created_at_ns":5,"comment":"of app"}"#);
     golden(&DroppedTable { id: TableId(7), prefix: "app/t".into() }, r#"{"id":7,"prefix":"app/t"}"#);
     let user = UserRecord {
         number: 2,

@@ -58,7 +58,7 @@ impl TableSchema {
 
     /// The user columns as Arrow fields.
     pub fn user_fields(&self) -> Vec<Field> {
-        self.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable)).collect()
+        user_fields(&self.columns)
     }
 
     /// All columns as a client sees them: `_id`, the user's, `_updated`, `_deleted`.
@@ -90,6 +90,11 @@ impl TableSchema {
         fields.push(with_field_id(deleted_field(), DELETED_COLUMN_ID));
         fields
     }
+}
+
+/// Columns as Arrow fields.
+pub(crate) fn user_fields(columns: &[Column]) -> Vec<Field> {
+    columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable)).collect()
 }
 
 fn with_field_id(field: Field, id: u32) -> Field {

@@ -639,13 +639,14 @@ fn write_format(dir: &Path) -> Result<()> {
 
 fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
     // Always there, and therefore not stored.
-    let default = NamespaceRecord { name: DEFAULT_NAMESPACE.into(), created_at_ns: now_ns };
+    let default = NamespaceRecord { name: DEFAULT_NAMESPACE.into(), created_at_ns: now_ns, comment: None };
     let mut records = vec![CatalogRecord::Namespace(default)];
     rocks.scan_prefix(Family::Catalog, &[], |key, json| {
         let bad = StorageError::damaged_json("a catalog record");
         records.push(match key {
             [b'n', b'/', ..] => CatalogRecord::Namespace(serde_json::from_slice(json).map_err(bad)?),
             [b't', b'/', ..] => CatalogRecord::Table(serde_json::from_slice(json).map_err(bad)?),
+            [b'v', b'/', ..] => CatalogRecord::View(serde_json::from_slice(json).map_err(bad)?),
             [b'g', b'/', ..] => CatalogRecord::Dropped(serde_json::from_slice(json).map_err(bad)?),
             [b'p', b'/', prefix @ ..] => CatalogRecord::Prefix(String::from_utf8_lossy(prefix).into_owned()),
             _ => return Err(StorageError::Damaged("a catalog key of an unknown kind".into())),

@@ -74,7 +74,7 @@ impl Machine {
 }
 
 async fn commit(store: &Arc<Store>, name: &str) -> Result<CommitTs> {
-    let namespace = NamespaceRecord { name: name.into(), created_at_ns: 0 };
+    let namespace = NamespaceRecord { name: name.into(), created_at_ns: 0, comment: None };
     let catalog = vec![CatalogChange::CreateNamespace(namespace)];
     store
         .commit(Commit {

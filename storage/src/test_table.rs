@@ -97,6 +97,8 @@ impl TestTable {
                     options: BTreeMap::new(),
                     indexes: vec![],
                     ttl_ns: None,
+                    comment: None,
+                    column_comments: BTreeMap::new(),
                     schemas: vec![schema],
                     created_at_ns: 0,
                     created_by: "root".into(),

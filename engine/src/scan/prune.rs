@@ -237,6 +237,8 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![],
             ttl_ns: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
             schemas: vec![TableSchema { version: 1, columns: first }, TableSchema { version: 2, columns: second }],
             created_at_ns: 0,
             created_by: "root".into(),

@@ -13,6 +13,7 @@ use super::parse::{Reader, comes_later};
 use super::statement::{ColumnDef, CreateIndex, CreateTable, Password, Statement, TableKind};
 use super::types::{column_type, refuse_system_column};
 use super::validate::unsupported;
+use super::views::create_view;
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
 
@@ -42,15 +43,24 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.word("INDEX") {
         return create_index(reader);
     }
+    if reader.words(&["OR", "REPLACE", "VIEW"]) {
+        return create_view(reader, true);
+    }
+    if reader.word("VIEW") {
+        return create_view(reader, false);
+    }
+    if reader.words(&["TEMPORARY", "VIEW"]) || reader.words(&["TEMP", "VIEW"]) {
+        return Err(comes_later("CREATE TEMPORARY VIEW (write the query as WITH, or create a view that stays)"));
+    }
     let token = reader.parser.peek_token();
     let Token::Word(word) = &token.token else {
-        return Err(reader.expected("TABLE, NAMESPACE, INDEX or USER after CREATE", &token));
+        return Err(reader.expected("TABLE, VIEW, NAMESPACE, INDEX or USER after CREATE", &token));
     };
     Err(match word.keyword {
-        Keyword::VIEW | Keyword::MATERIALIZED => comes_later("CREATE VIEW"),
+        Keyword::MATERIALIZED => comes_later("CREATE MATERIALIZED VIEW"),
         Keyword::UNIQUE => comes_later("CREATE UNIQUE INDEX"),
         Keyword::OR => comes_later("CREATE OR REPLACE"),
-        Keyword::NoKeyword => reader.expected("TABLE, NAMESPACE, INDEX or USER after CREATE", &token),
+        Keyword::NoKeyword => reader.expected("TABLE, VIEW, NAMESPACE, INDEX or USER after CREATE", &token),
         _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
     })
 }
@@ -61,11 +71,7 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.word("NAMESPACE") || reader.word("SCHEMA") {
         let if_exists = reader.words(&["IF", "EXISTS"]);
         let name = namespace_name(&reader.object_name()?)?;
-        let cascade = reader.word("CASCADE");
-        if !cascade {
-            reader.word("RESTRICT");
-        }
-        return Ok(Statement::DropNamespace { name, if_exists, cascade });
+        return Ok(Statement::DropNamespace { name, if_exists, cascade: cascade(reader) });
     }
     if ["SHARED", "USER", "STREAM"].iter().any(|kind| reader.words(&[kind, "TABLE"])) || reader.word("TABLE") {
         let if_exists = reader.words(&["IF", "EXISTS"]);
@@ -73,18 +79,21 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
         if reader.parser.peek_token_ref().token == Token::Comma {
             return Err(unsupported("DROP TABLE of several tables (drop them one by one)"));
         }
-        // Nothing depends on a table yet, so both mean the same.
-        if !reader.word("RESTRICT") {
-            reader.word("CASCADE");
+        return Ok(Statement::DropTable { name, if_exists, cascade: cascade(reader) });
+    }
+    if reader.word("VIEW") {
+        let if_exists = reader.words(&["IF", "EXISTS"]);
+        let name = TableName::parse(&reader.object_name()?)?;
+        if reader.parser.peek_token_ref().token == Token::Comma {
+            return Err(unsupported("DROP VIEW of several views (drop them one by one)"));
         }
-        return Ok(Statement::DropTable { name, if_exists });
+        return Ok(Statement::DropView { name, if_exists, cascade: cascade(reader) });
     }
     if reader.word("INDEX") {
         let if_exists = reader.words(&["IF", "EXISTS"]);
         let name = TableName::parse(&reader.object_name()?)?;
-        if !reader.word("RESTRICT") {
-            reader.word("CASCADE");
-        }
+        // Nothing depends on an index, so both mean the same.
+        cascade(reader);
         return Ok(Statement::DropIndex { name, if_exists });
     }
     let token = reader.parser.peek_token();
@@ -93,8 +102,17 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
         Token::Word(word) if word.keyword != Keyword::NoKeyword => {
             unsupported(&format!("DROP {}", word.value.to_uppercase()))
         }
-        _ => reader.expected("TABLE, INDEX or NAMESPACE after DROP", &token),
+        _ => reader.expected("TABLE, VIEW, INDEX or NAMESPACE after DROP", &token),
     })
+}
+
+/// [CASCADE | RESTRICT].
+fn cascade(reader: &mut Reader<'_>) -> bool {
+    let cascade = reader.word("CASCADE");
+    if !cascade {
+        reader.word("RESTRICT");
+    }
+    cascade
 }
 
 /// STORAGE FLUSH TABLE name, STORAGE FLUSH ALL, STORAGE COMPACT TABLE name, STORAGE CHECK TABLE name.

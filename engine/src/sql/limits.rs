@@ -13,7 +13,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SetExpr, TableFactor, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, Select, SetExpr, TableFactor, VisitMut, VisitorMut};
 
 use super::balance::{balance_expr, balance_set};
 use super::ctes::{Cte, Ctes};
@@ -63,10 +63,22 @@ impl Default for Limits {
 
 /// Balances a parsed piece of a statement and checks it.
 pub(crate) fn fit<V: VisitMut>(piece: &mut V, limits: &Limits) -> Result<()> {
+    fit_with(piece, limits, &|_| None).map(drop)
+}
+
+/// The same together with the views that it names. `size_of`: what is in one.
+pub(crate) fn fit_with<V: VisitMut>(
+    piece: &mut V,
+    limits: &Limits,
+    size_of: &dyn Fn(&ObjectName) -> Option<Size>,
+) -> Result<Size> {
     let mut fit = Fit {
         limits,
+        size_of,
         nodes: 0,
         depth: 0,
+        deepest: 0,
+        subqueries: 0,
         expressions: vec![0],
         set_depths: vec![],
         sizes: vec![Size::default()],
@@ -74,14 +86,22 @@ pub(crate) fn fit<V: VisitMut>(piece: &mut V, limits: &Limits) -> Result<()> {
     };
     match piece.visit(&mut fit) {
         ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => {
+            let all = fit.sizes.first().copied().unwrap_or_default();
+            Ok(Size { depth: fit.deepest, subqueries: fit.subqueries, ..all })
+        }
     }
 }
 
 struct Fit<'a> {
     limits: &'a Limits,
+    size_of: &'a dyn Fn(&ObjectName) -> Option<Size>,
     nodes: usize,
     depth: usize,
+    /// The largest depth so far.
+    deepest: usize,
+    /// The most subqueries in the expressions of one another so far.
+    subqueries: usize,
     /// For each query that is open, and outside of them: expressions that are open directly in it.
     expressions: Vec<usize>,
     /// Levels of set operations of each open query, which are not visited one by one.
@@ -91,12 +111,16 @@ struct Fit<'a> {
     ctes: Ctes<Size>,
 }
 
-/// What a query is in a plan, where a WITH query stands wherever it is named.
-#[derive(Clone, Copy, Default)]
-struct Size {
+/// What a query is in a plan, where a WITH query or a view stands wherever it is named.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Size {
     relations: usize,
     /// Queries in one another.
     levels: usize,
+    /// Levels of expressions and queries; of a view.
+    depth: usize,
+    /// Subqueries in the expressions of one another; of a view.
+    subqueries: usize,
 }
 
 type Flow = ControlFlow<EngineError>;
@@ -109,6 +133,7 @@ impl Fit<'_> {
     fn enter(&mut self, levels: usize) -> Flow {
         self.nodes += 1;
         self.depth += levels;
+        self.deepest = self.deepest.max(self.depth);
         if self.depth > self.limits.depth_max {
             return too_much(format!(
                 "the statement is too deep: more than {} expressions in one another; split it, or use IN (…) for many \
@@ -125,6 +150,37 @@ impl Fit<'_> {
         ControlFlow::Continue(())
     }
 
+    /// How many of the open queries are in an expression of the one around them.
+    fn inside(&self) -> usize {
+        // The last one is the innermost query's own.
+        self.expressions.iter().rev().skip(1).filter(|open| **open > 0).count()
+    }
+
+    /// So many subqueries are in the expressions of one another here.
+    fn nest(&mut self, subqueries: usize) -> Flow {
+        self.subqueries = self.subqueries.max(subqueries);
+        if subqueries > self.limits.subqueries_max {
+            return too_much(format!(
+                "the statement is too deep: more than {} subqueries in the expressions of one another; use joins or WITH",
+                self.limits.subqueries_max
+            ));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// A view stands here.
+    fn view(&mut self, size: Size) -> Flow {
+        self.deepest = self.deepest.max(self.depth + size.depth);
+        if self.deepest > self.limits.depth_max {
+            return too_much(format!(
+                "the statement is too deep: more than {} expressions in one another, counting those of its views",
+                self.limits.depth_max
+            ));
+        }
+        self.nest(self.inside() + size.subqueries)?;
+        self.add(Size { relations: size.relations.max(1), ..size })
+    }
+
     /// This is now a part of the innermost open query.
     fn add(&mut self, part: Size) -> Flow {
         let Some(here) = self.sizes.last_mut() else { return ControlFlow::Continue(()) };
@@ -132,8 +188,8 @@ impl Fit<'_> {
         here.levels = here.levels.max(part.levels);
         if here.relations > self.limits.relations_max {
             return too_much(format!(
-                "the statement is too big: more than {} tables, counting those of a WITH query as often as it is named; \
-                 split it",
+                "the statement is too big: more than {} tables, counting those of a WITH query or view as often as \
+                 it is named; split it",
                 self.limits.relations_max
             ));
         }
@@ -157,14 +213,7 @@ impl VisitorMut for Fit<'_> {
         self.enter(1 + 2 * set_depth)?;
         self.set_depths.push(set_depth);
         self.expressions.push(0);
-        // The last one is this query's own.
-        let inside = self.expressions.iter().rev().skip(1).filter(|open| **open > 0).count();
-        if inside > self.limits.subqueries_max {
-            return too_much(format!(
-                "the statement is too deep: more than {} subqueries in the expressions of one another; use joins or WITH",
-                self.limits.subqueries_max
-            ));
-        }
+        self.nest(self.inside())?;
         self.ctes.enter(query);
         self.sizes.push(Size::default());
         ControlFlow::Continue(())
@@ -205,11 +254,15 @@ impl VisitorMut for Fit<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
-        let one = Size { relations: 1, levels: 0 };
+        let one = Size { relations: 1, ..Size::default() };
         let part = match factor {
             TableFactor::Table { name, .. } => match self.ctes.find(name) {
                 Some(Cte::Known(size)) => Size { relations: size.relations.max(1), ..*size },
-                Some(Cte::Recursive) | None => one,
+                Some(Cte::Recursive) => one,
+                None => match (self.size_of)(name) {
+                    Some(view) => return self.view(view),
+                    None => one,
+                },
             },
             // What is in it is counted by itself.
             TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } => Size::default(),

@@ -1,13 +1,14 @@
-//! Which columns a statement names.
+//! Which columns a statement names, and which tables a query reads.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Select, SelectItem, Visit, Visitor,
-    WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, TableFactor,
+    Visit, Visitor, WildcardAdditionalOptions,
 };
 
-use super::names::fold;
+use super::ctes::Ctes;
+use super::names::{TableName, fold};
 use super::statement::{InsertSource, Statement};
 
 /// Whether the statement names a column like this anywhere: in an expression, in USING, in EXCLUDE. A string is no name.
@@ -27,6 +28,43 @@ pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
         }
         Statement::Delete(delete) => find(&|f| delete.selection.visit(f)),
         _ => false,
+    }
+}
+
+/// The tables and views that a query names, each once. A WITH query is none, and what is no name is the planner's to report.
+pub(crate) fn relations(query: &Query) -> Vec<TableName> {
+    let mut relations = Relations { found: vec![], ctes: Ctes::new() };
+    let _ = query.visit(&mut relations);
+    relations.found
+}
+
+struct Relations {
+    found: Vec<TableName>,
+    ctes: Ctes<()>,
+}
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.ctes.enter(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.ctes.leave(());
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: None, .. } = factor
+            && self.ctes.find(name).is_none()
+            && let Ok(name) = TableName::parse(name)
+            && !self.found.contains(&name)
+        {
+            self.found.push(name);
+        }
+        ControlFlow::Continue(())
     }
 }
 

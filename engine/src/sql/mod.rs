@@ -1,7 +1,7 @@
 //! SQL text to statements, and statements to what DataFusion plans.
 //!
-//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`settings`]: an
-//! allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
+//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`views`], [`settings`]:
+//! an allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
 //! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`infer`], [`planner`]) →
 //! values cast to their columns ([`coerce`]).
 //!
@@ -34,6 +34,7 @@ mod tokens;
 mod transactions;
 pub(crate) mod types;
 mod validate;
+mod views;
 pub(crate) mod wildcards;
 mod writes;
 

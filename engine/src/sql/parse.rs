@@ -1,5 +1,5 @@
-//! Text → one [`Statement`]. Each kind of statement is read by its own function, here, in [`super::writes`], [`super::ddl`]
-//! or [`super::settings`]; what has no function is refused.
+//! Text → one [`Statement`]. Each kind of statement is read by its own function, here, in [`super::writes`], [`super::ddl`],
+//! [`super::views`] or [`super::settings`]; what has no function is refused.
 
 use datafusion::sql::sqlparser::ast::{ObjectName, Query};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -15,6 +15,7 @@ use super::statement::Statement;
 use super::tokens::{syntax_error, tokenize};
 use super::transactions;
 use super::validate::{admit, unsupported};
+use super::views;
 use crate::error::{EngineError, Result};
 
 /// Levels the parser may go down; one parenthesis is about two of them.
@@ -28,7 +29,7 @@ pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
         return Err(EngineError::invalid("the statement is empty"));
     }
     let parser = Parser::new(&SeracDialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens);
-    let mut reader = Reader { parser, limits, end };
+    let mut reader = Reader { parser, limits, sql, end };
     while reader.parser.consume_token(&Token::SemiColon) {}
     let statement = reader.statement()?;
     reader.end_of_statement()?;
@@ -39,6 +40,7 @@ pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
 pub(crate) struct Reader<'a> {
     pub(crate) parser: Parser<'a>,
     pub(crate) limits: &'a Limits,
+    sql: &'a str,
     /// Where the text ends, for errors about what is missing there.
     end: Location,
 }
@@ -65,6 +67,7 @@ impl Reader<'_> {
             Keyword::USE => settings::use_namespace(self),
             Keyword::CREATE => ddl::create(self),
             Keyword::DROP => ddl::drop(self),
+            Keyword::COMMENT => views::comment(self),
             Keyword::STORAGE => ddl::storage(self),
             Keyword::BEGIN | Keyword::START => transactions::begin(self),
             Keyword::COMMIT | Keyword::END => transactions::commit(self),
@@ -89,6 +92,26 @@ impl Reader<'_> {
         match keyword {
             Keyword::NoKeyword => self.expected("a statement", token),
             _ => unsupported(&token.token.to_string().to_uppercase()),
+        }
+    }
+
+    /// A query that is a part of another statement, with its text.
+    pub(crate) fn query_with_text(&mut self) -> Result<(Box<Query>, String)> {
+        let token = self.parser.peek_token();
+        let is_query = match &token.token {
+            Token::LParen => true,
+            Token::Word(word) => {
+                let queries = [Keyword::SELECT, Keyword::WITH, Keyword::VALUES, Keyword::TABLE];
+                word.quote_style.is_none() && queries.contains(&word.keyword)
+            }
+            _ => false,
+        };
+        match is_query.then(|| self.statement()).transpose()? {
+            Some(Statement::Query(query)) => {
+                let end = self.parser.get_current_token().span.end;
+                Ok((query, self.sql[offset(self.sql, token.span.start)..offset(self.sql, end)].to_owned()))
+            }
+            _ => Err(self.expected("a query", &token)),
         }
     }
 
@@ -190,6 +213,18 @@ impl Reader<'_> {
         };
         syntax_error(at.unwrap_or(self.end), &message)
     }
+}
+
+/// The byte of a text at this place.
+fn offset(text: &str, at: Location) -> usize {
+    let (mut line, mut column) = (1, 1);
+    for (offset, c) in text.char_indices() {
+        if (line, column) >= (at.line, at.column) {
+            return offset;
+        }
+        (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+    }
+    text.len()
 }
 
 fn parse_place(place: &str) -> Option<Location> {

@@ -54,6 +54,26 @@ pub(crate) enum Statement {
         name: TableName,
         /// None of this name is no error.
         if_exists: bool,
+        /// The views that read it too.
+        cascade: bool,
+    },
+    /// CREATE [OR REPLACE] VIEW.
+    CreateView(CreateView),
+    /// DROP VIEW.
+    DropView {
+        /// The view.
+        name: TableName,
+        /// None of this name is no error.
+        if_exists: bool,
+        /// The views that read it too.
+        cascade: bool,
+    },
+    /// COMMENT ON … IS 'text' or NULL.
+    Comment {
+        /// What it is on.
+        on: Commented,
+        /// `None` = removed.
+        text: Option<String>,
     },
     /// CREATE INDEX.
     CreateIndex(CreateIndex),
@@ -199,6 +219,36 @@ pub(crate) struct CreateTable {
     pub options: BTreeMap<String, String>,
 }
 
+/// CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name [(columns)] AS query.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CreateView {
+    /// Its name.
+    pub name: TableName,
+    /// It may take the place of another.
+    pub or_replace: bool,
+    /// One that is there already is no error.
+    pub if_not_exists: bool,
+    /// The names of its columns; empty = as the query has them.
+    pub columns: Vec<String>,
+    /// The query, without parameters.
+    pub query: Box<Query>,
+    /// The query as it was written.
+    pub text: String,
+}
+
+/// What a COMMENT is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Commented {
+    /// NAMESPACE, SCHEMA.
+    Namespace(String),
+    /// TABLE.
+    Table(TableName),
+    /// VIEW.
+    View(TableName),
+    /// COLUMN, of a table or view.
+    Column(TableName, String),
+}
+
 /// Whose rows a table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TableKind {
@@ -263,6 +313,9 @@ impl Statement {
             | Self::DropNamespace { .. }
             | Self::CreateTable(_)
             | Self::DropTable { .. }
+            | Self::CreateView(_)
+            | Self::DropView { .. }
+            | Self::Comment { .. }
             | Self::CreateIndex(_)
             | Self::DropIndex { .. }
             | Self::CreateUser { .. }

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
+use seracdb_engine::Prepared;
+
+use super::command::CATALOG;
 
 pub(crate) const TYPE_NAME: &str = "ARROW:FLIGHT:SQL:TYPE_NAME";
 pub(crate) const PRECISION: &str = "ARROW:FLIGHT:SQL:PRECISION";
@@ -12,9 +15,29 @@ pub(crate) const SCHEMA_NAME: &str = "ARROW:FLIGHT:SQL:SCHEMA_NAME";
 pub(crate) const TABLE_NAME: &str = "ARROW:FLIGHT:SQL:TABLE_NAME";
 pub(crate) const IS_AUTO_INCREMENT: &str = "ARROW:FLIGHT:SQL:IS_AUTO_INCREMENT";
 pub(crate) const IS_READ_ONLY: &str = "ARROW:FLIGHT:SQL:IS_READ_ONLY";
+/// Of tables only: in a result JDBC takes it for the column's label, and finds no column by its name.
+pub(crate) const REMARKS: &str = "ARROW:FLIGHT:SQL:REMARKS";
 
-/// The schema of a result as clients see it, everywhere: prepare, FlightInfo, GetSchema and DoGet. Metadata that a
-/// field has already stays.
+/// The schema of a statement's result as clients see it, everywhere: prepare, FlightInfo, GetSchema and DoGet. A column
+/// that is one of a table says of which.
+pub(crate) fn result_schema(prepared: &Prepared) -> Schema {
+    let schema = prepared.schema();
+    let origins = prepared.origins().iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let fields = schema.fields().iter().zip(origins).map(|(field, origin)| match origin {
+        Some(origin) => {
+            let table = [
+                (CATALOG_NAME, CATALOG),
+                (SCHEMA_NAME, origin.namespace.as_str()),
+                (TABLE_NAME, origin.table.as_str()),
+            ];
+            describe(field, &table)
+        }
+        None => describe(field, &[]),
+    });
+    Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())
+}
+
+/// The schema of a table as clients see it. Metadata that a field has already stays.
 pub(crate) fn described(schema: &Schema) -> Schema {
     let fields: Vec<Field> = schema.fields().iter().map(|field| describe(field, &[])).collect();
     Schema::new_with_metadata(fields, schema.metadata().clone())

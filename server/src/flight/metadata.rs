@@ -11,7 +11,7 @@ use arrow_flight::sql::{CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTa
 use seracdb_engine::{TableInfo, system_columns};
 use tonic::Status;
 
-use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, SCHEMA_NAME, TABLE_NAME, describe};
+use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, REMARKS, SCHEMA_NAME, TABLE_NAME, describe};
 use super::command::{CATALOG, Metadata};
 use super::encode::schema_bytes;
 use super::{Flight, sql_info, status, xdbc_types};
@@ -83,19 +83,23 @@ fn table_schema(table: &TableInfo) -> Schema {
         .fields()
         .iter()
         .map(|field| {
-            let system = system_columns::is_system_column(field.name());
+            let is_view = table.table_type == "VIEW";
+            let read_only = is_view || system_columns::is_system_column(field.name());
             let flag = |is: bool| if is { "1" } else { "0" };
-            let more = [
+            let mut more = vec![
                 (CATALOG_NAME, CATALOG),
                 (SCHEMA_NAME, table.namespace.as_str()),
                 (TABLE_NAME, table.name.as_str()),
-                (IS_AUTO_INCREMENT, flag(field.name() == system_columns::ID)),
-                (IS_READ_ONLY, flag(system)),
+                (IS_AUTO_INCREMENT, flag(!is_view && field.name() == system_columns::ID)),
+                (IS_READ_ONLY, flag(read_only)),
             ];
+            more.extend(table.column_comments.get(field.name()).map(|text| (REMARKS, text.as_str())));
             describe(field, &more)
         })
         .collect();
-    Schema::new_with_metadata(fields, table.schema.metadata().clone())
+    let mut metadata = table.schema.metadata().clone();
+    metadata.extend(table.comment.iter().map(|text| (REMARKS.to_owned(), text.clone())));
+    Schema::new_with_metadata(fields, metadata)
 }
 
 fn primary_keys(tables: &[TableInfo], command: &CommandGetPrimaryKeys) -> Result<RecordBatch, Status> {
@@ -204,6 +208,8 @@ mod tests {
                 Field::new("a", DataType::Utf8, true),
             ])),
             primary_key: key.iter().map(ToString::to_string).collect(),
+            comment: Some("said of it".into()),
+            column_comments: [("a".to_owned(), "said of a".to_owned())].into(),
         };
         vec![table("t1", "TABLE", &["_id"]), table("t_1", "TABLE", &["a", "b"]), table("v", "VIEW", &[])]
     }
@@ -258,6 +264,11 @@ mod tests {
         let schema = Schema::try_from(IpcMessage(bytes)).unwrap();
         assert_eq!(schema.field(0).metadata()[IS_AUTO_INCREMENT], "1");
         assert_eq!(schema.field(1).metadata()[TABLE_NAME], "t1");
+        assert_eq!(schema.field(1).metadata()[REMARKS], "said of a");
+        assert_eq!(
+            (schema.field(0).metadata().get(REMARKS), schema.metadata()[REMARKS].as_str()),
+            (None, "said of it")
+        );
     }
 
     #[test]

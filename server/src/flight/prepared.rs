@@ -23,7 +23,7 @@ use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatemen
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-use super::columns::described;
+use super::columns::result_schema;
 use super::command::StatementId;
 use super::encode::schema_bytes;
 use super::incoming::incoming;
@@ -156,7 +156,7 @@ impl Flight {
     ) -> Result<Bytes, Status> {
         let prepared = self.prepare(&self.within(call, transaction)?, sql).await?;
         let is_update = prepared.kind() == StatementKind::Update;
-        let dataset_schema = schema_bytes(&described(prepared.schema()))?;
+        let dataset_schema = schema_bytes(&result_schema(&prepared))?;
         let parameter_schema = match is_java(client) {
             true => schema_bytes(&java_parameters(prepared.parameters()))?,
             false => schema_bytes(prepared.parameters())?,

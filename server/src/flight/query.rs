@@ -19,7 +19,7 @@ use seracdb_proto::StatementTicket;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::columns::described;
+use super::columns::{described, result_schema};
 use super::command::{InfoCommand, StatementId, TicketId};
 use super::encode::{Compression, schema_bytes};
 use super::stream::{DataStream, Delivery, from_batch, from_rows};
@@ -64,7 +64,7 @@ impl Flight {
         let call = &call;
         match prepared.kind() {
             StatementKind::Query if endpoints > 1 => {
-                let schema = described(prepared.schema());
+                let schema = result_schema(&prepared);
                 let mut tickets = self.issue_parts(call, &prepared, params, transaction, endpoints).await?.into_iter();
                 let first = tickets.next().unwrap_or_default();
                 let mut info = info(&schema, first, Some(self.expiration()), descriptor, -1)?;
@@ -76,7 +76,7 @@ impl Flight {
                 Ok(info)
             }
             StatementKind::Query => {
-                let schema = described(prepared.schema());
+                let schema = result_schema(&prepared);
                 let ticket = self.issue(call, Planned::Query { prepared, params, transaction })?;
                 info(&schema, ticket, Some(self.expiration()), descriptor, -1)
             }
@@ -104,7 +104,7 @@ impl Flight {
             }
         };
         match prepared.kind() {
-            StatementKind::Query => schema_bytes(&described(prepared.schema())),
+            StatementKind::Query => schema_bytes(&result_schema(&prepared)),
             StatementKind::Update => schema_bytes(&COUNT_SCHEMA),
         }
     }
@@ -180,7 +180,7 @@ impl Flight {
         cancel: CancellationToken,
         compression: Compression,
     ) -> Result<DataStream, Status> {
-        let schema = Arc::new(described(prepared.schema()));
+        let schema = Arc::new(result_schema(&prepared));
         match self.execute(&call, prepared, params, cancel.clone()).await? {
             Outcome::Rows(rows) => Ok(self.deliver(call, schema, rows, cancel, compression)),
             Outcome::Changed(count) => count_stream(count_of(count)),
@@ -210,7 +210,7 @@ impl Flight {
         transaction: Option<TransactionId>,
         endpoints: usize,
     ) -> Result<Vec<Bytes>, Status> {
-        let (cancel, schema) = (self.queries.token(), Arc::new(described(prepared.schema())));
+        let (cancel, schema) = (self.queries.token(), Arc::new(result_schema(prepared)));
         let (engine, session) = (self.engine.until(cancel.clone()), call.session.clone());
         let prepared = Arc::clone(prepared);
         let parts = async move { engine.execute_in_parts(&session, &prepared, params, endpoints).await };

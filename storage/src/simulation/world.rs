@@ -119,6 +119,8 @@ impl World {
             options: BTreeMap::new(),
             indexes: Default::default(),
             ttl_ns: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
             schemas: vec![schema],
             created_at_ns: 0,
             created_by: "root".into(),

@@ -8,7 +8,8 @@ use seracdb_storage::system_columns;
 use crate::error::{EngineError, ErrorKind};
 use crate::identity::Role;
 use crate::sql::statement::{
-    ColumnDef, CreateTable, Delete, Insert, InsertSource, Password, Statement, TableKind, TransactionStatement, Update,
+    ColumnDef, Commented, CreateTable, Delete, Insert, InsertSource, Password, Statement, TableKind,
+    TransactionStatement, Update,
 };
 use crate::sql::{Limits, TableName, parse};
 
@@ -198,8 +199,10 @@ fn other_statements() {
             "DROP SCHEMA IF EXISTS ns CASCADE",
             Statement::DropNamespace { name: "ns".into(), if_exists: true, cascade: true },
         ),
-        ("DROP TABLE ns.t", Statement::DropTable { name: name("ns.t"), if_exists: false }),
-        ("DROP USER TABLE IF EXISTS t", Statement::DropTable { name: name("t"), if_exists: true }),
+        ("DROP TABLE ns.t", Statement::DropTable { name: name("ns.t"), if_exists: false, cascade: false }),
+        ("DROP USER TABLE IF EXISTS t", Statement::DropTable { name: name("t"), if_exists: true, cascade: false }),
+        ("DROP TABLE t CASCADE", Statement::DropTable { name: name("t"), if_exists: false, cascade: true }),
+        ("DROP VIEW IF EXISTS v RESTRICT", Statement::DropView { name: name("v"), if_exists: true, cascade: false }),
         ("DROP INDEX ns.i", Statement::DropIndex { name: name("ns.i"), if_exists: false }),
         ("DROP INDEX IF EXISTS i", Statement::DropIndex { name: name("i"), if_exists: true }),
         ("CREATE USER Anna WITH PASSWORD 'it''s'", user("Anna", "it's", Role::User)),
@@ -304,7 +307,7 @@ fn what_comes_later_or_never() {
         "TRUNCATE t",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "COMMIT AND CHAIN",
-        "CREATE VIEW v AS SELECT 1",
+        "CREATE MATERIALIZED VIEW v AS SELECT 1",
         "CREATE UNIQUE INDEX i ON t (a)",
         "CREATE INDEX i ON t USING btree (a)",
         "CREATE TABLE t AS SELECT 1",
@@ -324,7 +327,7 @@ fn what_comes_later_or_never() {
         "CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'",
         "CREATE FUNCTION f() RETURNS INT RETURN 1",
         "CREATE DATABASE d",
-        "DROP VIEW v",
+        "DROP VIEW v, w",
         "DROP DATABASE d",
         "COPY t TO '/tmp/x'",
         "LOAD 'lib'",
@@ -352,6 +355,62 @@ fn what_comes_later_or_never() {
         let error = error(sql);
         assert_eq!(error.kind, ErrorKind::Unimplemented, "{sql}: {}", error.message);
     }
+}
+
+#[test]
+fn a_view_keeps_its_text() {
+    let view = |sql: &str| match of(sql) {
+        Statement::CreateView(view) => view,
+        other => panic!("{sql}: {other:?}"),
+    };
+    let made = view("CREATE OR REPLACE VIEW Ns.V (A, \"B\") AS\n  SELECT 'é', -- one\n 2  -- two\n;");
+    assert_eq!((made.name.to_string(), made.or_replace, made.if_not_exists), ("ns.v".into(), true, false));
+    assert_eq!((made.columns, made.text.as_str()), (vec!["a".into(), "B".into()], "SELECT 'é', -- one\n 2"));
+    for text in ["SELECT 1", "TABLE t", "VALUES (1), (2)", "WITH x AS (SELECT 1) SELECT * FROM x", "(SELECT 1)"] {
+        assert_eq!(view(&format!("CREATE VIEW IF NOT EXISTS v AS {text} ;")).text, text);
+    }
+    for (sql, expected) in [
+        ("CREATE VIEW v AS INSERT INTO t VALUES (1)", "expected a query, found 'INSERT'"),
+        ("CREATE VIEW v AS SELECT ?", "a view has no parameters"),
+        ("CREATE VIEW v AS SELECT a FROM t LIMIT $1", "a view has no parameters"),
+        ("CREATE VIEW v (a, A) AS SELECT 1, 2", "names column 'a' twice"),
+        ("CREATE VIEW v SELECT 1", "expected AS and a query"),
+        ("CREATE OR REPLACE VIEW IF NOT EXISTS v AS SELECT 1", "keep one of them"),
+        ("CREATE VIEW v AS SELECT 1 WITH CHECK OPTION", "syntax error"),
+    ] {
+        let error = error(sql);
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{sql}");
+        assert!(error.message.contains(expected), "{sql}: {}", error.message);
+    }
+    let long = format!("CREATE VIEW v AS SELECT '{}'", "x".repeat(64 << 10));
+    assert_eq!(error(&long).kind, ErrorKind::ResourceExhausted);
+}
+
+#[test]
+fn comments() {
+    let name = |table: &str| TableName { namespace: None, table: table.into() };
+    let in_ns = |table: &str| TableName { namespace: Some("ns".into()), table: table.into() };
+    for (sql, on, text) in [
+        ("COMMENT ON TABLE t IS 'it''s'", Commented::Table(name("t")), Some("it's")),
+        ("COMMENT ON VIEW Ns.V IS NULL", Commented::View(in_ns("v")), None),
+        ("COMMENT ON COLUMN t.C IS ''", Commented::Column(name("t"), "c".into()), Some("")),
+        ("COMMENT ON COLUMN seracdb.ns.t.\"C\" IS 'x';", Commented::Column(in_ns("t"), "C".into()), Some("x")),
+        ("COMMENT ON SCHEMA ns IS 'x'", Commented::Namespace("ns".into()), Some("x")),
+        ("COMMENT ON NAMESPACE seracdb.ns IS 'x'", Commented::Namespace("ns".into()), Some("x")),
+    ] {
+        assert_eq!(of(sql), Statement::Comment { on, text: text.map(str::to_owned) }, "{sql}");
+    }
+    for sql in [
+        "COMMENT ON COLUMN c IS 'x'",
+        "COMMENT ON INDEX i IS 'x'",
+        "COMMENT ON TABLE t 'x'",
+        "COMMENT ON TABLE t IS x",
+        "COMMENT TABLE t IS 'x'",
+    ] {
+        assert_eq!(error(sql).kind, ErrorKind::InvalidArgument, "{sql}");
+    }
+    let long = format!("COMMENT ON TABLE t IS '{}'", "x".repeat((4 << 10) + 1));
+    assert_eq!(error(&long).kind, ErrorKind::ResourceExhausted);
 }
 
 #[test]

@@ -3,6 +3,7 @@ package org.seracdb;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.reflect.InvocationTargetException;
@@ -33,6 +34,9 @@ class MetadataTest {
     try (Statement statement = connection.createStatement()) {
       statement.executeUpdate("CREATE TABLE jdbc_metadata.t_1 (price DECIMAL(12, 3), at TIMESTAMP)");
       statement.executeUpdate("CREATE TABLE jdbc_metadata.tx1 (other TEXT)");
+      statement.executeUpdate("CREATE VIEW jdbc_metadata.v AS SELECT x AS number FROM jdbc_metadata.points");
+      statement.executeUpdate("COMMENT ON COLUMN jdbc_metadata.points.x IS 'where it is'");
+      statement.executeUpdate("COMMENT ON COLUMN jdbc_metadata.v.number IS 'the same'");
       // Of an empty result the driver reports each column twice (apache/arrow-java#44).
       statement.executeUpdate("INSERT INTO jdbc_metadata.points (x, label) VALUES (1, 'a')");
     }
@@ -95,12 +99,14 @@ class MetadataTest {
   @Test
   void tables() throws SQLException {
     List<Map<String, Object>> all = Serac.rows(meta.getTables(null, NAMESPACE, "%", null));
-    assertEquals(List.of("points", "t_1", "tx1"), all.stream().map(t -> t.get("TABLE_NAME")).toList());
+    assertEquals(List.of("points", "t_1", "tx1", "v"), all.stream().map(t -> t.get("TABLE_NAME")).toList());
     List<String> kinds = Serac.column(meta.getTableTypes(), "TABLE_TYPE");
     for (Map<String, Object> table : all) {
       assertTrue(kinds.contains(table.get("TABLE_TYPE")), table.toString());
       assertEquals("seracdb", table.get("TABLE_CAT"));
     }
+    String[] views = {"VIEW"};
+    assertEquals(List.of("v"), Serac.column(meta.getTables(null, NAMESPACE, "%", views), "TABLE_NAME"));
     String[] none = {"NO SUCH KIND"};
     assertEquals(List.of(), Serac.rows(meta.getTables(null, NAMESPACE, "%", none)));
     assertEquals(List.of("t_1"), Serac.column(meta.getTables(null, NAMESPACE, "t\\_1", null), "TABLE_NAME"));
@@ -116,13 +122,18 @@ class MetadataTest {
     assertEquals(Types.BIGINT, x.get("DATA_TYPE"));
     assertEquals(DatabaseMetaData.columnNoNulls, x.get("NULLABLE"));
     assertEquals("NO", x.get("IS_NULLABLE"));
+    assertEquals("where it is", x.get("REMARKS"));
     Map<String, Object> label = columns.get(2);
+    assertNull(label.get("REMARKS"));
     assertEquals(Types.VARCHAR, label.get("DATA_TYPE"));
     assertEquals(DatabaseMetaData.columnNullable, label.get("NULLABLE"));
     for (int i = 0; i < columns.size(); i++) {
       assertEquals(i + 1, columns.get(i).get("ORDINAL_POSITION"));
       assertNotNull(columns.get(i).get("TYPE_NAME"), columns.get(i).toString());
     }
+    List<Map<String, Object>> number = Serac.rows(meta.getColumns(null, NAMESPACE, "v", "%"));
+    assertEquals(List.of("number"), number.stream().map(c -> c.get("COLUMN_NAME")).toList());
+    assertEquals("the same", number.get(0).get("REMARKS"));
     List<Map<String, Object>> price = Serac.rows(meta.getColumns("seracdb", NAMESPACE, "t\\_1", "price"));
     assertEquals(1, price.size());
     assertEquals(Types.DECIMAL, price.get(0).get("DATA_TYPE"));
@@ -178,6 +189,10 @@ class MetadataTest {
       var columns = result.getMetaData();
       assertEquals(3, columns.getColumnCount());
       assertEquals("x", columns.getColumnName(1));
+      // Not the column's comment, which the driver would take for its label.
+      assertEquals("x", columns.getColumnLabel(1));
+      assertEquals("points", columns.getTableName(1));
+      assertEquals(NAMESPACE, columns.getSchemaName(1));
       assertEquals(Types.BIGINT, columns.getColumnType(1));
       assertEquals(Types.VARCHAR, columns.getColumnType(2));
       assertNotNull(columns.getColumnTypeName(2));

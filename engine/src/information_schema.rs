@@ -1,0 +1,268 @@
+//! The namespace `information_schema`: DataFusion's tables over what this session sees, with comments, and ours of views.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::kernels::numeric::add;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::information_schema::InformationSchemaProvider;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider};
+use datafusion::datasource::MemTable;
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use futures::FutureExt;
+use seracdb_storage::catalog::ViewRecord;
+
+use crate::error::{EngineError, Result};
+use crate::row_builder::{Rows, TEXT, schema};
+use crate::scan::{Exposure, external};
+use crate::session::INFORMATION_SCHEMA;
+use crate::sql::names::{CATALOG, TableName};
+use crate::sql::suggest;
+use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
+use crate::tables::Tables;
+
+/// The tables that there are: not DataFusion's settings, which name files of the server.
+pub(crate) const INFORMATION_TABLES: [&str; 6] = ["columns", "parameters", "routines", "schemata", "tables", "views"];
+
+/// The last column of the tables that have one.
+const COMMENT: &str = "comment";
+/// DataFusion counts it from 0.
+const ORDINAL_POSITION: &str = "ordinal_position";
+
+/// A table by name.
+pub(crate) fn table(tables: &Tables, name: &str) -> DfResult<Arc<dyn TableProvider>> {
+    if name == "views" {
+        let rows = views(tables).map_err(external)?;
+        return Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?));
+    }
+    let provider = InformationSchemaProvider::new(Arc::new(Listing(Arc::new(tables.clone()))));
+    let found = match INFORMATION_TABLES.contains(&name) {
+        true => provider.table(name).now_or_never().transpose()?.flatten(),
+        false => None,
+    };
+    let found = found.ok_or_else(|| {
+        let unknown = suggest::unknown("table", name, INFORMATION_TABLES);
+        external(EngineError::not_found(format!("{unknown} in {INFORMATION_SCHEMA}")))
+    })?;
+    Ok(match Of::named(name) {
+        Some(of) => Arc::new(WithComments::new(tables, found, of)),
+        None => found,
+    })
+}
+
+/// All views, with the text of their queries.
+fn views(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = Rows::new(schema(&[
+        ("table_catalog", TEXT, false),
+        ("table_schema", TEXT, false),
+        ("table_name", TEXT, false),
+        ("view_definition", TEXT, false),
+        ("check_option", TEXT, false),
+        ("is_updatable", TEXT, false),
+        (COMMENT, TEXT, true),
+    ]));
+    for view in tables.views() {
+        let fixed = [CATALOG, &view.namespace, &view.name, &view.query, "NONE", "NO"];
+        fixed.into_iter().enumerate().for_each(|(column, text)| rows.text(column, Some(text)));
+        rows.text(6, view.comment.as_deref());
+    }
+    rows.finish()
+}
+
+/// What the rows of a table are of.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    Columns,
+    Schemata,
+    Tables,
+}
+
+impl Of {
+    fn named(table: &str) -> Option<Self> {
+        match table {
+            "columns" => Some(Self::Columns),
+            "schemata" => Some(Self::Schemata),
+            "tables" => Some(Self::Tables),
+            _ => None,
+        }
+    }
+
+    /// What was said of what a row is of. `names`: of its columns with these names.
+    fn comment<'a>(self, tables: &'a Tables, name_in: &dyn Fn(&str) -> String) -> Option<&'a str> {
+        let catalog = tables.catalog();
+        if matches!(self, Self::Schemata) {
+            return catalog.namespace(&name_in("schema_name"))?.comment.as_deref();
+        }
+        let (namespace, name) = (name_in("table_schema"), name_in("table_name"));
+        let (table, view) = (catalog.table(&namespace, &name), catalog.view(&namespace, &name));
+        match self {
+            Self::Columns => {
+                let column = name_in("column_name");
+                table
+                    .and_then(|table| table.column_comment(&column))
+                    .or_else(|| view.and_then(|view| view.column_comment(&column)))
+            }
+            _ => table.and_then(|table| table.comment.as_deref()).or_else(|| view.and_then(|v| v.comment.as_deref())),
+        }
+    }
+}
+
+/// One of DataFusion's tables with a column of comments.
+#[derive(Debug)]
+struct WithComments {
+    tables: Arc<Tables>,
+    inner: Arc<dyn TableProvider>,
+    of: Of,
+    schema: SchemaRef,
+}
+
+impl WithComments {
+    fn new(tables: &Tables, inner: Arc<dyn TableProvider>, of: Of) -> Self {
+        let mut fields = inner.schema().fields().to_vec();
+        fields.push(Arc::new(Field::new(COMMENT, DataType::Utf8, true)));
+        Self { tables: Arc::new(tables.clone()), inner, of, schema: Arc::new(Schema::new(fields)) }
+    }
+
+    fn commented(&self, batch: &RecordBatch) -> DfResult<RecordBatch> {
+        let comment = |row: usize| {
+            let name_in = |column: &str| {
+                let column = batch.column_by_name(column).and_then(|column| column.as_string_opt::<i32>());
+                column.map_or_else(String::new, |column| column.value(row).to_owned())
+            };
+            self.of.comment(&self.tables, &name_in)
+        };
+        let comments: StringArray = (0..batch.num_rows()).map(comment).collect();
+        let named = self.schema.fields().iter().zip(batch.columns());
+        let columns = named.map(|(field, values)| match field.name().as_str() {
+            ORDINAL_POSITION => Ok(add(values, &UInt64Array::new_scalar(1))?),
+            _ => Ok(Arc::clone(values)),
+        });
+        let mut columns: Vec<ArrayRef> = columns.collect::<DfResult<_>>()?;
+        columns.push(Arc::new(comments));
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+#[async_trait]
+impl TableProvider for WithComments {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let plan = self.inner.scan(state, None, &[], None).await?;
+        let batches = collect(plan, state.task_ctx()).await?;
+        let batches = batches.iter().map(|batch| self.commented(batch)).collect::<DfResult<Vec<_>>>()?;
+        MemTable::try_new(self.schema(), vec![batches])?.scan(state, projection, filters, limit).await
+    }
+}
+
+/// The catalog as DataFusion's information schema walks it.
+#[derive(Debug, Clone)]
+struct Listing(Arc<Tables>);
+
+impl CatalogProviderList for Listing {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![CATALOG.into()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == CATALOG).then(|| Arc::new(self.clone()) as _)
+    }
+}
+
+impl CatalogProvider for Listing {
+    fn schema_names(&self) -> Vec<String> {
+        let names = self.0.namespaces().map(|record| record.name.clone());
+        names.chain([SYSTEM_SCHEMA.to_owned()]).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let namespace = match name {
+            SYSTEM_SCHEMA => SYSTEM_SCHEMA.to_owned(),
+            name => self.0.namespaces().find(|known| known.name == name)?.name.clone(),
+        };
+        Some(Arc::new(NamespaceListing { tables: Arc::clone(&self.0), namespace }))
+    }
+}
+
+#[derive(Debug)]
+struct NamespaceListing {
+    tables: Arc<Tables>,
+    namespace: String,
+}
+
+#[async_trait]
+impl SchemaProvider for NamespaceListing {
+    fn table_names(&self) -> Vec<String> {
+        if self.namespace == SYSTEM_SCHEMA {
+            return SYSTEM_TABLES.map(str::to_owned).to_vec();
+        }
+        let catalog = self.tables.catalog();
+        let tables = catalog.tables_of(&self.namespace).map(|table| table.name.clone());
+        tables.chain(catalog.views_of(&self.namespace).map(|view| view.name.clone())).collect()
+    }
+
+    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        if self.namespace == SYSTEM_SCHEMA {
+            return Ok(SystemTable::named(&self.tables, name).map(|table| Arc::new(table) as _));
+        }
+        if let Some(view) = self.tables.catalog().view(&self.namespace, name) {
+            return Ok(Some(Arc::new(ListedView(Arc::clone(view)))));
+        }
+        let record = self.tables.catalog().table(&self.namespace, name);
+        // Listed as it is, whatever a transaction has staged in it.
+        let tables = Tables { staged: None, ..(*self.tables).clone() };
+        Ok(record.map(|record| Arc::new(tables.table(record, Exposure::All)) as _))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        if self.namespace == SYSTEM_SCHEMA {
+            return SYSTEM_TABLES.contains(&name);
+        }
+        let name = TableName { namespace: Some(self.namespace.clone()), table: name.to_owned() };
+        self.tables.record(&name).is_ok() || self.tables.view(&name).is_some()
+    }
+}
+
+/// A view as it is listed. To read it is the planner's.
+#[derive(Debug)]
+struct ListedView(Arc<ViewRecord>);
+
+#[async_trait]
+impl TableProvider for ListedView {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Err(external(EngineError::internal(format!("view '{}' is not expanded", self.0.name))))
+    }
+}
