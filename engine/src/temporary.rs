@@ -41,7 +41,8 @@ impl Engine {
     pub(crate) fn temporary_namespace(&self, session: &Session) -> Result<(Arc<str>, CatalogChange)> {
         if session.is_of_one_call() {
             return Err(EngineError::invalid(
-                "a temporary table needs a session: log in by Handshake and send its bearer token with every call",
+                "a temporary table needs a session: log in by Handshake and send its bearer token with every call, or \
+                 keep cookies",
             ));
         }
         let name = session.temporary_or(|| {

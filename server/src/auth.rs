@@ -1,10 +1,12 @@
 //! Who is calling: credentials of a request, logins, sessions.
 //!
-//! Accepted: `authorization: Basic …` on any call (that call gets a session of its own), and `authorization: Bearer …`
-//! with the token that a Handshake gave. Nobody is anonymous, and nothing in a request body says who the caller is.
+//! Accepted: `authorization: Basic …` on any call, and `authorization: Bearer …` with the token that a Handshake gave. A call
+//! with a token is of the token's session; one with user and password is of the session of its cookie, if it has one that
+//! it was handed before ([`crate::cookies`]), and has a session of its own else. Nobody is anonymous, and nothing in a
+//! request body says who the caller is.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arrow_flight::BasicAuth;
@@ -14,12 +16,14 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use parking_lot::Mutex;
 use prost::Message;
 use secrecy::{ExposeSecret, SecretString};
-use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session};
+use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session, Transaction};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::config::AuthSection;
+use crate::cookies::Cookies;
+use crate::expiring::Full;
 use crate::flight::status;
 use crate::queries::Queries;
 use crate::sessions::{Found, Sessions, TokenKey};
@@ -49,10 +53,12 @@ enum Credentials {
 /// An authenticated call.
 #[derive(Clone)]
 pub(crate) struct Call {
-    /// Its session. A Basic call has one of its own; calls with one token share theirs.
+    /// Its session: shared with the other calls of its token or cookie, else of its own.
     pub(crate) session: Arc<Session>,
-    /// The token's key, when the call came with a token.
+    /// The key of a session that goes on after the call.
     pub(crate) token: Option<TokenKey>,
+    /// The key of the session that the client may have from its next call on.
+    pub(crate) handed: Option<TokenKey>,
 }
 
 impl Call {
@@ -65,6 +71,9 @@ pub(crate) struct Auth {
     engine: Arc<Engine>,
     queries: Queries,
     sessions: Sessions<Session>,
+    cookies: Cookies,
+    /// What was begun by the calls that were handed a cookie, by that cookie's session.
+    begun: Mutex<HashMap<TokenKey, Weak<Transaction>>>,
     /// Right passwords of the last seconds, by keyed hash; wrong ones never get here.
     verified: Mutex<HashMap<[u8; 32], (Principal, Instant)>>,
     verified_for: Duration,
@@ -80,6 +89,8 @@ impl Auth {
             engine,
             queries,
             sessions: Sessions::new(secret, idle, config.sessions_max),
+            cookies: Cookies::new(&secret, Instant::now(), idle),
+            begun: Mutex::default(),
             verified: Mutex::default(),
             verified_for: Duration::from_secs(config.password_cache_seconds),
             checks: Semaphore::new(CHECKS_MAX),
@@ -87,15 +98,50 @@ impl Auth {
         }
     }
 
-    /// Authenticates one call.
-    pub(crate) async fn call(&self, metadata: &MetadataMap) -> Result<Call, Status> {
+    /// Authenticates one call; gives the cookie to hand out too, if there is one.
+    pub(crate) async fn call(&self, metadata: &MetadataMap) -> Result<(Call, Option<String>), Status> {
         match credentials(metadata)? {
             None => Err(Status::unauthenticated(SEND_CREDENTIALS)),
-            Some(Credentials::Bearer(token)) => self.by_token(&token),
+            Some(Credentials::Bearer(token)) => Ok((self.by_token(&token)?, None)),
             Some(Credentials::Basic { user, password }) => {
                 let principal = self.verify(user, password).await?;
-                Ok(Call { session: Arc::new(Session::of_one_call(principal)), token: None })
+                let now = Instant::now();
+                if let Some(call) = self.by_cookie(metadata, &principal, now)? {
+                    return Ok((call, None));
+                }
+                let (key, cookie) = self.cookies.make(random()?, principal.number(), now);
+                let session = Arc::new(Session::of_one_call(principal));
+                Ok((Call { session, token: None, handed: Some(key) }, Some(cookie)))
             }
+        }
+    }
+
+    /// A call of the session of its cookie, which is opened when the cookie is new.
+    fn by_cookie(&self, metadata: &MetadataMap, principal: &Principal, now: Instant) -> Result<Option<Call>, Status> {
+        for cookie in self.cookies.of_call(metadata, principal.number(), now) {
+            let open = || {
+                let session = Session::new(principal.clone());
+                let begun = self.begun.lock().get(&cookie.key).and_then(Weak::upgrade);
+                begun.into_iter().for_each(|begun| session.keep(begun));
+                session
+            };
+            let found = match cookie.opens {
+                true => self.sessions.find_or_open(cookie.key, open, now).map_err(too_many)?,
+                false => self.sessions.find_key(&cookie.key, now),
+            };
+            // A user whose role is another now begins anew.
+            if let Some(session) = found.filter(|session| session.principal() == principal) {
+                return Ok(Some(Call { session, token: Some(cookie.key), handed: None }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Remembers a transaction that a call without a session has begun: it is the session's, if the client sends the cookie
+    /// back that the call hands out.
+    pub(crate) fn begun(&self, call: &Call, transaction: &Arc<Transaction>) {
+        if let Some(key) = call.handed {
+            self.begun.lock().insert(key, Arc::downgrade(transaction));
         }
     }
 
@@ -108,12 +154,7 @@ impl Auth {
             None => from_payload(payload).ok_or_else(|| Status::unauthenticated(SEND_CREDENTIALS))?,
         };
         let principal = self.verify(user, password).await?;
-        let token = self.sessions.open(Session::new(principal), random()?, Instant::now());
-        token.map_err(|_| {
-            Status::resource_exhausted(
-                "too many sessions: close some, or raise auth.sessions_max or lower auth.session_idle_seconds",
-            )
-        })
+        self.sessions.open(Session::new(principal), random()?, Instant::now()).map_err(too_many)
     }
 
     pub(crate) fn close(&self, token: TokenKey) {
@@ -124,11 +165,14 @@ impl Auth {
     pub(crate) fn sweep(&self, now: Instant) {
         self.sessions.sweep(now);
         self.verified.lock().retain(|_, (_, until)| *until > now);
+        let mut begun = self.begun.lock();
+        begun.retain(|_, transaction| transaction.upgrade().is_some_and(|transaction| transaction.is_open()));
+        begun.shrink_to_fit();
     }
 
     fn by_token(&self, token: &str) -> Result<Call, Status> {
         match self.sessions.find(token, Instant::now()) {
-            Found::Live(key, session) => Ok(Call { session, token: Some(key) }),
+            Found::Live(key, session) => Ok(Call { session, token: Some(key), handed: None }),
             Found::Closed => Err(Status::not_found("this session was closed: log in again")),
             Found::Unknown => Err(Status::unauthenticated("the token is unknown or its session ended: log in again")),
         }
@@ -177,6 +221,12 @@ impl Auth {
         hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes()).update(password.as_bytes());
         *hasher.finalize().as_bytes()
     }
+}
+
+fn too_many(_: Full) -> Status {
+    Status::resource_exhausted(
+        "too many sessions: close some, or raise auth.sessions_max or lower auth.session_idle_seconds",
+    )
 }
 
 /// 32 bytes nobody can guess.

@@ -9,6 +9,7 @@
 mod auth;
 pub mod cli;
 pub mod config;
+mod cookies;
 mod expiring;
 mod flight;
 mod http;

@@ -1,4 +1,4 @@
-//! Sessions of logged-in clients: one bearer token, one session.
+//! Sessions of logged-in clients: one bearer token, one session; one cookie, one session.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::expiring::{Expiring, Full};
 /// Closed sessions that are remembered, so that their token gets "closed" and not "wrong token".
 const CLOSED_MAX: usize = 1024;
 
-/// A token's keyed hash. Looking up hashes leaves nothing to learn from how long a comparison takes.
+/// A token's or cookie's keyed hash. Looking up hashes leaves nothing to learn from how long a comparison takes.
 pub(crate) type TokenKey = [u8; 32];
 
 /// The live sessions by token. `S`: what a session holds.
@@ -57,6 +57,30 @@ impl<S> Sessions<S> {
         }
     }
 
+    /// The live session of a key.
+    pub(crate) fn find_key(&self, key: &TokenKey, now: Instant) -> Option<Arc<S>> {
+        self.state.lock().live.get(key, now)
+    }
+
+    /// The same, opened now when it never was; `None` when it was closed.
+    pub(crate) fn find_or_open(
+        &self,
+        key: TokenKey,
+        open: impl FnOnce() -> S,
+        now: Instant,
+    ) -> Result<Option<Arc<S>>, Full> {
+        let mut state = self.state.lock();
+        if let Some(session) = state.live.get(&key, now) {
+            return Ok(Some(session));
+        }
+        if state.closed.contains(&key) {
+            return Ok(None);
+        }
+        let session = Arc::new(open());
+        state.live.insert(key, Arc::clone(&session), now)?;
+        Ok(Some(session))
+    }
+
     pub(crate) fn close(&self, key: TokenKey) {
         let mut state = self.state.lock();
         if state.live.remove(&key).is_some() {
@@ -94,6 +118,20 @@ mod tests {
 
         let token = sessions.open("b", [8; 32], start).unwrap();
         assert!(matches!(sessions.find(&token, start + Duration::from_secs(11)), Found::Unknown));
+    }
+
+    #[test]
+    fn a_key_opens_one_session_and_none_after_it_was_closed() {
+        let start = Instant::now();
+        let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
+        assert!(sessions.find_key(&[7; 32], start).is_none());
+        let opened = sessions.find_or_open([7; 32], || "a", start).unwrap().unwrap();
+        let found = sessions.find_or_open([7; 32], || "b", start).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&opened, &found));
+        assert!(sessions.find_or_open([8; 32], || "c", start).is_err(), "there is room for one");
+        sessions.close([7; 32]);
+        assert!(sessions.find_or_open([7; 32], || "d", start).unwrap().is_none());
+        assert!(sessions.find_or_open([8; 32], || "e", start).unwrap().is_some());
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Tra
         TransactionStatement::Begin { read_only } => {
             if session.is_of_one_call() {
                 return Err(EngineError::invalid(
-                    "BEGIN needs a session: log in by Handshake and send its bearer token with every call, or begin the \
-                     transaction by the action BeginTransaction",
+                    "BEGIN needs a session: log in by Handshake and send its bearer token with every call, or keep \
+                     cookies, or begin the transaction by the action BeginTransaction",
                 ));
             }
             if let Some(before) = session.transaction() {

@@ -271,7 +271,7 @@ fn with_token(call: &Call) -> Result<(), Status> {
     match call.token {
         Some(_) => Ok(()),
         None => Err(Status::failed_precondition(
-            "session options need a session: log in by Handshake and send its bearer token with every call",
+            "session options need a session: log in by Handshake and send its bearer token with every call, or keep cookies",
         )),
     }
 }

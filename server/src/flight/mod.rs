@@ -21,7 +21,7 @@ mod transactions;
 mod update;
 mod xdbc_types;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
@@ -29,7 +29,9 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
-use axum::middleware::{map_request, map_response};
+use axum::http::HeaderValue;
+use axum::http::header::SET_COOKIE;
+use axum::middleware::{Next, from_fn, map_request, map_response};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{BoxStream, iter};
@@ -47,7 +49,7 @@ use self::spool::Spool;
 use self::status::guarded;
 use self::stream::{DataStream, Delivery, from_batch};
 use self::tickets::Tickets;
-use crate::auth::Auth;
+use crate::auth::{Auth, Call};
 use crate::config::FlightSection;
 use crate::queries::Queries;
 
@@ -85,6 +87,17 @@ impl Flight {
         Self { engine, queries, auth, statements: Statements::new(config), tickets, ticket_idle, delivery }
     }
 
+    /// Whose call this is. What it is handed goes with its answer, whatever that says.
+    async fn authenticate<T>(&self, request: &Request<T>) -> Result<Call, Status> {
+        let (call, cookie) = self.auth.call(request.metadata()).await?;
+        let handed = request.extensions().get::<Handed>().zip(cookie);
+        if let Some((handed, Ok(cookie))) = handed.map(|(handed, cookie)| (handed, cookie.parse())) {
+            // Once for each request: there is nothing in it yet.
+            let _ = handed.0.set(cookie);
+        }
+        Ok(call)
+    }
+
     /// Forgets what clients left behind.
     pub(crate) fn sweep(&self, now: Instant) {
         self.auth.sweep(now);
@@ -99,7 +112,22 @@ impl Flight {
 pub(crate) fn service(flight: Arc<Flight>) -> Routes {
     let service = FlightServiceServer::new(FlightRpc(flight)).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let routes = Routes::new(service).into_axum_router();
-    routes.layer(map_request(fail_when_cut_off)).layer(map_response(explain)).into()
+    routes.layer(map_request(fail_when_cut_off)).layer(map_response(explain)).layer(from_fn(hand_out)).into()
+}
+
+/// The cookie that a request's answer hands out.
+#[derive(Clone, Default)]
+struct Handed(Arc<OnceLock<HeaderValue>>);
+
+/// Hands out the cookie of a request, with an error too: the next call is of a session then.
+async fn hand_out(mut request: axum::extract::Request, next: Next) -> axum::response::Response {
+    let handed = Handed::default();
+    request.extensions_mut().insert(handed.clone());
+    let mut response = next.run(request).await;
+    if let Some(cookie) = handed.0.get() {
+        response.headers_mut().append(SET_COOKIE, cookie.clone());
+    }
+    response
 }
 
 /// tonic takes a request that its client resets for one that has ended: half an ingest would be a whole one.
@@ -156,7 +184,7 @@ impl FlightService for FlightRpc {
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
             let endpoints = endpoints_wanted(request.metadata())?;
             Ok(Response::new(self.0.flight_info(&call, request.into_inner(), &client, endpoints).await?))
@@ -166,7 +194,7 @@ impl FlightService for FlightRpc {
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Reply<SchemaResult> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
             let schema = self.0.schema(&call, request.get_ref(), &client).await?;
             Ok(Response::new(SchemaResult { schema }))
@@ -176,7 +204,7 @@ impl FlightService for FlightRpc {
 
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let compression = Compression::wanted(request.metadata())?;
             let stream = match GetCommand::decode(request.get_ref())? {
                 GetCommand::Ticket(id) => self.0.fetch(call, id, compression).await?,
@@ -192,7 +220,7 @@ impl FlightService for FlightRpc {
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let app_metadata = self.0.put(&call, request.into_inner()).await?;
             Ok(Response::new(once(PutResult { app_metadata })))
         })
@@ -201,7 +229,7 @@ impl FlightService for FlightRpc {
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
             let body = self.0.action(&call, request.get_ref(), &client).await?;
             Ok(Response::new(iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
@@ -210,13 +238,13 @@ impl FlightService for FlightRpc {
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Reply<Self::ListActionsStream> {
-        self.0.auth.call(request.metadata()).await?;
+        self.0.authenticate(&request).await?;
         Ok(Response::new(iter(action::actions().into_iter().map(Ok)).boxed()))
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Reply<Self::ListFlightsStream> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let flights = self.0.flights(&call, &request.get_ref().expression)?;
             Ok(Response::new(iter(flights.into_iter().map(Ok)).boxed()))
         })
@@ -225,7 +253,7 @@ impl FlightService for FlightRpc {
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<PollInfo> {
         guarded(async {
-            let call = self.0.auth.call(request.metadata()).await?;
+            let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
             // A query is planned at once and runs while it is fetched: there is nothing to ask for again.
             let endpoints = endpoints_wanted(request.metadata())?;
@@ -238,7 +266,7 @@ impl FlightService for FlightRpc {
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoExchangeStream> {
-        self.0.auth.call(request.metadata()).await?;
+        self.0.authenticate(&request).await?;
         Err(Status::unimplemented("DoExchange is not supported: use DoPut and DoGet"))
     }
 }

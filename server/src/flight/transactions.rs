@@ -1,7 +1,7 @@
 //! Transactions and savepoints by name: begun and ended by actions, named by statements.
 //!
-//! A client with a token has its transactions in its session, and they end with it. One that sends user and password with
-//! each call has none: its transactions are known by name alone, and end when they are not used for too long.
+//! A client with a session, by token or cookie, has its transactions in it, and they end with it. One that sends user and
+//! password with each call has none: its transactions are known by name alone, and end when they are not used for too long.
 
 use std::sync::Arc;
 
@@ -68,8 +68,9 @@ impl Flight {
     pub(super) fn begin(&self, call: &Call) -> Result<Bytes, Status> {
         let begun = self.engine.begin(&call.session, false, call.token.is_none()).map_err(status::from_engine)?;
         let result = ActionBeginTransactionResult { transaction_id: begun.id().0.to_vec().into() };
-        if call.token.is_some() {
-            call.session.keep(begun);
+        match call.token {
+            Some(_) => call.session.keep(begun),
+            None => self.auth.begun(call, &begun),
         }
         Ok(body(&result.as_any()))
     }
