@@ -84,10 +84,22 @@ impl EngineError {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// Another number of values is bound than the statement has parameters.
+    pub fn parameter_count(parameters: usize, values: usize) -> Self {
+        let are = if values == 1 { "is" } else { "are" };
+        let (parameters, values) = (counted(parameters, "parameter"), counted(values, "value"));
+        Self::invalid(format!("the statement has {parameters}, but {values} {are} bound"))
+    }
+
     /// A call that met a panic. The panic itself is in the log.
     pub fn panicked() -> Self {
         Self::internal("a bug in SeracDB stopped this call; the server goes on. Please report it with the statement")
     }
+}
+
+/// A number of things: `1 row`, `2 rows`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 impl From<StorageError> for EngineError {

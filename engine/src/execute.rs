@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -115,7 +115,7 @@ impl Engine {
         state.config_mut().options_mut().execution.target_partitions = parts_max;
         let schema = prepared.schema();
         let plan = prepared.plan_over(&state, &tables, single_row(params.as_ref())?)?;
-        let plan = physical(&state, &plan, schema).await?;
+        let plan = physical(&state, &plan, prepared).await?;
         let streams = execute_stream_partitioned(plan, run.task(&state));
         let streams = streams.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
         let mut parts: Vec<Vec<ClientStream>> = Vec::new();
@@ -137,7 +137,7 @@ impl Engine {
         if let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement {
             plan = explain(plan, *analyze, *verbose, format.as_deref())?;
         }
-        start(&state, &tables, plan, prepared.schema(), run).await
+        start(&state, &tables, plan, prepared, run).await
     }
 
     /// Rows of a whole table, for reading it without SQL text.
@@ -154,18 +154,28 @@ impl Engine {
 }
 
 /// Plans physically and starts the plan; the snapshot lives as long as the stream.
-async fn start(state: &SessionState, tables: &Tables, plan: LogicalPlan, schema: &SchemaRef, run: Run) -> Result<Rows> {
-    let plan = physical(state, &plan, schema).await?;
+async fn start(
+    state: &SessionState,
+    tables: &Tables,
+    plan: LogicalPlan,
+    prepared: &Prepared,
+    run: Run,
+) -> Result<Rows> {
+    let (plan, schema) = (physical(state, &plan, prepared).await?, prepared.schema());
     let rows = execute_stream(plan, run.task(state)).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
     Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::new(run), Arc::clone(&tables.snapshot))))
 }
 
-/// Plans physically what has these columns.
-async fn physical(state: &SessionState, plan: &LogicalPlan, schema: &SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
-    let planned = client_schema(plan.schema().as_arrow());
-    let same = |(a, b): (&FieldRef, &FieldRef)| a.name() == b.name() && a.data_type() == b.data_type();
+/// Plans physically what has the columns that were prepared.
+async fn physical(state: &SessionState, plan: &LogicalPlan, prepared: &Prepared) -> Result<Arc<dyn ExecutionPlan>> {
+    let (schema, planned) = (prepared.schema(), client_schema(plan.schema().as_arrow()));
+    let by_value = prepared.is_planned_by_value();
+    let same = |(a, b): (&FieldRef, &FieldRef)| (by_value || a.name() == b.name()) && a.data_type() == b.data_type();
     if planned.fields().len() != schema.fields().len() || !planned.fields().iter().zip(schema.fields()).all(same) {
-        return Err(EngineError::invalid("the tables of this statement have changed: prepare it again"));
+        return Err(EngineError::invalid(match by_value {
+            true => "a parameter's value decides of which type the result is: write the value into the statement",
+            false => "the tables of this statement have changed: prepare it again",
+        }));
     }
     state.create_physical_plan(plan).await.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
 }
@@ -187,8 +197,7 @@ fn check_params(prepared: &Prepared, params: Option<RecordBatch>) -> Result<Opti
     let wanted = prepared.parameters().fields().len();
     let given = params.as_ref().map_or(0, RecordBatch::num_columns);
     if wanted != given {
-        let are = if wanted == 1 { "1 parameter".to_owned() } else { format!("{wanted} parameters") };
-        return Err(EngineError::invalid(format!("the statement has {are}, but {given} values are bound")));
+        return Err(EngineError::parameter_count(wanted, given));
     }
     Ok(params.filter(|_| wanted > 0))
 }

@@ -45,7 +45,7 @@ pub use execute::{Outcome, Rows};
 pub use identity::{Principal, Role};
 pub use ingest::{IfExists, IfMissing, IngestTarget};
 pub use metadata::TableInfo;
-pub use origins::ColumnOrigin;
+pub use origins::Origin;
 pub use prepared::{Prepared, StatementKind};
 pub use running::UserLimits;
 pub use seracdb_storage::manifest::{CacheConfig, CacheTotals};

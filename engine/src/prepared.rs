@@ -1,5 +1,6 @@
 //! Preparing: text to a checked statement with the schemas of its result and its parameters.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -13,14 +14,14 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::give_way::Stop;
 use crate::listing;
-use crate::origins::{ColumnOrigin, origins};
+use crate::origins::{Origin, origins};
 use crate::output::client_schema;
 use crate::plans::Basis;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::mentions::mentions_identifier;
-use crate::sql::params::{Typed, bind, hints, plan_typed};
+use crate::sql::params::{Bound, Typed, bind, cast, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::wildcards::leave_out_deleted;
@@ -49,7 +50,8 @@ pub struct Prepared {
     pub(crate) shown: Arc<str>,
     kind: StatementKind,
     schema: SchemaRef,
-    origins: Vec<Option<ColumnOrigin>>,
+    /// The tables of its columns, as far as they have one; of a SELECT only.
+    origins: Vec<Option<Arc<Origin>>>,
     parameters: SchemaRef,
     /// What was planned, and for which catalog, user and namespace.
     plan: Option<(Typed, Basis)>,
@@ -66,9 +68,9 @@ impl Prepared {
         &self.schema
     }
 
-    /// For each column of the result the table that it is taken from, if it is; shorter than the schema where none is.
-    pub fn origins(&self) -> &[Option<ColumnOrigin>] {
-        &self.origins
+    /// The table that a column of the result is of, by its place: `None` when it is computed.
+    pub fn origin(&self, place: usize) -> Option<&Origin> {
+        self.origins.get(place)?.as_deref()
     }
 
     /// One nullable field per parameter, in numeric order (`$1`, `$2`, …).
@@ -92,6 +94,11 @@ impl Engine {
             self.plans.keep(sql, basis.clone(), &prepared);
         }
         Ok(prepared)
+    }
+
+    /// Whether a text has parameters, be it a statement or not.
+    pub fn has_parameters(&self, sql: &str) -> bool {
+        sql::has_parameters(sql, &self.limits)
     }
 
     /// What a statement of this session would mean now. Fixes no snapshot: what follows may be SET TRANSACTION.
@@ -134,7 +141,7 @@ impl Engine {
 
     /// Plans a statement over these tables.
     pub(crate) fn prepare_over(&self, tables: &Tables, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
-        let typed = plan(&self.statement_state(), tables, &statement)?;
+        let typed = plan(&self.statement_state(), tables, &statement, None)?;
         let kind = kind_of(&statement);
         let schema = match &statement {
             Statement::Query(_) => client_schema(typed.plan.schema().as_arrow()),
@@ -195,11 +202,24 @@ impl Prepared {
         tables: &Tables,
         values: Vec<ScalarValue>,
     ) -> Result<LogicalPlan> {
-        let planned = match &self.plan {
-            Some((typed, _)) if self.fits(tables) => bind(typed, values),
-            _ => bind(&plan(state, tables, &self.statement)?, values),
+        let typed = match &self.plan {
+            Some((typed, _)) if self.fits(tables) => Cow::Borrowed(typed),
+            _ => Cow::Owned(plan(state, tables, &self.statement, None)?),
         };
-        tables.bind(planned?).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+        let values = cast(&typed, values)?;
+        let planned = match typed.in_place {
+            true => {
+                let bound = Bound { types: &typed.parameters, values: &values };
+                plan(state, tables, &self.statement, Some(bound))?.plan
+            }
+            false => typed.into_owned().plan,
+        };
+        tables.bind(bind(planned, values)?).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+    }
+
+    /// Whether values are put in before it is planned, which can change the names of its columns, and no more.
+    pub(crate) fn is_planned_by_value(&self) -> bool {
+        self.plan.as_ref().is_some_and(|(typed, _)| typed.in_place)
     }
 }
 
@@ -228,13 +248,15 @@ fn is_planned(statement: &Statement) -> bool {
 }
 
 /// Plans what runs when a statement is executed, or what an EXPLAIN of it shows, with its parameters typed.
-fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<Typed> {
+fn plan(state: &SessionState, tables: &Tables, statement: &Statement, bound: Option<Bound<'_>>) -> Result<Typed> {
     match statement {
-        Statement::Query(query) => plan_select(state, tables, Query::clone(query), hints(statement, &[]), None),
-        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => write::plan(state, tables, statement),
+        Statement::Query(query) => plan_select(state, tables, Query::clone(query), hints(statement, &[]), None, bound),
+        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+            write::plan(state, tables, statement, bound)
+        }
         Statement::Explain { analyze, inner, .. } if !matches!(**inner, Statement::Explain { .. }) => {
             refuse_analyzed_write(*analyze, inner)?;
-            plan(state, tables, inner)
+            plan(state, tables, inner, bound)
         }
         _ => Err(EngineError::invalid("EXPLAIN shows the plan of a SELECT, INSERT, UPDATE or DELETE")),
     }
@@ -247,10 +269,11 @@ pub(crate) fn plan_select(
     mut query: Query,
     hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
+    bound: Option<Bound<'_>>,
 ) -> Result<Typed> {
     let views = Views::of(state, tables, &mut query)?;
     let source = |name: &_| views.source(tables, name);
-    let typed = plan_query(state, tables, &source, query, hints, values_schema)?;
+    let typed = plan_query(state, tables, &source, query, hints, values_schema, bound)?;
     // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
     Ok(Typed { plan: coerced(state, typed.plan)?, ..typed })
 }
@@ -263,6 +286,7 @@ pub(crate) fn plan_query(
     mut query: Query,
     hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
+    bound: Option<Bound<'_>>,
 ) -> Result<Typed> {
     rewrite::prepare(&mut query)?;
     if tables.exposure == Exposure::All {
@@ -271,7 +295,7 @@ pub(crate) fn plan_query(
         })?;
     }
     let planner = Planner::new(state, source);
-    let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone());
+    let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone(), bound);
     plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
 }
 

@@ -106,7 +106,7 @@ impl Views {
         let tables = inside(tables, &view.resolves_in, &query);
         let size = self.measure(&tables, &mut query)?;
         let source = |name: &TableReference| self.pinned(&tables, view, name);
-        let plan = plan_query(state, &tables, &source, *query, vec![], None);
+        let plan = plan_query(state, &tables, &source, *query, vec![], None, None);
         let plan =
             plan.and_then(|typed| fixed(state, typed.plan, view)).map_err(|error| no_longer_fits(view, error))?;
         Ok(View { plan, size })
@@ -251,7 +251,7 @@ fn new_view(
     let views = Views::of(&state, &tables, &mut query)?;
     let reads = reads(&views, &tables, &names)?;
     let source = |name: &TableReference| views.source(&tables, name);
-    let plan = plan_query(&state, &tables, &source, query, vec![], None)?.plan;
+    let plan = plan_query(&state, &tables, &source, query, vec![], None, None)?.plan;
     let schema = client_schema(coerced(&state, plan)?.schema().as_arrow());
     let fields = column_fields(schema.fields(), &create.columns)?;
     Ok(ViewRecord {

@@ -37,7 +37,7 @@ use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
 use crate::sql::mentions::mentions_identifier;
-use crate::sql::params::{Typed, hints};
+use crate::sql::params::{Bound, Typed, hints};
 use crate::sql::statement::{Delete, Insert, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
@@ -303,7 +303,12 @@ impl Writes {
 
 /// Plans the SELECT of an INSERT, UPDATE or DELETE. It gives the user columns; for UPDATE and DELETE after location, `_id`
 /// and `_updated`.
-pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<Typed> {
+pub(crate) fn plan(
+    state: &SessionState,
+    tables: &Tables,
+    statement: &Statement,
+    bound: Option<Bound<'_>>,
+) -> Result<Typed> {
     let (table, _) = target(tables, statement)?;
     let columns = user_columns(table.schema());
     for hidden in LOCATION_COLUMNS {
@@ -315,21 +320,21 @@ pub(crate) fn plan(state: &SessionState, tables: &Tables, statement: &Statement)
     match statement {
         Statement::Insert(insert) => {
             let source = insert_plan(insert, &columns)?;
-            let typed = plan_select(state, tables, source.query, hints, source.values_schema)?;
+            let typed = plan_select(state, tables, source.query, hints, source.values_schema, bound)?;
             let plan = insert_projection(typed.plan, &source.targets, insert, &columns)?;
             Ok(Typed { plan, ..typed })
         }
         Statement::Update(update) => {
             let update = Update { table: full_name(&table), ..update.clone() };
             let query = update_query(&update, &columns, &LOCATION_COLUMNS)?;
-            let typed = plan_select(state, tables, query, hints, None)?;
+            let typed = plan_select(state, tables, query, hints, None, bound)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
             Ok(Typed { plan: conform(typed.plan, &types)?, ..typed })
         }
         Statement::Delete(delete) => {
             let delete = Delete { table: full_name(&table), ..delete.clone() };
-            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS)?, hints, None)
+            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS)?, hints, None, bound)
         }
         _ => Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
     }

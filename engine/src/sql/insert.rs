@@ -17,7 +17,7 @@ use super::errors::from_datafusion;
 use super::names::quoted;
 use super::params::placeholder_number;
 use super::statement::{Insert, InsertSource};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, counted};
 
 /// An INSERT's source, ready to be planned.
 #[derive(Debug)]
@@ -110,10 +110,13 @@ pub(crate) fn check_count(given: usize, targets: &[usize], insert: &Insert, what
         return Ok(());
     }
     let list = match insert.columns.is_empty() {
-        true => format!("table {} has {} columns (system columns are not given)", insert.table, targets.len()),
+        true => {
+            let columns = counted(targets.len(), "column");
+            format!("table {} has {columns} (system columns are not given)", insert.table)
+        }
         false => format!("the column list has {}", targets.len()),
     };
-    Err(EngineError::invalid(format!("{what} {given} values, but {list}")))
+    Err(EngineError::invalid(format!("{what} {}, but {list}", counted(given, "value"))))
 }
 
 fn values(rows: Vec<Vec<Expr>>) -> Query {

@@ -2,18 +2,20 @@
 //!
 //! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`views`], [`settings`]:
 //! an allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
-//! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`infer`], [`planner`]) →
-//! values cast to their columns ([`coerce`]).
+//! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`in_place`], [`infer`],
+//! [`candidates`], [`planner`]) → values cast to their columns ([`coerce`]).
 //!
 //! What it does not know: the catalog, the storage, who is asking. Names and types of columns come in as arguments.
 
 mod balance;
+mod candidates;
 pub(crate) mod coerce;
 mod ctes;
 mod ddl;
 mod dialect;
 pub(crate) mod dml;
 pub(crate) mod errors;
+mod in_place;
 mod infer;
 pub(crate) mod insert;
 pub(crate) mod limits;
@@ -40,5 +42,5 @@ mod writes;
 
 pub(crate) use limits::Limits;
 pub(crate) use names::TableName;
-pub(crate) use parse::parse;
+pub(crate) use parse::{has_parameters, parse};
 pub(crate) use statement::Statement;

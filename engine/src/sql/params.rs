@@ -2,19 +2,25 @@
 //!
 //! A statement is planned up to three times: with the types the text tells ([`hints`]), then with those the plan tells
 //! ([`super::infer`]), with Utf8 where nothing does. The plan with all types known is the one that is kept: its schema is
-//! the schema of every execution, whatever is bound.
+//! the schema of every execution, whatever is bound. Where only literals are planned the values are put in before
+//! ([`super::in_place`]), and each execution has a plan of its own.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ContextProvider;
 use datafusion::sql::sqlparser::ast::{
-    Expr, LimitClause, Query, SelectItem, SetExpr, Value, ValueWithSpan, Visit, Visitor,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, ObjectName, Query, SelectItem,
+    SetExpr, Value, ValueWithSpan, Visit, Visitor,
 };
 
+use super::candidates::taken;
 use super::coerce::bind_value;
+use super::in_place::put_in_place;
 use super::infer::infer;
 use super::planner::Planner;
 use super::statement::{Insert, InsertSource, Statement};
@@ -27,6 +33,15 @@ pub(crate) struct Typed {
     pub plan: LogicalPlan,
     /// `$1`, `$2`, …
     pub parameters: Vec<DataType>,
+    /// Whether values have to be put in before it is planned: then this plan is of none, and only its columns are right.
+    pub in_place: bool,
+}
+
+/// Values of all parameters, each of its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bound<'a> {
+    pub types: &'a [DataType],
+    pub values: &'a [ScalarValue],
 }
 
 /// How many parameters a statement has: the highest number. One that is skipped counts, so that positions fit.
@@ -55,27 +70,58 @@ pub(crate) fn hints(statement: &Statement, columns: &[(String, DataType)]) -> Ve
     hints.types
 }
 
-/// Plans a query with every parameter typed.
+/// Plans a query with every parameter typed. `bound`: what is put in where only literals are planned.
 pub(crate) fn plan_typed(
     planner: &Planner<'_>,
     query: &Query,
-    hints: Vec<Option<DataType>>,
+    mut hints: Vec<Option<DataType>>,
+    values_schema: Option<DFSchemaRef>,
+    bound: Option<Bound<'_>>,
+) -> DfResult<Typed> {
+    if hints.is_empty() {
+        let plan = planner.plan(query.clone(), vec![], values_schema)?;
+        return Ok(Typed { plan, parameters: vec![], in_place: false });
+    }
+    if let Some(bound) = bound {
+        hints = bound.types.iter().cloned().map(Some).collect();
+    }
+    let mut query = query.clone();
+    let in_place = put_in_place(&mut query, bound.map_or(&[], |bound| bound.values));
+    for (number, data_type) in &in_place {
+        let hint = hints.get_mut(number - 1).filter(|hint| hint.is_none());
+        hint.into_iter().for_each(|hint| *hint = Some(data_type.clone()));
+    }
+    let typed = plan_open(planner, &query, hints, values_schema)?;
+    Ok(Typed { in_place: !in_place.is_empty(), ..typed })
+}
+
+fn plan_open(
+    planner: &Planner<'_>,
+    query: &Query,
+    mut hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
 ) -> DfResult<Typed> {
     let plan_with = |types: &[Option<DataType>]| planner.plan(query.clone(), fields(types), values_schema.clone());
-    if hints.is_empty() {
-        return Ok(Typed { plan: plan_with(&[])?, parameters: vec![] });
+    if hints.contains(&None) {
+        hints = typed_by_calls(planner, query, hints);
+    }
+    if !hints.contains(&None) {
+        return typed(plan_with(&hints)?, &hints);
     }
     let all_text = |types: &[Option<DataType>]| -> Vec<Option<DataType>> {
         types.iter().map(|t| Some(t.clone().unwrap_or(DataType::Utf8))).collect()
     };
     // `SELECT $1 AS x` cannot be planned untyped; as text it can, and then tells nothing more.
     let found = match plan_with(&hints) {
-        Ok(plan) => infer(&plan)?,
-        Err(error) => match plan_with(&untyped_items_as_text(query, &hints)) {
-            Ok(plan) => infer(&plan)?,
-            Err(_) => return typed(plan_with(&all_text(&hints)).map_err(|_| error)?, &all_text(&hints)),
-        },
+        Ok(plan) => infer(&plan, &BTreeSet::new())?,
+        Err(error) => {
+            let texts = untyped_items_as_text(query, &hints);
+            let assumed = (0..hints.len()).filter(|place| hints[*place] != texts[*place]).map(|place| place + 1);
+            match plan_with(&texts) {
+                Ok(plan) => infer(&plan, &assumed.collect())?,
+                Err(_) => return typed(plan_with(&all_text(&hints)).map_err(|_| error)?, &all_text(&hints)),
+            }
+        }
     };
     let mut types = hints.clone();
     for (i, hint) in types.iter_mut().enumerate() {
@@ -93,28 +139,24 @@ pub(crate) fn plan_typed(
 
 fn typed(plan: LogicalPlan, types: &[Option<DataType>]) -> DfResult<Typed> {
     let parameters = types.iter().map(|t| t.clone().unwrap_or(DataType::Utf8)).collect();
-    Ok(Typed { plan, parameters })
+    Ok(Typed { plan, parameters, in_place: false })
 }
 
-/// The plan with these values in place of its parameters, each cast to its declared type.
-pub(crate) fn bind(typed: &Typed, values: Vec<ScalarValue>) -> Result<LogicalPlan> {
+/// Bound values, each cast to its parameter's type.
+pub(crate) fn cast(typed: &Typed, values: Vec<ScalarValue>) -> Result<Vec<ScalarValue>> {
     if values.len() != typed.parameters.len() {
-        return Err(EngineError::invalid(format!(
-            "the statement has {} parameters but {} values are bound",
-            typed.parameters.len(),
-            values.len()
-        )));
+        return Err(EngineError::parameter_count(typed.parameters.len(), values.len()));
     }
+    let values = values.into_iter().zip(&typed.parameters).enumerate();
+    values.map(|(i, (value, declared))| bind_value(value, declared, &format!("parameter ${}", i + 1))).collect()
+}
+
+/// The plan with these values, each of its type, in place of its parameters.
+pub(crate) fn bind(plan: LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalPlan> {
     if values.is_empty() {
-        return Ok(typed.plan.clone());
+        return Ok(plan);
     }
-    let values = values
-        .into_iter()
-        .zip(&typed.parameters)
-        .enumerate()
-        .map(|(i, (value, declared))| bind_value(value, declared, &format!("parameter ${}", i + 1)))
-        .collect::<Result<Vec<_>>>()?;
-    typed.plan.clone().with_param_values(ParamValues::from(values)).map_err(|e| super::errors::from_datafusion(e, &[]))
+    plan.with_param_values(ParamValues::from(values)).map_err(|e| super::errors::from_datafusion(e, &[]))
 }
 
 /// The number of an expression that is a parameter, in parentheses or not.
@@ -248,6 +290,53 @@ impl Visitor for Hints {
             None => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Types the parameters that stand alone as arguments of aggregates and window functions. Without a type most of these
+/// have no plan that could tell it.
+fn typed_by_calls(planner: &Planner<'_>, query: &Query, hints: Vec<Option<DataType>>) -> Vec<Option<DataType>> {
+    struct Calls<'a>(&'a Planner<'a>, Hints);
+    impl Visitor for Calls<'_> {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr else {
+                return ControlFlow::Continue(());
+            };
+            let args: Option<Vec<&Expr>> = list.args.iter().map(argument).collect();
+            let args = args.filter(|args| args.iter().any(|arg| placeholder_number(arg).is_some()));
+            for (arg, data_type) in
+                args.iter().flat_map(|args| args.iter().zip(types_of_call(self.0, name, args.len())))
+            {
+                data_type.iter().for_each(|data_type| self.1.note(arg, data_type));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut calls = Calls(planner, Hints { types: hints });
+    let _ = query.visit(&mut calls);
+    calls.1.types
+}
+
+fn argument(argument: &FunctionArg) -> Option<&Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
+/// The types that an aggregate or window function wants of its arguments, as far as it wants one.
+fn types_of_call(planner: &Planner<'_>, name: &ObjectName, count: usize) -> Vec<Option<DataType>> {
+    let name = name.to_string().to_ascii_lowercase();
+    let known = vec![None; count];
+    let wanted = |taken: Option<Vec<DataType>>| taken.into_iter().flatten().map(Some).collect();
+    match (name.as_str(), planner.get_window_meta(&name), planner.get_aggregate_meta(&name)) {
+        // The offset; the rest can be anything.
+        ("lag" | "lead" | "nth_value", ..) => vec![None, Some(DataType::Int64)],
+        (_, Some(function), _) => wanted(taken(function.as_ref(), &known)),
+        (_, _, Some(function)) => wanted(taken(function.as_ref(), &known)),
+        _ => vec![],
     }
 }
 

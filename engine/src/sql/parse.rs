@@ -36,6 +36,13 @@ pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
     Ok(statement)
 }
 
+/// Whether a text has parameters, be it a statement or not.
+pub(crate) fn has_parameters(sql: &str, limits: &Limits) -> bool {
+    let is_parameter = |token: &TokenWithSpan| matches!(token.token, Token::Placeholder(_));
+    // Most have no sign of one: they need not be read twice.
+    sql.contains(['?', '$']) && tokenize(sql, limits).is_ok_and(|tokens| tokens.iter().any(is_parameter))
+}
+
 /// The parser at its place in the statement.
 pub(crate) struct Reader<'a> {
     pub(crate) parser: Parser<'a>,

@@ -13,7 +13,7 @@ use super::parse::{Reader, comes_later};
 use super::statement::{Delete, Insert, InsertSource, Statement, Update};
 use super::types::refuse_system_column;
 use super::validate::{admit, unsupported};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, counted};
 
 impl Reader<'_> {
     pub(crate) fn insert(&mut self) -> Result<Statement> {
@@ -178,9 +178,9 @@ fn assign_tuple(
     };
     if values.len() != columns.len() {
         return Err(EngineError::invalid(format!(
-            "SET assigns {} columns but has {} values",
-            columns.len(),
-            values.len()
+            "SET assigns {} but has {}",
+            counted(columns.len(), "column"),
+            counted(values.len(), "value")
         )));
     }
     for (column, value) in columns.iter().zip(values) {

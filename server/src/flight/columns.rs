@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
-use seracdb_engine::Prepared;
+use seracdb_engine::{Origin, Prepared};
 
 use super::command::CATALOG;
 
@@ -21,26 +21,18 @@ pub(crate) const REMARKS: &str = "ARROW:FLIGHT:SQL:REMARKS";
 /// The schema of a statement's result as clients see it, everywhere: prepare, FlightInfo, GetSchema and DoGet. A column
 /// that is one of a table says of which.
 pub(crate) fn result_schema(prepared: &Prepared) -> Schema {
-    let schema = prepared.schema();
-    let origins = prepared.origins().iter().map(Option::as_ref).chain(std::iter::repeat(None));
-    let fields = schema.fields().iter().zip(origins).map(|(field, origin)| match origin {
-        Some(origin) => {
-            let table = [
-                (CATALOG_NAME, CATALOG),
-                (SCHEMA_NAME, origin.namespace.as_str()),
-                (TABLE_NAME, origin.table.as_str()),
-            ];
-            describe(field, &table)
+    described_with(prepared.schema(), |place| prepared.origin(place))
+}
+
+/// The same of columns whose tables are known. Metadata that a field has already stays.
+pub(crate) fn described_with<'a>(schema: &Schema, origin: impl Fn(usize) -> Option<&'a Origin>) -> Schema {
+    let columns = schema.fields().iter().enumerate().map(|(place, field)| match origin(place) {
+        Some(Origin { namespace, table }) => {
+            describe(field, &[(CATALOG_NAME, CATALOG), (SCHEMA_NAME, namespace), (TABLE_NAME, table)])
         }
         None => describe(field, &[]),
     });
-    Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())
-}
-
-/// The schema of a table as clients see it. Metadata that a field has already stays.
-pub(crate) fn described(schema: &Schema) -> Schema {
-    let fields: Vec<Field> = schema.fields().iter().map(|field| describe(field, &[])).collect();
-    Schema::new_with_metadata(fields, schema.metadata().clone())
+    Schema::new_with_metadata(columns.collect::<Vec<_>>(), schema.metadata().clone())
 }
 
 /// One column with its SQL type, and `more` of its metadata.
@@ -105,11 +97,15 @@ mod tests {
             Field::new("d", DataType::Decimal128(10, 2), true).with_metadata(own),
             Field::new("s", DataType::Utf8, false),
         ]);
-        let described = described(&schema);
+        let origin = Origin { namespace: "n".into(), table: "u".into() };
+        let described = described_with(&schema, |_| Some(&origin));
         let metadata = described.field(0).metadata();
         assert_eq!((metadata[TYPE_NAME].as_str(), metadata[PRECISION].as_str()), ("DECIMAL", "10"));
         assert_eq!(metadata[TABLE_NAME], "t");
         assert_eq!(described.field(1).metadata()[TYPE_NAME], "VARCHAR");
         assert!(!described.field(1).is_nullable());
+        let place = [CATALOG_NAME, SCHEMA_NAME, TABLE_NAME].map(|key| described.field(1).metadata()[key].as_str());
+        assert_eq!(place, [CATALOG, "n", "u"]);
+        assert!(!described_with(&schema, |_| None).field(1).metadata().contains_key(TABLE_NAME));
     }
 }

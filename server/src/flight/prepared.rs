@@ -18,9 +18,9 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::{Prepared, Principal, StatementKind, TransactionId};
+use seracdb_engine::{EngineError, Prepared, Principal, StatementKind, TransactionId};
 use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatementResult, PreparedHandle};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use super::columns::result_schema;
@@ -154,7 +154,9 @@ impl Flight {
         transaction: Option<TransactionId>,
         client: &str,
     ) -> Result<Bytes, Status> {
-        let prepared = self.prepare(&self.within(call, transaction)?, sql).await?;
+        let has_parameters = self.engine.has_parameters(&sql);
+        let prepared = self.prepare(&self.within(call, transaction)?, sql).await;
+        let prepared = prepared.map_err(|status| if has_parameters { refused(status) } else { status })?;
         let is_update = prepared.kind() == StatementKind::Update;
         let dataset_schema = schema_bytes(&result_schema(&prepared))?;
         let parameter_schema = match is_java(client) {
@@ -223,12 +225,21 @@ impl Flight {
     }
 }
 
+/// Python's DBAPI takes UNIMPLEMENTED here for a server that prepares nothing, and has no word for the user when it then cannot
+/// bind: a statement that cannot be prepared is a wrong one.
+fn refused(status: Status) -> Status {
+    match status.code() {
+        Code::Unimplemented => Status::invalid_argument(status.message()),
+        _ => status,
+    }
+}
+
 fn check_count(wanted: &SchemaRef, sent: &SchemaRef) -> Result<(), Status> {
     let (wanted, sent) = (wanted.fields().len(), sent.fields().len());
     if sent == wanted || sent == 0 {
         return Ok(());
     }
-    Err(Status::invalid_argument(format!("the statement has {wanted} parameters, but {sent} were bound")))
+    Err(status::from_engine(EngineError::parameter_count(wanted, sent)))
 }
 
 /// Parameters as the JDBC driver has to see them. It writes milliseconds (of a date: days) into whatever it was
@@ -253,6 +264,13 @@ fn handle(id: StatementId) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_supported_is_a_wrong_statement_where_it_is_prepared() {
+        let status = refused(Status::unimplemented("LIMIT is not supported"));
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "LIMIT is not supported"));
+        assert_eq!(refused(Status::not_found("x")).code(), Code::NotFound);
+    }
 
     #[test]
     fn java_is_promised_the_units_it_writes() {

@@ -14,12 +14,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::{Outcome, Prepared, Rows, StatementKind, TransactionId, system_columns};
+use seracdb_engine::{Origin, Outcome, Prepared, Rows, StatementKind, TransactionId, system_columns};
 use seracdb_proto::StatementTicket;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::columns::{described, result_schema};
+use super::columns::{described_with, result_schema};
 use super::command::{InfoCommand, StatementId, TicketId};
 use super::encode::{Compression, schema_bytes};
 use super::stream::{DataStream, Delivery, from_batch, from_rows};
@@ -237,8 +237,9 @@ impl Flight {
             // As SELECT * has them.
             let shown = table.schema.fields().iter().filter(|field| field.name() != system_columns::DELETED);
             let schema = Schema::new(shown.cloned().collect::<Vec<_>>());
+            let origin = Origin { namespace: table.namespace.clone(), table: table.name.clone() };
             Ok(FlightInfo {
-                schema: schema_bytes(&described(&schema))?,
+                schema: schema_bytes(&described_with(&schema, |_| Some(&origin)))?,
                 flight_descriptor: Some(FlightDescriptor::new_cmd(command.as_any().encode_to_vec())),
                 total_records: -1,
                 total_bytes: -1,

@@ -1,6 +1,7 @@
 //! What is changed in a query's text tree before DataFusion plans it, each for an answer that would be wrong or refused
 //! without need.
 
+mod arrays;
 mod literals;
 mod multisets;
 mod row_in;
@@ -19,6 +20,7 @@ pub(crate) fn prepare(query: &mut Query) -> Result<()> {
     if query.with.is_none() && matches!(query.body.as_ref(), SetExpr::Values(_)) {
         return Ok(());
     }
+    arrays::as_functions(query);
     shadowing::rename_inner(query);
     row_in::as_exists(query)?;
     using::merge_columns(query)?;

@@ -4,17 +4,18 @@
 //! - NUMERIC beside `9999999.99`: the literal is a DOUBLE, and what is compared are NUMERIC(30, 15)s, of which neither side
 //!   keeps its digits. Here the literal is the number as it is written. Beside a DOUBLE that is no literal, a NUMERIC is
 //!   compared as a DOUBLE, as in PostgreSQL.
+//! - A moment to which a parameter is added: an interval, and no other moment.
 //! - TIMESTAMP beside a text, a DATE or a finer TIMESTAMP: both are read in nanoseconds, which begin in 1677 and end in
 //!   2262. Here the text and the DATE are read in the column's unit, and where nanoseconds are compared, what is before or
 //!   after them is their first or last ([`super::saturating`]).
 
 use std::cmp::Ordering;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, Placeholder};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -32,6 +33,10 @@ impl ExprPlanner for Beside {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DfResult<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
         let (left, right) = match op {
+            BinaryOperator::Plus => added(left, right, schema),
+            _ => (left, right),
+        };
+        let (left, right) = match op {
             BinaryOperator::Eq
             | BinaryOperator::NotEq
             | BinaryOperator::Lt
@@ -42,6 +47,27 @@ impl ExprPlanner for Beside {
             _ => (left, right),
         };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+    }
+}
+
+/// Both sides of `+`. What is added to a moment is an interval: a parameter would be of the other side's type.
+fn added(left: Expr, right: Expr, schema: &DFSchema) -> (Expr, Expr) {
+    let is_moment = |expr: &Expr| {
+        let data_type = expr.get_type(schema);
+        data_type
+            .is_ok_and(|data_type| matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64))
+    };
+    let interval = |expr: Expr| match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = Field::new(&id, DataType::Interval(IntervalUnit::MonthDayNano), true);
+            Expr::Placeholder(Placeholder::new_with_field(id, Some(field.into())))
+        }
+        expr => expr,
+    };
+    match (is_moment(&left), is_moment(&right)) {
+        (true, false) => (left, interval(right)),
+        (false, true) => (interval(left), right),
+        _ => (left, right),
     }
 }
 

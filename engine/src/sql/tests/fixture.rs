@@ -20,7 +20,7 @@ use crate::error::{EngineError, Result};
 use crate::scan::external;
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::insert_plan;
-use crate::sql::params::{Typed, bind, hints, plan_typed};
+use crate::sql::params::{Bound, Typed, bind, cast, hints, plan_typed};
 use crate::sql::planner::Planner;
 use crate::sql::rewrite::same_names::plan_with_same_names;
 use crate::sql::statement::Statement;
@@ -88,10 +88,10 @@ impl Fixture {
 
     /// The statement's query, planned and typed.
     pub(super) fn typed(&self, sql: &str) -> Result<Typed> {
-        self.typed_statement(&parse(sql, &self.limits)?)
+        self.typed_statement(&parse(sql, &self.limits)?, None)
     }
 
-    fn typed_statement(&self, statement: &Statement) -> Result<Typed> {
+    fn typed_statement(&self, statement: &Statement, bound: Option<Bound<'_>>) -> Result<Typed> {
         let columns = match statement {
             Statement::Insert(insert) => self.columns(&insert.table),
             Statement::Update(update) => self.columns(&update.table),
@@ -130,7 +130,7 @@ impl Fixture {
             Ok(provider_as_source(Arc::clone(table)))
         };
         let planner = Planner::new(&state, &find);
-        let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone());
+        let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone(), bound);
         let mut typed =
             plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION))?;
         typed.plan = match statement {
@@ -155,7 +155,13 @@ impl Fixture {
     /// The rows, as a table of text.
     pub(super) fn rows(&self, sql: &str, values: Vec<ScalarValue>) -> Result<String> {
         let typed = self.typed(sql)?;
-        let mut batches = self.run(bind(&typed, values)?)?;
+        let values = cast(&typed, values)?;
+        let bound = Bound { types: &typed.parameters, values: &values };
+        let plan = match typed.in_place {
+            true => self.typed_statement(&parse(sql, &self.limits)?, Some(bound))?.plan,
+            false => typed.plan.clone(),
+        };
+        let mut batches = self.run(bind(plan, values)?)?;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(Arc::new(typed.plan.schema().as_arrow().clone())));
         }

@@ -118,8 +118,9 @@ fn bound_values_give_rows() {
 fn what_cannot_be_bound() {
     let fixture = Fixture::new();
     for (sql, values, part) in [
-        ("SELECT a FROM t WHERE a = ?", vec![], "has 1 parameters but 0 values are bound"),
-        ("SELECT a FROM t", vec![int(1)], "has 0 parameters but 1 values are bound"),
+        ("SELECT a FROM t WHERE a = ?", vec![], "has 1 parameter, but 0 values are bound"),
+        ("SELECT a FROM t", vec![int(1)], "has 0 parameters, but 1 value is bound"),
+        ("SELECT ?, ?", vec![int(1)], "has 2 parameters, but 1 value is bound"),
         ("SELECT a FROM t WHERE a = ?", vec![text("two")], "parameter $1 is of type Int32: "),
         ("SELECT a FROM t WHERE a = ?", vec![int(1 << 40)], "parameter $1 is of type Int32: "),
         ("SELECT a FROM t WHERE a = ?", vec![ScalarValue::Float64(Some(1.5))], "1.5 is not an integer"),
@@ -156,7 +157,8 @@ fn the_schema_is_the_same_whatever_is_bound() {
     for sql in ["SELECT ? AS x", "SELECT COALESCE(?, a) AS x FROM t", "SELECT a FROM t WHERE a = ?", "VALUES (?)"] {
         let typed = fixture.typed(sql).unwrap();
         for value in [int(1), text("1"), ScalarValue::Null] {
-            let bound = crate::sql::params::bind(&typed, vec![value]).unwrap();
+            let values = crate::sql::params::cast(&typed, vec![value]).unwrap();
+            let bound = crate::sql::params::bind(typed.plan.clone(), values).unwrap();
             let types = |plan: &datafusion::logical_expr::LogicalPlan| {
                 plan.schema().fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>()
             };
