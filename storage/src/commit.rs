@@ -20,6 +20,7 @@ use rocksdb::WriteBatch;
 
 use crate::bulk::PendingFile;
 use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, TableKind};
+use crate::commit_names;
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
 use crate::hot_size::{FlushConfig, HotSize};
@@ -57,7 +58,7 @@ pub struct Commit {
 /// By what a commit is found again when its answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitName {
-    /// A UUID of version 7: it begins with its time, by which it is forgotten.
+    /// A UUID of version 7: it begins with a time, not after the commit.
     pub id: [u8; 16],
     /// Number of the user who may ask.
     pub owner: u64,
@@ -311,7 +312,7 @@ impl CommitState {
             self.recent.push_back(RecentCommit { ts, superseded });
         }
         if let Some(name) = &commit.name {
-            batch.put_cf(self.rocks.family(Family::Transactions), name.id, name.owner.to_be_bytes());
+            batch.put_cf(self.rocks.family(Family::Transactions), name.id, commit_names::encode(name.owner, ts));
         }
         Ok(ts)
     }

@@ -14,6 +14,7 @@ pub mod catalog;
 mod catalog_export;
 pub mod clock;
 pub mod commit;
+pub mod commit_names;
 mod committer;
 pub mod compact;
 pub mod delete_log;

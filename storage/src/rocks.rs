@@ -105,16 +105,6 @@ impl Rocks {
         self.db.get_approximate_sizes_cf(self.family(family), &[Range::new(prefix, &end)]).iter().sum()
     }
 
-    /// Removes all below a key, as what may come back.
-    pub(crate) fn remove_below(&self, family: Family, end: &[u8]) -> Result<()> {
-        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(Some(end.to_vec())));
-        iterator.seek_to_first();
-        if iterator.valid() {
-            self.db.delete_range_cf(self.family(family), &[][..], end)?;
-        }
-        Ok(iterator.status()?)
-    }
-
     /// Writes what may be lost: it is not synced, and no snapshot orders it.
     pub(crate) fn put_cached(&self, family: Family, key: &[u8], value: &[u8]) -> Result<()> {
         Ok(self.db.put_cf(self.family(family), key, value)?)
@@ -123,6 +113,13 @@ impl Rocks {
     /// Removes what [`Rocks::put_cached`] has written.
     pub(crate) fn remove_cached(&self, family: Family, key: &[u8]) -> Result<()> {
         Ok(self.db.delete_cf(self.family(family), key)?)
+    }
+
+    /// Removes what may come back: it is not synced.
+    pub(crate) fn remove_all(&self, family: Family, keys: &[Vec<u8>]) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        keys.iter().for_each(|key| batch.delete_cf(self.family(family), key));
+        Ok(self.db.write(batch)?)
     }
 
     /// A value outside of the families.
@@ -145,6 +142,18 @@ impl Rocks {
     ) -> Result<()> {
         let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(after_prefix(prefix)));
         iterator.seek(prefix);
+        visit_all(iterator, visit)
+    }
+
+    /// Calls `visit` with every key and value below `end`, in order.
+    pub(crate) fn scan_below(
+        &self,
+        family: Family,
+        end: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(Some(end.to_vec())));
+        iterator.seek_to_first();
         visit_all(iterator, visit)
     }
 

@@ -31,6 +31,7 @@ use crate::catalog::{Catalog, CatalogRecord, DEFAULT_NAMESPACE, NamespaceRecord}
 use crate::catalog_export::{CatalogExport, import};
 use crate::clock::Clock;
 use crate::commit::{Commit, CommitState, SequenceRecord};
+use crate::commit_names;
 use crate::committer::Committer;
 use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
@@ -111,9 +112,6 @@ impl Default for StorageConfig {
         }
     }
 }
-
-/// How long a commit is found by its name.
-pub const COMMIT_NAMES_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// An open data directory.
 #[derive(Debug)]
@@ -272,18 +270,14 @@ impl Store {
     }
 
     /// Who owns the commit of this name; `None` when there was none, or not within the last
-    /// [`COMMIT_NAMES_KEPT`] before the last clean-up.
+    /// [`commit_names::COMMIT_NAMES_KEPT`] before the last clean-up.
     pub fn committed(&self, id: [u8; 16]) -> Result<Option<u64>> {
-        let found = self.rocks.get(Family::Transactions, &id)?;
-        Ok(found.and_then(|owner| owner.try_into().ok()).map(u64::from_be_bytes))
+        commit_names::find(&self.rocks, &id)
     }
 
     /// Forgets the names of old commits.
     pub(crate) fn forget_commit_names(&self) -> Result<()> {
-        let kept_ns = i64::try_from(COMMIT_NAMES_KEPT.as_nanos()).unwrap_or(i64::MAX);
-        let before_ms = (self.clock.now_ns().saturating_sub(kept_ns) / 1_000_000).max(0) as u64;
-        // The first six bytes of a UUID of version 7 are its time in ms.
-        self.rocks.remove_below(Family::Transactions, &before_ms.to_be_bytes()[2..])
+        commit_names::forget(&self.rocks, self.clock.now_ns())
     }
 
     /// What the manifest cache holds of these scopes.
