@@ -194,6 +194,9 @@ async fn create_table(engine: &Engine, session: &Session, tables: &Tables, creat
             create.if_not_exists,
         );
     }
+    if create.temporary {
+        engine.check_one_more_temporary(session, tables.catalog())?;
+    }
     let changes = change.into_iter().chain([CatalogChange::CreateTable(record)]).collect();
     let created = engine.change_catalog(session, changes).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)

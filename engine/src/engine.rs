@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use seracdb_storage::clock::{Clock, SystemClock};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineError, Result};
 use crate::give_way;
+use crate::memory::FairPool;
 use crate::plans::Plans;
 use crate::running::{Running, UserLimits};
 use crate::scan::{ColdTier, OBJECTS_URL};
@@ -26,6 +27,15 @@ use crate::sql::rules;
 use crate::temporary::TemporaryNamespaces;
 use crate::transaction::{TransactionConfig, Transactions};
 use crate::turns::Turns;
+
+/// Bytes of memory of a user for each row of a batch: with less than 512 MiB, batches have fewer than 8192 rows.
+const MEMORY_PER_BATCH_ROW: usize = 64 << 10;
+const BATCH_ROWS_MIN: usize = 256;
+const BATCH_ROWS_MAX: usize = 8192;
+
+/// Bytes that each part of a sort sets aside for merging, at least and at most.
+const MERGE_BYTES_MIN: usize = 64 << 10;
+const MERGE_BYTES_MAX: usize = 10 << 20;
 
 /// Settings of the engine and of the storage below it.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -150,7 +160,7 @@ impl Engine {
             state.scalar_functions().get_or_insert_default().push(Arc::new(planted_panic()));
         }
         let state = state
-            .with_config(session_config().with_extension(Arc::clone(&cold)))
+            .with_config(session_config(&config).with_extension(Arc::clone(&cold)))
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(give_way::Planner))
             .build();
@@ -219,14 +229,23 @@ impl Engine {
     }
 }
 
-fn session_config() -> SessionConfig {
-    let mut config = SessionConfig::new().with_information_schema(true).with_create_default_catalog_and_schema(false);
+fn session_config(engine: &EngineConfig) -> SessionConfig {
+    // A sort needs a few batches in memory at least: where a user has little, batches are small.
+    let memory = engine.user.memory_max.min(engine.query_memory_max);
+    let batch_rows = (memory / MEMORY_PER_BATCH_ROW).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX);
+    let mut config = SessionConfig::new()
+        .with_batch_size(batch_rows)
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false);
     let options = config.options_mut();
     options.catalog.default_catalog = CATALOG.into();
     // Clients know no views.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.expand_views_at_output = true;
     options.execution.parquet.schema_force_view_types = false;
+    // What a sort sets aside for merging is a small part of what one user has, or few sorts would take all.
+    let for_merging = memory / (64 * options.execution.target_partitions);
+    options.execution.sort_spill_reservation_bytes = for_merging.clamp(MERGE_BYTES_MIN, MERGE_BYTES_MAX);
     // Sessions are pinned to UTC; clients convert.
     options.execution.time_zone = Some("+00:00".into());
     config
@@ -236,7 +255,8 @@ fn runtime(config: &EngineConfig, spill: &Path, store: &Store) -> Result<Arc<Run
     let internal = |e: datafusion::error::DataFusionError| EngineError::internal(format!("query runtime: {e}"));
     std::fs::create_dir_all(spill).map_err(|e| EngineError::internal(format!("{}: {e}", spill.display())))?;
     let largest = NonZeroUsize::new(3).expect("3 is not 0");
-    let pool = TrackConsumersPool::new(FairSpillPool::new(config.query_memory_max), largest);
+    let all = FairPool::new("all users".to_owned(), "engine.query_memory_max", config.query_memory_max);
+    let pool = TrackConsumersPool::new(all, largest);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(

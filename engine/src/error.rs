@@ -18,6 +18,8 @@ pub enum ErrorKind {
     NotFound,
     /// The thing to create is there already.
     AlreadyExists,
+    /// Right by itself, but not in the state that something is in: a transaction that is being committed.
+    FailedPrecondition,
     /// Another commit came first; the same request may succeed when sent again.
     Aborted,
     /// No or wrong credentials.

@@ -22,6 +22,7 @@ use crate::running::Way;
 use crate::session::Session;
 use crate::sql::coerce::bind_column;
 use crate::sql::dml::require_column;
+use crate::sql::errors::from_datafusion;
 use crate::sql::types::{refuse_system_column, storable};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
@@ -103,6 +104,8 @@ impl Engine {
             false => format!("INGEST INTO {}.{}", table.namespace, table.name),
         };
         let run = self.running.begin(session.principal(), Way::Ingest, text.into(), self.now_ns())?;
+        // What is gathered is the user's memory, and refused when there is too much: a client may take long to send more.
+        let gathered = run.memory("ingest");
         while let Some(batch) = batches.try_next().await? {
             if let Some(transaction) = &transaction {
                 // It is in use as long as rows come.
@@ -113,6 +116,7 @@ impl Engine {
             for piece in pieces(&batch) {
                 let columns = destination.columns(&piece)?;
                 load.push(columns, piece.num_rows()).await?;
+                gathered.try_resize(load.waiting_bytes()).map_err(|error| from_datafusion(error, &[]))?;
             }
         }
         let writes = load.finish().await?;
@@ -205,6 +209,9 @@ impl Engine {
                         ErrorKind::PermissionDenied,
                         "permission denied: an ingest that creates a table requires the role service or a higher one",
                     ));
+                }
+                if target.temporary && found.is_none() {
+                    self.check_one_more_temporary(session, tables.catalog())?;
                 }
                 let drop = found.map(|table| CatalogChange::DropTable {
                     id: table.id,

@@ -19,6 +19,7 @@ mod information_schema;
 mod ingest;
 mod listing;
 mod load;
+mod memory;
 mod metadata;
 mod origins;
 mod output;

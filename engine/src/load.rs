@@ -52,6 +52,11 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// Bytes of rows that wait in memory.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        if self.bulk.is_some() { 0 } else { self.waiting_bytes }
+    }
+
     /// What is to be committed.
     pub(crate) async fn finish(self) -> Result<Writes> {
         let mut writes = Writes::default();

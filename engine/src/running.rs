@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::record_batch::RecordBatch;
-use datafusion::common::resources_datafusion_err;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -18,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Principal;
+use crate::memory::FairPool;
 
 /// What one user may have at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,11 +27,13 @@ pub struct UserLimits {
     pub queries_max: usize,
     /// Bytes of memory that queries may use together before they spill.
     pub memory_max: usize,
+    /// Temporary tables, of all sessions.
+    pub temporary_tables_max: usize,
 }
 
 impl Default for UserLimits {
     fn default() -> Self {
-        Self { queries_max: 1000, memory_max: 2 << 30 }
+        Self { queries_max: 1000, memory_max: 2 << 30, temporary_tables_max: 1000 }
     }
 }
 
@@ -148,6 +150,11 @@ impl Running {
         Ok(Run { running: Arc::clone(self), runtime, entry })
     }
 
+    /// What one user may have.
+    pub(crate) fn limits(&self) -> &UserLimits {
+        &self.limits
+    }
+
     /// What runs, the oldest first.
     pub(crate) fn list(&self) -> Vec<Arc<Entry>> {
         self.state.lock().entries.values().cloned().collect()
@@ -167,6 +174,11 @@ impl Run {
     pub(crate) fn count(&self, batch: &RecordBatch) {
         self.entry.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
         self.entry.bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
+    }
+
+    /// Counts memory that is no plan's as the user's, until what is given is dropped.
+    pub(crate) fn memory(&self, what: &str) -> MemoryReservation {
+        MemoryConsumer::new(what).register(&self.runtime.memory_pool)
     }
 
     /// What a plan of this state runs with: its memory is that of the user.
@@ -189,29 +201,24 @@ impl Drop for Run {
     }
 }
 
-/// The part of the memory for queries that one user may have.
+/// The part of the memory for queries that one user may have, dealt out fairly among what the user runs. What is taken of it
+/// is taken of the whole too.
+#[derive(Debug)]
 struct UserPool {
-    user: String,
+    own: FairPool,
     all: Arc<dyn MemoryPool>,
-    used: AtomicUsize,
-    bytes_max: usize,
 }
 
 impl UserPool {
     fn new(user: &str, all: &Arc<dyn MemoryPool>, bytes_max: usize) -> Self {
-        Self { user: user.to_owned(), all: Arc::clone(all), used: AtomicUsize::new(0), bytes_max }
-    }
-}
-
-impl std::fmt::Debug for UserPool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserPool").field("user", &self.user).field("used", &self.used).finish_non_exhaustive()
+        let own = FairPool::new(format!("user '{user}'"), "engine.user.memory_max", bytes_max);
+        Self { own, all: Arc::clone(all) }
     }
 }
 
 impl std::fmt::Display for UserPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "user '{}' of {}", self.user, self.all)
+        write!(f, "{} of {}", self.own, self.all)
     }
 }
 
@@ -221,47 +228,36 @@ impl MemoryPool for UserPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
+        self.own.register(consumer);
         self.all.register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
+        self.own.unregister(consumer);
         self.all.unregister(consumer);
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.used.fetch_add(additional, Ordering::Relaxed);
+        self.own.grow(reservation, additional);
         self.all.grow(reservation, additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.used.fetch_sub(shrink, Ordering::Relaxed);
+        self.own.shrink(reservation, shrink);
         self.all.shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DfResult<()> {
-        let more = |used: usize| used.checked_add(additional).filter(|used| *used <= self.bytes_max);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|used| {
-            resources_datafusion_err!(
-                "the queries of user '{}' would use more than {} MiB of memory: they use {} MiB, and {} asks for {} more \
-                 bytes. Wait for others to end, or raise engine.user.memory_max",
-                self.user,
-                self.bytes_max >> 20,
-                used >> 20,
-                reservation.consumer().name(),
-                additional
-            )
-        })?;
-        self.all.try_grow(reservation, additional).inspect_err(|_| {
-            self.used.fetch_sub(additional, Ordering::Relaxed);
-        })
+        self.own.try_grow(reservation, additional)?;
+        self.all.try_grow(reservation, additional).inspect_err(|_| self.own.shrink(reservation, additional))
     }
 
     fn reserved(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.own.reserved()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
-        MemoryLimit::Finite(self.bytes_max)
+        self.own.memory_limit()
     }
 }
 
@@ -285,7 +281,7 @@ mod tests {
 
     #[test]
     fn one_user_has_so_many_and_no_more() {
-        let running = running(UserLimits { queries_max: 2, memory_max: 100 });
+        let running = running(UserLimits { queries_max: 2, memory_max: 100, ..UserLimits::default() });
         let (first, _second) = (begin(&running, "a", 1).unwrap(), begin(&running, "a", 1).unwrap());
         let refused = begin(&running, "a", 1).unwrap_err();
         assert_eq!(refused.kind, ErrorKind::ResourceExhausted);
@@ -298,7 +294,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_users_and_everybodys() {
-        let running = running(UserLimits { queries_max: 10, memory_max: 600 });
+        let running = running(UserLimits { queries_max: 10, memory_max: 600, ..UserLimits::default() });
         let (a, b) = (begin(&running, "a", 1).unwrap(), begin(&running, "b", 2).unwrap());
         let again = begin(&running, "a", 1).unwrap();
         let reservation = |run: &Run| MemoryConsumer::new("sort").register(&run.runtime.memory_pool);

@@ -8,11 +8,11 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, NamespaceRecord};
+use seracdb_storage::catalog::{Catalog, CatalogChange, NamespaceRecord};
 use seracdb_storage::commit::Commit;
 
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::session::Session;
 
 /// How their namespaces begin. No user can make one that does.
@@ -52,6 +52,47 @@ impl Engine {
         });
         let record = NamespaceRecord { name: name.to_string(), created_at_ns: self.now_ns(), comment: None };
         Ok((name, CatalogChange::EnsureNamespace(record)))
+    }
+
+    /// Refuses one more temporary table of a session's user than there may be, beside those of this catalog.
+    pub(crate) fn check_one_more_temporary(&self, session: &Session, catalog: &Catalog) -> Result<()> {
+        self.check_temporary(catalog, session.principal().name(), 1)
+    }
+
+    /// The same for what a transaction has made, at its end: others of the user may have made some meanwhile.
+    pub(crate) fn check_staged_temporary(&self, changes: &[CatalogChange]) -> Result<()> {
+        let (mut made, mut dropped, mut user) = (0, 0, None);
+        for change in changes {
+            match change {
+                CatalogChange::CreateTable(table) if is_temporary(&table.namespace) => {
+                    made += 1;
+                    user = Some(&table.created_by);
+                }
+                CatalogChange::DropTable { namespace, .. } if is_temporary(namespace) => dropped += 1,
+                _ => {}
+            }
+        }
+        match user.filter(|_| made > dropped) {
+            Some(user) => self.check_temporary(self.store.snapshot().catalog(), user, made - dropped),
+            None => Ok(()),
+        }
+    }
+
+    fn check_temporary(&self, catalog: &Catalog, user: &str, more: usize) -> Result<()> {
+        let max = self.running.limits().temporary_tables_max;
+        let live = self.temporary.live();
+        let all = live.iter().flat_map(|namespace| catalog.tables_of(namespace));
+        let count = all.filter(|table| table.created_by == user).count();
+        if count + more <= max {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            ErrorKind::ResourceExhausted,
+            format!(
+                "user '{user}' would have more than {max} temporary tables: drop some or close sessions, or raise \
+                 engine.user.temporary_tables_max"
+            ),
+        ))
     }
 
     /// Drops the temporary tables of sessions that have ended, those of a process before included.

@@ -11,8 +11,8 @@ import rawflight
 import seracdb
 from conftest import Connections, root
 from test_manifests import until
-from test_transactions import COMMIT, Raw
-from testserver import ROOT_PASSWORD
+from test_transactions import COMMIT, REFUSED, Raw
+from testserver import ROOT_PASSWORD, Server
 from wire import field, packed
 
 DATA = pa.table({"x": [1, 2, 3]})
@@ -208,3 +208,55 @@ def test_an_index_of_another_session_is_out_of_reach(db, connect):
     with pytest.raises(seracdb.Error, match="unknown namespace"):
         other.run(f'DROP INDEX "{own}".of_x')
     db.run("DROP INDEX of_x")
+
+
+def test_a_user_has_so_many_and_no_more(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__USER__TEMPORARY_TABLES_MAX": "3"}) as server:
+        with Connections(server) as connections:
+            db, second = connections.open(), connections.open()
+            db.run("CREATE USER other WITH PASSWORD 'a quiet pass phrase' ROLE user")
+            for connection, name in ((db, "a"), (db, "b"), (second, "c")):
+                connection.run(f"CREATE TEMPORARY TABLE {name} (x BIGINT)")
+            refused = "user 'root'.*3 temporary tables.*engine.user.temporary_tables_max"
+            with pytest.raises(seracdb.Error, match=refused) as error:
+                db.run("CREATE TEMPORARY TABLE d (x BIGINT)")
+            assert "ResourceExhausted" in str(error.value)
+            with pytest.raises(seracdb.Error, match=refused), second.cursor() as cursor:
+                cursor.adbc_ingest("d", DATA, mode="create", temporary=True)
+            # What is there already is none more.
+            db.run("CREATE TEMPORARY TABLE IF NOT EXISTS a (x BIGINT)")
+            with second.cursor() as cursor:
+                cursor.adbc_ingest("c", DATA, mode="replace", temporary=True)
+            db.run("CREATE TABLE e (x BIGINT)")
+            connections.open("other", "a quiet pass phrase").run("CREATE TEMPORARY TABLE d (x BIGINT)")
+            db.run("DROP TABLE a")
+            db.run("CREATE TEMPORARY TABLE d (x BIGINT)")
+            second.close()
+            until(lambda: succeeds(db, "CREATE TEMPORARY TABLE f (x BIGINT)"), "those of a closed session do not count")
+
+
+def succeeds(connection, sql: str) -> bool:
+    try:
+        connection.run(sql)
+    except seracdb.Error:
+        return False
+    return True
+
+
+def test_transactions_do_not_get_around_the_limit(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__USER__TEMPORARY_TABLES_MAX": "3"}) as server:
+        raw, other = Raw(server), Raw(server)
+        one, two = raw.begin(), other.begin()
+        for name in ("a", "b"):
+            raw.query(f"CREATE TEMPORARY TABLE {name} (x INT)", one)
+            other.query(f"CREATE TEMPORARY TABLE {name} (x INT)", two)
+        raw.query("CREATE TEMPORARY TABLE c (x INT)", one)
+        with pytest.raises(REFUSED, match="3 temporary tables"):
+            raw.query("CREATE TEMPORARY TABLE d (x INT)", one)
+        raw.query("DROP TABLE c", one)
+        raw.end(one, COMMIT)
+        with pytest.raises(REFUSED, match="3 temporary tables"):
+            other.end(two, COMMIT)
+        with pytest.raises(REFUSED, match="was rolled back"):
+            other.end(two, COMMIT)
+        raw.query("CREATE TEMPORARY TABLE c (x INT)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import adbc_driver_flightsql.dbapi as flightsql
 import pyarrow as pa
@@ -558,3 +559,51 @@ def test_only_what_reads_or_writes_fixes_the_snapshot(db, connect, namespace, fi
     db.run(f"INSERT INTO {namespace}.t VALUES (2)")
     assert reader.query(f"SELECT n FROM {namespace}.t").num_rows == 1
     reader.run("ROLLBACK")
+
+
+def test_while_it_is_committed_it_is_neither_open_nor_ended(own_server):
+    with root(own_server) as db:
+        db.run("CREATE TABLE t (n BIGINT, text TEXT)")
+    raw, same = Raw(own_server), Raw(own_server)
+    same.options = raw.options
+    transaction = raw.begin()
+    insert = "INSERT INTO t SELECT value, repeat('x', 1000) FROM generate_series(1, 60000)"
+    for _ in range(4):
+        raw.query(insert, transaction)
+    said = []
+    with ThreadPoolExecutor(4) as pool:
+        commit = pool.submit(raw.end, transaction, COMMIT)
+        again = None
+        while not commit.done():
+            with pytest.raises(REFUSED) as refused:
+                for _ in range(100_000):
+                    same.query("SELECT 1", transaction)
+            said.append(str(refused.value))
+            if again is None and "is being committed" in said[-1]:
+                again = [pool.submit(Raw.end, same, transaction, action) for action in (COMMIT, ROLLBACK)]
+        commit.result()
+        assert again is not None, "the commit was too fast to be seen"
+        # They have waited for its end.
+        again[0].result()
+        with pytest.raises(REFUSED, match="was committed"):
+            again[1].result()
+    assert all("is being committed" in text or "was committed" in text for text in said), set(said)
+    assert raw.query("SELECT count(*) AS n FROM t") == [{"n": 240_000}]
+
+
+def test_one_that_changed_nothing_was_committed_too(server, db, namespace):
+    name = f"{namespace}.t"
+    db.run(f"CREATE TABLE {name} (n INT)")
+    raw = Raw(server)
+    unused, reading, vain = raw.begin(), raw.begin(), raw.begin()
+    raw.query(f"SELECT n FROM {name}", reading)
+    raw.query(f"DELETE FROM {name}", vain)
+    for transaction in (unused, reading, vain):
+        raw.end(transaction, COMMIT)
+    # As many more as were remembered once.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: raw.end(raw.begin(), COMMIT), range(10_100)))
+    for transaction in (unused, reading, vain):
+        raw.end(transaction, COMMIT)
+        with pytest.raises(REFUSED, match="was committed"):
+            raw.end(transaction, ROLLBACK)

@@ -6,13 +6,14 @@
 //!    the transaction is rolled back.
 //! 3. A statement that fails stages nothing, and the transaction goes on.
 //! 4. It ends once: by a commit, a rollback, the end of its session, or too long without use. How it ended is remembered.
+//!    While it is being committed it is neither open nor ended: who wants to end it too waits, and who wants to use it is told.
 //! 5. Nothing is locked while it waits for its client. Before its first statement it has no snapshot, and holds nothing:
 //!    drivers begin the next transaction as soon as one has ended.
 
+mod known;
 mod run;
 mod staged;
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,11 +29,11 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::session::Session;
 
+use known::Held;
+pub(crate) use known::Transactions;
 pub(crate) use run::run;
 pub(crate) use staged::{STAGED_FILE, Staged, StagedCommit, StagedScope, staged_place};
 
-/// How many ends are remembered.
-const ENDS_MAX: usize = 10_000;
 /// Savepoints that one transaction may have.
 const SAVEPOINTS_MAX: usize = 10_000;
 
@@ -91,6 +92,8 @@ pub struct Transaction {
 
 enum State {
     Open(Box<Open>),
+    /// It is being committed.
+    Ending,
     Ended(End),
 }
 
@@ -280,23 +283,32 @@ impl Transaction {
         self.used_now();
         match &mut *self.state.lock() {
             State::Open(open) => of(open),
+            State::Ending => Err(ending()),
             State::Ended(end) => Err(ended(*end)),
         }
     }
 
-    /// Ends it; gives what was open.
-    fn end(&self, end: End) -> Result<Box<Open>> {
+    /// Closes it: from now on it is `state`. Gives what was open. Held: [`Transaction::changing`].
+    fn close(&self, next: State) -> Result<Box<Open>> {
         let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Ended(end)) {
+        match std::mem::replace(&mut *state, next) {
             State::Open(open) => {
                 self.staged_bytes.fetch_sub(open.size_bytes(), Ordering::Relaxed);
                 Ok(open)
             }
-            State::Ended(before) => {
-                *state = State::Ended(before);
-                Err(ended(before))
+            before => {
+                let error = match &before {
+                    State::Ended(end) => ended(*end),
+                    _ => ending(),
+                };
+                *state = before;
+                Err(error)
             }
         }
+    }
+
+    fn set_ended(&self, end: End) {
+        *self.state.lock() = State::Ended(end);
     }
 }
 
@@ -323,6 +335,14 @@ impl Open {
     }
 }
 
+fn ending() -> EngineError {
+    EngineError::new(
+        ErrorKind::FailedPrecondition,
+        "the transaction is being committed: nothing more can be done in it. Commit it again to wait for its end, or begin \
+         another",
+    )
+}
+
 fn ended(end: End) -> EngineError {
     match end {
         End::Committed => EngineError::not_found("the transaction has ended: it was committed"),
@@ -335,51 +355,6 @@ fn ended(end: End) -> EngineError {
             ErrorKind::Unavailable,
             "the storage failed while the transaction was committed: whether it was is not known",
         ),
-    }
-}
-
-/// The transactions by name.
-#[derive(Debug, Default)]
-pub(crate) struct Transactions {
-    known: Mutex<Known>,
-    /// Bytes that all have staged.
-    staged_bytes: Arc<AtomicUsize>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    open: HashMap<TransactionId, Held>,
-    /// Owners and ends, the last ones.
-    ends: HashMap<TransactionId, (u64, End)>,
-    order: VecDeque<TransactionId>,
-}
-
-/// A session holds its transactions. Those begun without one are held here, until they were not used for too long.
-#[derive(Debug)]
-struct Held {
-    owner: u64,
-    transaction: Weak<Transaction>,
-    without_session: Option<Arc<Transaction>>,
-}
-
-impl Known {
-    fn ended(&mut self, id: TransactionId, end: End) {
-        let Some(held) = self.open.remove(&id) else { return };
-        if self.order.len() == ENDS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ends.remove(&oldest);
-        }
-        self.order.push_back(id);
-        self.ends.insert(id, (held.owner, end));
-    }
-
-    /// Those whose session has ended are rolled back.
-    fn forget_dropped(&mut self) {
-        let gone = self.open.iter().filter(|(_, held)| held.transaction.strong_count() == 0).map(|(id, _)| *id);
-        for id in gone.collect::<Vec<_>>() {
-            self.ended(id, End::RolledBack);
-        }
     }
 }
 
@@ -445,12 +420,12 @@ impl Engine {
         })
     }
 
-    /// How a transaction of this session's user ended; `None` while it is open or when that is not known. One that has
-    /// committed changes is known for a day from its begin, also to the next process.
+    /// How a transaction of this session's user ended; `None` while it has not or when that is not known. One that has
+    /// committed changes is known for a day, also to the next process.
     pub fn end_of(&self, session: &Session, id: TransactionId) -> Result<Option<End>> {
         let mine = session.principal().number();
-        if let Some((owner, end)) = self.transactions.known.lock().ends.get(&id) {
-            return Ok((*owner == mine).then_some(*end));
+        if let Some((owner, end)) = self.transactions.known.lock().end_of(id) {
+            return Ok((owner == mine).then_some(end));
         }
         let committed_by = self.store.committed(id.0)?;
         Ok((committed_by == Some(mine)).then_some(End::Committed))
@@ -459,20 +434,21 @@ impl Engine {
     /// Commits everything that is staged, or rolls it back: then the error says why. Done also when who waits for it goes
     /// away.
     pub async fn commit(self: &Arc<Self>, transaction: Arc<Transaction>) -> Result<()> {
-        let (engine, id) = (Arc::clone(self), transaction.id);
-        let committed = tokio::spawn(async move { engine.commit_now(&transaction).await }).await;
+        let (engine, committing) = (Arc::clone(self), Arc::clone(&transaction));
+        let committed = tokio::spawn(async move { engine.commit_now(&committing).await }).await;
         committed.map_err(|_| {
-            self.transactions.known.lock().ended(id, End::Unknown);
+            transaction.set_ended(End::Unknown);
+            self.transactions.known.lock().ended(transaction.id, End::Unknown);
             EngineError::panicked()
         })?
     }
 
     async fn commit_now(self: &Arc<Self>, transaction: &Transaction) -> Result<()> {
         let _nothing_changes = transaction.changing().await;
-        // Whoever asks meanwhile is told that nobody knows.
-        let open = transaction.end(End::Unknown)?;
-        let drops = open.work.as_ref().is_some_and(|work| work.staged.drops());
-        let committed = match open.work {
+        let open = transaction.close(State::Ending)?;
+        let work = open.work.filter(|work| !work.staged.is_empty());
+        let (changes, drops) = (work.is_some(), work.as_ref().is_some_and(|work| work.staged.drops()));
+        let committed = match work {
             Some(Work { snapshot, staged }) => self.commit_staged(snapshot, staged, transaction.name()).await,
             None => Ok(()),
         };
@@ -481,8 +457,11 @@ impl Engine {
             Err(error) if error.kind == ErrorKind::Unavailable => End::Unknown,
             Err(_) => End::RolledBack,
         };
-        *transaction.state.lock() = State::Ended(end);
-        self.transactions.known.lock().ended(transaction.id, end);
+        transaction.set_ended(end);
+        match changes && end == End::Committed {
+            true => self.transactions.known.lock().stored(transaction.id),
+            false => self.transactions.known.lock().ended(transaction.id, end),
+        }
         if drops && end == End::Committed {
             self.remove_dropped_later();
         }
@@ -492,7 +471,7 @@ impl Engine {
     /// Undoes everything.
     pub async fn roll_back(&self, transaction: &Transaction) -> Result<()> {
         let _nothing_changes = transaction.changing().await;
-        transaction.end(End::RolledBack)?;
+        transaction.close(State::Ended(End::RolledBack))?;
         self.transactions.known.lock().ended(transaction.id, End::RolledBack);
         Ok(())
     }
@@ -513,7 +492,7 @@ impl Engine {
             if is_idle
                 && (without_session || transaction.works())
                 && transaction.changing.try_lock().is_ok()
-                && transaction.end(End::RolledBack).is_ok()
+                && transaction.close(State::Ended(End::RolledBack)).is_ok()
             {
                 known.ended(transaction.id, End::RolledBack);
                 tracing::info!(owner = transaction.owner, "a transaction without use for too long was rolled back");
@@ -522,12 +501,10 @@ impl Engine {
     }
 
     async fn commit_staged(&self, snapshot: Arc<Snapshot>, staged: Staged, name: CommitName) -> Result<()> {
-        if staged.is_empty() {
-            return Ok(());
-        }
         let names = Arc::clone(&staged.catalog);
         let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
         drop(staged);
+        self.check_staged_temporary(&catalog)?;
         let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();
         let row = |scope: Scope, id: i64| {
             let table = names.table_by_id(scope.table);
