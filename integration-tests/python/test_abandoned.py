@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.flight as flight
 import pytest
 from conftest import root
-from test_transactions import REFUSED, Raw
+from test_transactions import COMMIT, REFUSED, Raw
 from testserver import Server
 from wire import field, packed
 
@@ -109,3 +109,50 @@ def test_a_closed_session_leaves_no_statements(tmp_path):
         closed.act("CloseSession", b"")
         with pytest.raises(REFUSED, match="no such prepared statement"):
             later.schema(handle)
+
+
+def test_a_refused_statement_takes_no_place_of_its_session(tmp_path):
+    variables = {"SERACDB_FLIGHT__PREPARED_SESSION_MAX": "2", "SERACDB_FLIGHT__PREPARED_MAX": "2"}
+    with Server(tmp_path / "data", variables=variables) as server:
+        one, other = Raw(server), Raw(server)
+        kept, others = one.prepare("SELECT 1 AS one"), other.prepare("SELECT 2 AS two")
+        for _ in range(3):
+            with pytest.raises(REFUSED, match="too many prepared statements"):
+                one.prepare("SELECT 3 AS three")
+        assert one.schema(kept).names == ["one"]
+        other.act("ClosePreparedStatement", packed("ActionClosePreparedStatementRequest", field(1, others)))
+        again = one.prepare("SELECT 3 AS three")
+        # It has two: the next one takes the place of the first, also when there is no other.
+        assert one.schema(one.prepare("SELECT 4 AS four")).names == ["four"]
+        assert one.schema(again).names == ["three"]
+        with pytest.raises(REFUSED, match="no such prepared statement"):
+            one.schema(kept)
+
+
+def test_a_session_that_is_idle_for_too_long_leaves_nothing(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_AUTH__SESSION_IDLE_SECONDS": "2"}) as server, root(server) as db:
+
+        def files() -> list[Path]:
+            return list((server.data_dir / "objects").glob("*temporary*/**/*.parquet"))
+
+        db.run("CREATE TABLE t (n INT)")
+        idle = Raw(server)
+        statement, transaction = idle.prepare("SELECT 1 AS one"), idle.begin()
+        idle.query("INSERT INTO t VALUES (1)", transaction)
+        idle.query("CREATE TEMPORARY TABLE own (n INT)")
+        idle.query("INSERT INTO own VALUES (1)")
+        idle.query("STORAGE FLUSH ALL")
+        assert idle.query("SELECT n FROM own") == [{"n": 1}] and len(files()) == 1
+        assert Raw(server).schema(statement).names == ["one"]
+        deadline = time.monotonic() + 60
+        while files():
+            assert time.monotonic() < deadline
+            time.sleep(1)
+            db.query("SELECT 1")
+        # Of the same user.
+        later = Raw(server)
+        with pytest.raises(REFUSED, match="no such prepared statement"):
+            later.schema(statement)
+        with pytest.raises(REFUSED, match="was rolled back"):
+            later.end(transaction, COMMIT)
+        assert db.query("SELECT n FROM t").num_rows == 0

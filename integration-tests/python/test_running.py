@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -13,6 +16,7 @@ import rawflight
 import seracdb
 from conftest import Connections, root
 from test_manifests import until
+from test_transactions import REFUSED, Raw
 from testserver import Server
 from wire import field, packed
 
@@ -116,6 +120,67 @@ def test_a_slow_reader_that_goes_leaves_nothing_on_disk(tmp_path):
             until(lambda: open_files() <= before + 2, "the files are closed")
 
 
+def test_an_error_of_a_slow_readers_query_comes_after_its_rows(tmp_path):
+    with Server(tmp_path / "data", variables={"SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "1"}) as server:
+        with root(server) as db, rawflight.client(server) as client:
+            rows = 3_000_000
+            # Only the last row cannot be divided.
+            stream = client.start(
+                f"SELECT 1 / ({rows} - value) AS x, value, repeat('x', 100) AS filler FROM generate_series(1, {rows})"
+            )
+            read = stream.read_chunk().data.num_rows
+            until(lambda: running(db, "%generate_series(1, 3000000)%") == [], "it has failed")
+            with pytest.raises(pa.ArrowInvalid, match="[Dd]ivi"):
+                while True:
+                    read += stream.read_chunk().data.num_rows
+            # But for what was still computed beside it.
+            assert rows * 9 // 10 <= read < rows
+
+
+def test_one_user_cannot_fill_the_disk_for_slow_readers(tmp_path):
+    variables = {
+        "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "1",
+        "SERACDB_FLIGHT__SPOOL_BYTES_MAX": str(200 << 20),
+        "SERACDB_FLIGHT__SPOOL_USER_BYTES_MAX": str(100 << 20),
+    }
+    with Server(tmp_path / "data", variables=variables) as server:
+        with Connections(server) as connections, rawflight.client(server) as client:
+            db = connections.open()
+            db.run("CREATE USER other WITH PASSWORD 'a quiet pass phrase' ROLE user")
+            greedy = client.start(LARGE)
+            read = greedy.read_chunk().data.num_rows
+            until(lambda: running(db, "%generate_series(1, 3000000)%") == [], "it is given up")
+            # Another's is computed to its end meanwhile.
+            headers = [(b"authorization", rawflight.basic("other", "a quiet pass phrase"))]
+            options = flight.FlightCallOptions(headers=headers)
+            smaller = LARGE.replace("3000000", "700000")
+            info = client.connection.get_flight_info(rawflight.statement(smaller), options)
+            others = client.connection.do_get(info.endpoints[0].ticket, options)
+            taken = others.read_chunk().data.num_rows
+            until(lambda: running(db, "%generate_series(1, 700000)%") == [], "all of it is computed")
+            with pytest.raises(REFUSED, match="user 'root'.*flight.spool_user_bytes_max") as refused:
+                while True:
+                    read += greedy.read_chunk().data.num_rows
+            assert "resource exhausted" in str(refused.value)
+            assert 0 < read < 3_000_000
+            assert taken + others.read_all().num_rows == 700_000
+
+
+def test_who_reads_all_the_time_gets_all_whatever_the_share(tmp_path):
+    variables = {
+        "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "1",
+        "SERACDB_FLIGHT__SPOOL_USER_BYTES_MAX": str(1 << 20),
+    }
+    with Server(tmp_path / "data", variables=variables) as server, rawflight.client(server) as client:
+        stream = client.start(LARGE)
+        rows, chunks = 0, 0
+        while rows < 3_000_000:
+            rows += stream.read_chunk().data.num_rows
+            chunks += 1
+            if chunks % 20 == 0:
+                time.sleep(0.3)  # slowly: all in all for longer than it may let the result wait
+
+
 def test_a_users_statements_are_limited_and_those_of_others_go_on(limited):
     with Connections(limited) as connections, rawflight.client(limited) as client:
         db = connections.open()
@@ -149,6 +214,121 @@ def test_a_users_memory_is_limited(limited):
         with pytest.raises(seracdb.Error, match="user 'root'.*engine.user.memory_max"):
             db.query("SELECT array_agg(value || repeat('x', 200)) FROM generate_series(1, 2000000)")
         assert db.query("SELECT count(*) AS n FROM generate_series(1, 2000000)").to_pylist() == [{"n": 2_000_000}]
+
+
+@pytest.mark.parametrize("order", ["k", "k, pad", "reverse(pad)"])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_sorts_of_a_user_with_little_memory_spill(tmp_path, at_once, order):
+    """Each has several times what all of them may have together."""
+    rows = 300_000
+    sql = f"""SELECT v, k, pad FROM (
+        SELECT value AS v, (value * 7919) % 1000003 AS k, repeat('x', 200) || value AS pad FROM generate_series(1, {rows})
+    ) ORDER BY {order}"""
+
+    def sort(_) -> pa.Table:
+        with root(server) as db:
+            return db.query(sql)
+
+    variables = {"SERACDB_ENGINE__USER__MEMORY_MAX": str(64 << 20)}
+    with Server(tmp_path / "data", variables=variables) as server, ThreadPoolExecutor(at_once) as pool:
+        for result in pool.map(sort, range(at_once)):
+            key = result["k" if order != "reverse(pad)" else "pad"].to_pylist()
+            assert len(key) == rows
+            assert key == sorted(key, key=lambda value: value[::-1] if order == "reverse(pad)" else value)
+
+
+def test_what_an_ingest_gathers_is_memory_of_its_user(limited):
+    with root(limited) as db:
+        batch = pa.record_batch({"text": pa.array(["x" * 1000] * 1000)})
+        reader = pa.RecordBatchReader.from_batches(batch.schema, (batch for _ in range(100)))
+        with pytest.raises(seracdb.Error, match="user 'root'.*ingest asks for.*engine.user.memory_max"):
+            db.ingest("t", reader, "create")
+        for mode in ("create", "append", "append"):
+            db.ingest("t", pa.Table.from_batches([batch] * 30), mode)
+        assert db.query("SELECT count(*) AS n FROM t").to_pylist() == [{"n": 90_000}]
+
+
+def test_large_messages_are_read_within_the_memory_for_it(tmp_path):
+    """Small as they are sent, and refused only once they are read."""
+    variables = {"SERACDB_FLIGHT__BOUND_BYTES_MAX": "1000", "SERACDB_FLIGHT__DECODING_BYTES_MAX": str(200 << 20)}
+    with Server(tmp_path / "data", variables=variables) as server, rawflight.client(server) as client:
+        large = pa.record_batch({"$1": pa.array(["x" * (1 << 20)] * 200)})
+        options = flight.FlightCallOptions(
+            headers=client.headers, write_options=pa.ipc.IpcWriteOptions(compression="zstd")
+        )
+        raw = Raw(server)
+
+        def bind(_) -> None:
+            command = packed("CommandPreparedStatementQuery", field(1, raw.prepare("SELECT CAST(? AS TEXT)")))
+            descriptor = flight.FlightDescriptor.for_command(command)
+            writer, _ = client.connection.do_put(descriptor, large.schema, options)
+            with pytest.raises(REFUSED, match="bound_bytes_max"):
+                with writer:
+                    writer.write_batch(large)
+
+        before = peak(server)
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(bind, range(24)))
+        # One at a time, and what the allocator keeps of it.
+        assert peak(server) - before < 500 << 20, f"{(peak(server) - before) >> 20} MiB"
+
+
+def test_parameters_that_are_bound_have_so_much_memory_together(tmp_path):
+    variables = {"SERACDB_FLIGHT__BOUND_BYTES_MAX": str(3 << 20), "SERACDB_FLIGHT__BOUND_MEMORY_MAX": str(9 << 20)}
+    with Server(tmp_path / "data", variables=variables) as server, rawflight.client(server) as client:
+        raw = Raw(server)
+        rows = pa.record_batch({"$1": pa.array(["x" * 100_000] * 25)})
+
+        def bind(statement: bytes) -> None:
+            descriptor = flight.FlightDescriptor.for_command(packed("CommandPreparedStatementQuery", field(1, statement)))
+            writer, _ = raw.connection.do_put(descriptor, rows.schema, raw.options)
+            with writer:
+                writer.write_batch(rows)
+                writer.done_writing()
+
+        statements = [raw.prepare("SELECT CAST(? AS TEXT)") for _ in range(4)]
+        for statement in statements[:3]:
+            bind(statement)
+        with pytest.raises(REFUSED, match="flight.bound_memory_max"):
+            bind(statements[3])
+        close = packed("ActionClosePreparedStatementRequest", field(1, statements[0]))
+        raw.act("ClosePreparedStatement", close)
+        bind(statements[3])
+
+
+def peak(server: Server) -> int:
+    """The most memory that it has had."""
+    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("no VmHWM")
+
+
+def test_a_client_that_pauses_after_a_large_message_stops_no_other(tmp_path):
+    variables = {"SERACDB_FLIGHT__DECODING_BYTES_MAX": str(8 << 20)}
+    with Server(tmp_path / "data", variables=variables) as server, Connections(server) as connections:
+        db, slow = connections.open(), connections.open()
+        db.run("CREATE TABLE t (text TEXT)")
+        batch = pa.record_batch({"text": pa.array(["x" * 100_000] * 100)})
+        more = threading.Event()
+
+        def batches():
+            yield batch
+            assert more.wait(60)
+            yield batch
+
+        loading = threading.Thread(
+            target=slow.ingest, args=("t", pa.RecordBatchReader.from_batches(batch.schema, batches()))
+        )
+        loading.start()
+        try:
+            until(lambda: [entry["rows"] for entry in running(db, "INGEST INTO %")] == [100], "the first one is read")
+            for _ in range(3):
+                db.ingest("t", pa.Table.from_batches([batch] * 2))
+        finally:
+            more.set()
+            loading.join()
+        assert db.query("SELECT count(*) AS n FROM t").to_pylist() == [{"n": 800}]
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])

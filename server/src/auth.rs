@@ -161,6 +161,11 @@ impl Auth {
         self.sessions.close(token);
     }
 
+    /// Whether this session has not ended.
+    pub(crate) fn is_live(&self, token: &TokenKey) -> bool {
+        self.sessions.is_live(token)
+    }
+
     /// Forgets what has been idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         self.sessions.sweep(now);

@@ -116,6 +116,10 @@ pub struct FlightSection {
     pub prepared_session_max: usize,
     /// Bytes of parameters that may be bound to one prepared statement.
     pub bound_bytes_max: usize,
+    /// Bytes of parameters that may be bound to all of them together.
+    pub bound_memory_max: usize,
+    /// Bytes of memory for reading messages of clients, of all calls together; beyond, large messages wait for each other.
+    pub decoding_bytes_max: u64,
     /// Seconds after which a result that is not read to its end is given up: as long as it lives, it keeps alive the
     /// snapshot that it reads.
     pub result_seconds_max: u64,
@@ -124,6 +128,8 @@ pub struct FlightSection {
     pub spool_after_seconds: u64,
     /// Bytes of results that may wait on disk; results that find no room there wait in memory, and keep their snapshot.
     pub spool_bytes_max: u64,
+    /// Bytes of results of one user that may wait on disk. Beyond, its clients have to read: one that does not is told so.
+    pub spool_user_bytes_max: u64,
 }
 
 impl Default for FlightSection {
@@ -135,9 +141,12 @@ impl Default for FlightSection {
             prepared_max: 20_000,
             prepared_session_max: 1000,
             bound_bytes_max: 256 << 20,
+            bound_memory_max: 1 << 30,
+            decoding_bytes_max: 1 << 30,
             result_seconds_max: 3600,
             spool_after_seconds: 30,
             spool_bytes_max: 8 << 30,
+            spool_user_bytes_max: 4 << 30,
         }
     }
 }
@@ -233,8 +242,10 @@ impl ServerConfig {
             ("flight.prepared_idle_seconds", self.flight.prepared_idle_seconds),
             ("flight.prepared_max", self.flight.prepared_max as u64),
             ("flight.prepared_session_max", self.flight.prepared_session_max as u64),
+            ("flight.decoding_bytes_max", self.flight.decoding_bytes_max),
             ("flight.result_seconds_max", self.flight.result_seconds_max),
             ("engine.user.queries_max", self.engine.user.queries_max as u64),
+            ("engine.user.temporary_tables_max", self.engine.user.temporary_tables_max as u64),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError(format!("setting '{name}' must be at least 1")));

@@ -91,6 +91,11 @@ impl<S> Sessions<S> {
         }
     }
 
+    /// Whether it has neither been closed nor swept.
+    pub(crate) fn is_live(&self, key: &TokenKey) -> bool {
+        self.state.lock().live.contains(key)
+    }
+
     pub(crate) fn sweep(&self, now: Instant) {
         self.state.lock().live.sweep(now);
     }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::{CompressionType, root_as_message};
 use arrow_flight::FlightData;
@@ -22,6 +22,8 @@ use lz4_flex::frame::FrameDecoder;
 use seracdb_engine::{EngineError, ErrorKind, unpacked_bytes};
 use tonic::{Code, Status, Streaming};
 
+use super::bound::{Bound, Held};
+use super::decoding::{Decoding, Part};
 use super::status;
 
 /// Bytes that the body of one message and the dictionaries of its stream may have together when they are no longer
@@ -47,12 +49,15 @@ pub(crate) struct Incoming {
 }
 
 /// Reads what follows the command of a DoPut. `None`: there is no schema message at all.
-pub(crate) async fn incoming(first: FlightData, rest: Streaming<FlightData>) -> Result<Option<Incoming>, Status> {
+pub(crate) async fn incoming(
+    first: FlightData,
+    rest: Streaming<FlightData>,
+    decoding: Decoding,
+) -> Result<Option<Incoming>, Status> {
     let messages = stream::once(async { Ok(first) }).chain(rest.map_err(FlightError::from));
     // A message that only carries the descriptor has no header; the decoder would take it for a broken one.
     let messages = messages.try_filter(|message| std::future::ready(!message.data_header.is_empty()));
-    let mut bodies = Bodies::default();
-    let messages = messages.and_then(move |message| std::future::ready(bodies.check(&message).map(|()| message)));
+    let messages = admitted(messages.boxed(), decoding);
     let mut batches = Reader { batches: FlightRecordBatchStream::new_from_flight_data(messages), broken: false };
     // The schema is known once something after it was asked for.
     let first = batches.next().await.transpose().map_err(|error| status::from_engine(unreadable_stream(error)))?;
@@ -63,24 +68,53 @@ pub(crate) async fn incoming(first: FlightData, rest: Streaming<FlightData>) -> 
     Ok(Some(Incoming { schema, batches: first.chain(batches).map_err(unreadable_stream).boxed() }))
 }
 
+/// The messages that are what they say, each once there is memory for what it becomes. It is given back when the next one is
+/// asked for: then nobody has the batch any more, or has counted it elsewhere.
+fn admitted(
+    messages: BoxStream<'static, Result<FlightData, FlightError>>,
+    decoding: Decoding,
+) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
+    let none: Option<Part> = None;
+    stream::try_unfold((messages, Bodies::default(), none), move |(mut messages, mut bodies, before)| {
+        let decoding = decoding.clone();
+        async move {
+            // Before waiting for the client.
+            drop(before);
+            let Some(message) = messages.try_next().await? else { return Ok(None) };
+            let bytes = bodies.check(&message)?;
+            let part = decoding.part(bytes).await?;
+            Ok(Some((message, (messages, bodies, Some(part)))))
+        }
+    })
+}
+
 impl Incoming {
-    /// All rows as one batch; refused above `bytes_max`.
-    pub(crate) async fn collect(self, bytes_max: usize) -> Result<RecordBatch, Status> {
+    /// All rows as one batch; refused above `bytes_max`, or when `held` gets no more memory.
+    pub(crate) async fn collect(self, bytes_max: usize, mut held: Held) -> Result<Bound, Status> {
         let Self { schema, mut batches } = self;
         let mut collected = Vec::new();
         let mut bytes = 0;
         while let Some(batch) = batches.next().await.transpose().map_err(status::from_engine)? {
-            bytes = unpacked_bytes(&batch).saturating_add(bytes);
+            let unpacked = unpacked_bytes(&batch);
+            bytes = unpacked.saturating_add(bytes);
             if bytes > bytes_max {
                 return Err(Status::resource_exhausted(format!(
                     "the parameters are larger than flight.bound_bytes_max ({bytes_max} bytes): bind fewer rows at a \
                      time, or use bulk ingest"
                 )));
             }
+            held.grow(unpacked.max(array_bytes(&batch)))?;
             collected.push(batch);
         }
-        arrow::compute::concat_batches(&schema, &collected).map_err(status::unreadable)
+        let rows = arrow::compute::concat_batches(&schema, &collected).map_err(status::unreadable)?;
+        Ok(held.of(rows))
     }
+}
+
+/// Bytes of its arrays, with dictionaries that they hardly use. Buffers that lie in one message count once.
+fn array_bytes(batch: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    batch.columns().iter().map(bytes).fold(0, usize::saturating_add)
 }
 
 fn unreadable_stream(error: FlightError) -> EngineError {
@@ -89,6 +123,10 @@ fn unreadable_stream(error: FlightError) -> EngineError {
             EngineError::new(ErrorKind::ResourceExhausted, status::too_large().message())
         }
         FlightError::Tonic(status) => EngineError::new(ErrorKind::Cancelled, status.message()),
+        FlightError::ExternalError(error) if error.is::<EngineError>() => match error.downcast() {
+            Ok(error) => *error,
+            Err(error) => EngineError::invalid(format!("the data sent cannot be read: {error}")),
+        },
         other => EngineError::invalid(format!("the data sent cannot be read: {other}")),
     }
 }
@@ -124,8 +162,9 @@ struct Bodies {
 }
 
 impl Bodies {
-    /// Refuses a message whose body is not what its header says, or that makes the stream too large.
-    fn check(&mut self, message: &FlightData) -> Result<(), FlightError> {
+    /// Refuses a message whose body is not what its header says, or that makes the stream too large. Gives the bytes that it
+    /// becomes.
+    fn check(&mut self, message: &FlightData) -> Result<u64, FlightError> {
         let kept: u64 = self.dictionaries.values().sum();
         let bytes = body_bytes(message, BODY_BYTES_MAX.saturating_sub(kept))?;
         let header = root_as_message(&message.data_header).ok();
@@ -134,7 +173,7 @@ impl Bodies {
             // What takes the place of another is read before that one goes.
             *known = if dictionary.isDelta() { *known + bytes } else { bytes.max(*known) };
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -186,7 +225,7 @@ fn body_bytes(message: &FlightData, bytes_max: u64) -> Result<u64, FlightError> 
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::Int64Array;
 
     use super::super::encode::{Compression, Encoder};
     use super::*;

@@ -5,11 +5,14 @@
 //! one function in the file of its subject. A panic in a call ends that call.
 
 mod action;
+mod bound;
 mod columns;
 mod command;
+mod decoding;
 mod encode;
 mod incoming;
 mod metadata;
+mod outbox;
 mod prepared;
 mod query;
 mod spool;
@@ -42,12 +45,13 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::command::GetCommand;
+use self::decoding::Decoding;
 use self::encode::Compression;
 pub(crate) use self::incoming::is_reading;
 use self::prepared::Statements;
-use self::spool::Spool;
+use self::spool::{Spool, SpoolLimits};
 use self::status::guarded;
-use self::stream::{DataStream, Delivery, from_batch};
+use self::stream::{DataStream, from_batch};
 use self::tickets::Tickets;
 use crate::auth::{Auth, Call};
 use crate::config::FlightSection;
@@ -73,18 +77,24 @@ pub(crate) struct Flight {
     statements: Statements,
     tickets: Tickets,
     ticket_idle: Duration,
-    delivery: Delivery,
+    spool: Arc<Spool>,
+    result_age_max: Duration,
+    decoding: Decoding,
 }
 
 impl Flight {
     pub(crate) fn new(engine: Arc<Engine>, queries: Queries, auth: Auth, config: &FlightSection) -> Self {
         let tickets = Tickets::new(queries.clone(), config);
-        let spool_after = Duration::from_secs(config.spool_after_seconds);
-        let spool = Spool::new(engine.spill_dir().to_owned(), spool_after, config.spool_bytes_max);
-        let age_max = Duration::from_secs(config.result_seconds_max);
-        let delivery = Delivery { compression: Compression::None, spool, age_max };
+        let limits = SpoolLimits {
+            after: Duration::from_secs(config.spool_after_seconds),
+            bytes_max: config.spool_bytes_max,
+            user_bytes_max: config.spool_user_bytes_max,
+        };
+        let spool = Spool::new(engine.spill_dir().to_owned(), limits);
+        let result_age_max = Duration::from_secs(config.result_seconds_max);
         let ticket_idle = Duration::from_secs(config.ticket_idle_seconds);
-        Self { engine, queries, auth, statements: Statements::new(config), tickets, ticket_idle, delivery }
+        let (statements, decoding) = (Statements::new(config), Decoding::new(config.decoding_bytes_max));
+        Self { engine, queries, auth, statements, tickets, ticket_idle, spool, result_age_max, decoding }
     }
 
     /// Whose call this is. What it is handed goes with its answer, whatever that says.
@@ -101,7 +111,7 @@ impl Flight {
     /// Forgets what clients left behind.
     pub(crate) fn sweep(&self, now: Instant) {
         self.auth.sweep(now);
-        self.statements.sweep(now);
+        self.statements.sweep(now, |session| self.auth.is_live(session));
         self.tickets.sweep(now);
         self.engine.sweep_transactions();
         self.engine.sweep_temporary();

@@ -3,14 +3,13 @@
 //! A handle belongs to the user that prepared it, not to one session, so that it works for clients that send user and
 //! password on every call. Binding answers the same handle: Go closes the updated one, Java the original one.
 //!
-//! Closing a session forgets its statements. It has so many and no more; then the one that it has not used for the longest time
+//! A session's statements are forgotten with it, whether it is closed or idle for too long. It has so many and no more; then the one that it has not used for the longest time
 //! goes, for the JDBC driver forgets to close those that it has prepared for a statement that is used again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow_flight::FlightData;
 use arrow_flight::sql::{Any, DoPutPreparedStatementResult};
@@ -23,6 +22,7 @@ use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatemen
 use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
+use super::bound::{Bound, BoundMemory};
 use super::columns::result_schema;
 use super::command::StatementId;
 use super::encode::schema_bytes;
@@ -43,7 +43,7 @@ pub(crate) struct Statement {
     /// The transaction that it was prepared in.
     pub(crate) transaction: Option<TransactionId>,
     /// The rows bound last; they stay bound for further executions.
-    bound: Mutex<Option<RecordBatch>>,
+    bound: Mutex<Option<Bound>>,
 }
 
 impl Statement {
@@ -51,7 +51,7 @@ impl Statement {
         Arc::clone(&self.prepared.lock())
     }
 
-    pub(crate) fn bound(&self) -> Option<RecordBatch> {
+    pub(crate) fn bound(&self) -> Option<Bound> {
         self.bound.lock().clone()
     }
 }
@@ -60,6 +60,7 @@ pub(crate) struct Statements {
     state: Mutex<State>,
     session_max: usize,
     bound_bytes_max: usize,
+    bound_memory: BoundMemory,
 }
 
 struct State {
@@ -76,6 +77,30 @@ impl State {
             own.pop(&id);
         }
     }
+
+    /// Adds one, in the place of another when its session has `session_max` already. Refused, it has changed nothing.
+    fn insert(
+        &mut self,
+        id: StatementId,
+        statement: Statement,
+        session_max: usize,
+        now: Instant,
+    ) -> Result<(), Status> {
+        let session = statement.session;
+        if let Some(own) = session.and_then(|session| self.of_sessions.get_mut(&session))
+            && own.len() >= session_max
+            && let Some((oldest, ())) = own.pop_lru()
+        {
+            self.live.remove(&oldest);
+        }
+        self.live.insert(id, Arc::new(statement), now).map_err(|_| {
+            Status::resource_exhausted("too many prepared statements: close some, or raise flight.prepared_max")
+        })?;
+        if let Some(session) = session {
+            self.of_sessions.entry(session).or_insert_with(LruCache::unbounded).put(id, ());
+        }
+        Ok(())
+    }
 }
 
 impl Statements {
@@ -83,7 +108,9 @@ impl Statements {
         let idle = Duration::from_secs(config.prepared_idle_seconds);
         let live = Expiring::new(idle, config.prepared_max);
         let state = Mutex::new(State { live, of_sessions: HashMap::new() });
-        Self { state, session_max: config.prepared_session_max, bound_bytes_max: config.bound_bytes_max }
+        let bound_memory = BoundMemory::new(config.bound_memory_max);
+        let (session_max, bound_bytes_max) = (config.prepared_session_max, config.bound_bytes_max);
+        Self { state, session_max, bound_bytes_max, bound_memory }
     }
 
     pub(crate) fn find(&self, owner: &Principal, id: StatementId, now: Instant) -> Result<Arc<Statement>, Status> {
@@ -99,17 +126,19 @@ impl Statements {
         })
     }
 
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// Forgets what was idle for too long, and the statements of sessions that are not live any more.
+    pub(crate) fn sweep(&self, now: Instant, is_live: impl Fn(&TokenKey) -> bool) {
         let State { live, of_sessions } = &mut *self.state.lock();
-        if live.sweep(now) > 0 {
-            for own in of_sessions.values_mut() {
-                let gone: Vec<_> = own.iter().map(|(id, ())| *id).filter(|id| !live.contains(id)).collect();
-                for id in gone {
-                    own.pop(&id);
-                }
+        live.sweep(now);
+        of_sessions.retain(|session, own| {
+            let ends = !is_live(session);
+            let gone = own.iter().map(|(id, ())| *id).filter(|id| ends || !live.contains(id)).collect::<Vec<_>>();
+            for id in gone {
+                own.pop(&id);
+                live.remove(&id);
             }
-        }
-        of_sessions.retain(|_, own| !own.is_empty());
+            !own.is_empty()
+        });
     }
 
     /// Forgets the statements of a session.
@@ -130,16 +159,7 @@ impl Statements {
         let id = StatementId(Uuid::new_v4().into_bytes());
         let (owner, prepared) = (call.principal().number(), Mutex::new(prepared));
         let statement = Statement { owner, session: call.token, prepared, transaction, bound: Mutex::new(None) };
-        let mut state = self.state.lock();
-        if let Some(session) = call.token {
-            let own = state.of_sessions.entry(session).or_insert_with(LruCache::unbounded);
-            own.put(id, ());
-            let oldest = if own.len() > self.session_max { own.pop_lru() } else { None };
-            oldest.into_iter().for_each(|(oldest, ())| state.remove(oldest));
-        }
-        state.live.insert(id, Arc::new(statement), now).map_err(|_| {
-            Status::resource_exhausted("too many prepared statements: close some, or raise flight.prepared_max")
-        })?;
+        self.state.lock().insert(id, statement, self.session_max, now)?;
         Ok(id)
     }
 }
@@ -212,13 +232,14 @@ impl Flight {
         prepared: &Prepared,
         first: FlightData,
         rest: Streaming<FlightData>,
-    ) -> Result<Option<RecordBatch>, Status> {
+    ) -> Result<Option<Bound>, Status> {
         let (wanted, bytes_max) = (Arc::clone(prepared.parameters()), self.statements.bound_bytes_max);
+        let (decoding, held) = (self.decoding.clone(), self.statements.bound_memory.hold());
         let received = async move {
-            let Some(sent) = incoming(first, rest).await? else { return Ok(None) };
+            let Some(sent) = incoming(first, rest, decoding).await? else { return Ok(None) };
             check_count(&wanted, &sent.schema)?;
-            let rows = sent.collect(bytes_max).await?;
-            Ok((rows.num_columns() > 0).then_some(rows))
+            let bound = sent.collect(bytes_max, held).await?;
+            Ok((bound.rows.num_columns() > 0).then_some(bound))
         };
         // What a client sends may take long to read.
         self.queries.run(async move { Ok(received.await) }).await.map_err(status::from_engine)?

@@ -22,6 +22,7 @@ use tonic::Status;
 use super::columns::{described_with, result_schema};
 use super::command::{InfoCommand, StatementId, TicketId};
 use super::encode::{Compression, schema_bytes};
+use super::spool::SpoolUser;
 use super::stream::{DataStream, Delivery, from_batch, from_rows};
 use super::tickets::Planned;
 use super::update::count_of;
@@ -58,7 +59,7 @@ impl Flight {
                 let call = self.within_or_next(call, statement.transaction)?;
                 let prepared = self.renewed(&call, &statement).await?;
                 let transaction = call.session.transaction().map(|transaction| transaction.id());
-                (call, prepared, statement.bound(), transaction)
+                (call, prepared, statement.bound().map(|bound| bound.rows), transaction)
             }
         };
         let call = &call;
@@ -149,7 +150,8 @@ impl Flight {
         }
         let call = self.within_or_next(&call, statement.transaction)?;
         let prepared = self.renewed(&call, &statement).await?;
-        self.rows(call, prepared, statement.bound(), self.queries.token(), compression).await
+        let params = statement.bound().map(|bound| bound.rows);
+        self.rows(call, prepared, params, self.queries.token(), compression).await
     }
 
     /// Parses and plans one statement.
@@ -197,7 +199,9 @@ impl Flight {
         compression: Compression,
     ) -> DataStream {
         let in_use = call.session.transaction().map(|transaction| transaction.in_use());
-        let delivery = Delivery { compression, ..self.delivery.clone() };
+        let (reader, spool) = (call.principal(), Arc::clone(&self.spool));
+        let user = SpoolUser::new(reader.number(), reader.name());
+        let delivery = Delivery { user, compression, spool, age_max: self.result_age_max };
         from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use))
     }
 

@@ -1,18 +1,16 @@
 //! Results that wait on disk for a slow client, so that nothing else does.
 //!
-//! A client that lets its result wait for too long would keep a snapshot alive, and with it rows and files that nobody
-//! else needs. So the rest of its result is computed and put into a file, and sent from there.
-//!
-//! Invariants: messages leave in the order in which they came; all files together are at most [`Spool::new`]'s
-//! `bytes_max`; a file has no name, so that none outlives the process.
+//! Invariants: messages leave in the order in which they came; all files together are at most [`SpoolLimits::bytes_max`], and
+//! those of one user at most `user_bytes_max`; a file has no name, so that none outlives the process; whoever computes
+//! never waits in a call of the system: files are read and written on threads for what blocks.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow_flight::FlightData;
 use parking_lot::Mutex;
@@ -24,87 +22,99 @@ use tonic::Status;
 
 use super::status;
 
-/// Where the files are, and what they may take together.
+/// Where results wait, and how much of it there is.
+#[derive(Debug, Clone)]
+pub(crate) struct SpoolLimits {
+    /// How long a client may let its result wait, all in all, before it goes to disk.
+    pub(crate) after: Duration,
+    /// Bytes of all results on disk.
+    pub(crate) bytes_max: u64,
+    /// Bytes of those of one user.
+    pub(crate) user_bytes_max: u64,
+}
+
+/// Whose results wait.
+#[derive(Debug, Clone)]
+pub(crate) struct SpoolUser {
+    number: u64,
+    name: String,
+}
+
+impl SpoolUser {
+    pub(crate) fn new(number: u64, name: &str) -> Self {
+        Self { number, name: name.to_owned() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Where the files are, and who has how much of it.
 pub(crate) struct Spool {
     dir: PathBuf,
-    after: Duration,
-    bytes_max: u64,
-    bytes: AtomicU64,
+    pub(crate) limits: SpoolLimits,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: u64,
+    /// Of the users that have something.
+    users: HashMap<u64, u64>,
+}
+
+/// What came of asking for room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Given,
+    /// There is none, for anybody or for a reason of the system.
+    None,
+    /// The user has its share already.
+    ShareUsed,
 }
 
 impl Spool {
-    /// `after`: how long a client may let its result wait, all in all, before it goes to disk.
-    pub(crate) fn new(dir: PathBuf, after: Duration, bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { dir, after, bytes_max, bytes: AtomicU64::new(0) })
+    pub(crate) fn new(dir: PathBuf, limits: SpoolLimits) -> Arc<Self> {
+        Arc::new(Self { dir, limits, taken: Mutex::default() })
     }
 
-    fn take(&self, bytes: u64) -> bool {
-        let taken = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|used| *used <= self.bytes_max)
-        });
-        taken.is_ok()
-    }
-}
-
-/// The client is gone.
-#[derive(Debug)]
-pub(crate) struct Gone;
-
-/// The way of a result to its client.
-pub(crate) struct Outbox {
-    client: mpsc::Sender<Result<FlightData, Status>>,
-    spool: Arc<Spool>,
-    /// How much longer the client may let it wait.
-    patience: Duration,
-    spooled: Option<Spooled>,
-}
-
-impl Outbox {
-    pub(crate) fn new(client: mpsc::Sender<Result<FlightData, Status>>, spool: Arc<Spool>) -> Self {
-        let patience = spool.after;
-        Self { client, spool, patience, spooled: None }
-    }
-
-    /// Takes a message: sends it, or puts it behind those that wait on disk. Waits when neither is possible.
-    pub(crate) async fn push(&mut self, message: FlightData) -> Result<(), Gone> {
-        if self.spooled.as_ref().is_some_and(|spooled| spooled.queue.is_empty()) {
-            // The client has caught up.
-            self.spooled = None;
+    fn take(&self, user: u64, bytes: u64) -> Room {
+        let mut taken = self.taken.lock();
+        let used = taken.users.get(&user).copied().unwrap_or_default();
+        if used.saturating_add(bytes) > self.limits.user_bytes_max {
+            return Room::ShareUsed;
         }
-        if self.spooled.is_none() {
-            let started = Instant::now();
-            match tokio::time::timeout(self.patience, self.client.reserve()).await {
-                Ok(place) => {
-                    place.map_err(|_| Gone)?.send(Ok(message));
-                    self.patience = self.patience.saturating_sub(started.elapsed());
-                    return Ok(());
-                }
-                Err(_) => self.patience = Duration::ZERO,
+        if taken.all.saturating_add(bytes) > self.limits.bytes_max {
+            return Room::None;
+        }
+        taken.all += bytes;
+        taken.users.insert(user, used + bytes);
+        Room::Given
+    }
+
+    fn give_back(&self, user: u64, bytes: u64) {
+        let mut taken = self.taken.lock();
+        taken.all -= bytes;
+        if let Entry::Occupied(mut used) = taken.users.entry(user) {
+            *used.get_mut() -= bytes;
+            if *used.get() == 0 {
+                used.remove();
             }
-            self.spooled = Spooled::begin(&self.spool, self.client.clone());
         }
-        if self.spooled.as_mut().is_some_and(|spooled| spooled.append(&message)) {
-            return Ok(());
-        }
-        // No room on disk: as it would be without one.
-        if let Some(spooled) = self.spooled.take() {
-            spooled.sent().await?;
-        }
-        self.client.send(Ok(message)).await.map_err(|_| Gone)
     }
 
-    /// Waits until everything is sent.
-    pub(crate) async fn finish(&mut self) -> Result<(), Gone> {
-        match self.spooled.take() {
-            Some(spooled) => spooled.sent().await,
-            None => Ok(()),
-        }
+    /// Bytes that wait.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        self.taken.lock().all
     }
 }
 
 /// What waits on disk, and the task that sends it.
-struct Spooled {
+pub(super) struct Spooled {
     spool: Arc<Spool>,
+    user: u64,
     file: Arc<File>,
     end: u64,
     queue: Arc<Queue>,
@@ -113,44 +123,83 @@ struct Spooled {
 
 impl Drop for Spooled {
     fn drop(&mut self) {
-        self.spool.bytes.fetch_sub(self.end, Ordering::Relaxed);
+        self.spool.give_back(self.user, self.end);
     }
 }
 
 impl Spooled {
-    fn begin(spool: &Arc<Spool>, client: mpsc::Sender<Result<FlightData, Status>>) -> Option<Self> {
-        let file = tempfile::tempfile_in(&spool.dir).inspect_err(|error| {
-            tracing::warn!(dir = %spool.dir.display(), %error, "a slow client's result cannot be put on disk");
-        });
+    /// `None` when there can be no file.
+    pub(super) async fn begin(
+        spool: &Arc<Spool>,
+        user: &SpoolUser,
+        client: mpsc::Sender<Result<FlightData, Status>>,
+    ) -> Option<Self> {
+        let dir = spool.dir.clone();
+        let file = blocking(move || tempfile::tempfile_in(dir)).await.inspect_err(|error| not_on_disk(spool, error));
         let (file, queue) = (Arc::new(file.ok()?), Arc::new(Queue::default()));
         let sender = tokio::spawn(send(Arc::clone(&file), Arc::clone(&queue), client));
         tracing::debug!("a client reads slowly: its result goes to disk");
-        Some(Self { spool: Arc::clone(spool), file, end: 0, queue, sender: AbortOnDropHandle::new(sender) })
+        let (spool, user) = (Arc::clone(spool), user.number);
+        Some(Self { spool, user, file, end: 0, queue, sender: AbortOnDropHandle::new(sender) })
     }
 
-    /// False when there is no room for it.
-    fn append(&mut self, message: &FlightData) -> bool {
+    /// Puts a message behind the others, unless there is no room. Waits for the disk.
+    pub(super) async fn append(&mut self, message: &FlightData) -> Room {
         let bytes = message.encode_to_vec();
-        let size = bytes.len() as u64;
-        if !self.spool.take(size) {
-            return false;
+        let (at, size) = (self.end, bytes.len());
+        let room = self.spool.take(self.user, size as u64);
+        if room != Room::Given {
+            return room;
         }
-        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
-            tracing::warn!(dir = %self.spool.dir.display(), %error, "a slow client's result cannot be put on disk");
-            self.spool.bytes.fetch_sub(size, Ordering::Relaxed);
-            return false;
+        // Counted from here on, also when nobody waits for the disk any more.
+        self.end += size as u64;
+        let file = Arc::clone(&self.file);
+        match blocking(move || file.write_all_at(&bytes, at)).await {
+            Ok(()) => {
+                self.queue.push(Frame { at, bytes: size });
+                Room::Given
+            }
+            Err(error) => {
+                not_on_disk(&self.spool, &error);
+                self.end = at;
+                self.spool.give_back(self.user, size as u64);
+                Room::None
+            }
         }
-        self.queue.push(Frame { at: self.end, bytes: bytes.len() });
-        self.end += size;
-        true
     }
 
-    /// Waits until all of it is sent.
-    async fn sent(mut self) -> Result<(), Gone> {
+    /// Whether the client has got all of it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.len() == 0
+    }
+
+    /// Messages that the client has not got.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Waits until all of it is sent; false when it cannot be. May be asked again when who waits gave up before.
+    pub(super) async fn sent(&mut self) -> bool {
         self.queue.close();
         let _ = (&mut self.sender).await;
-        if self.queue.is_empty() { Ok(()) } else { Err(Gone) }
+        self.is_empty()
     }
+
+    /// Sends nothing more.
+    pub(super) async fn stop(mut self) {
+        self.sender.abort();
+        // Until then it may still be sending.
+        let _ = (&mut self.sender).await;
+    }
+}
+
+fn not_on_disk(spool: &Spool, error: &std::io::Error) {
+    tracing::warn!(dir = %spool.dir.display(), %error, "a slow client's result cannot be put on disk");
+}
+
+/// Runs what waits for the disk.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Places in the file that wait to be sent; one that is being sent is still among them.
@@ -177,8 +226,8 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    fn is_empty(&self) -> bool {
-        self.state.lock().0.is_empty()
+    fn len(&self) -> usize {
+        self.state.lock().0.len()
     }
 
     /// The first one; `None` when no more come.
@@ -205,10 +254,7 @@ async fn send(file: Arc<File>, queue: Arc<Queue>, client: mpsc::Sender<Result<Fl
     while let Some(frame) = queue.first().await {
         // First a place: what waits is to wait on disk.
         let Ok(place) = client.reserve().await else { return };
-        let mut bytes = vec![0; frame.bytes];
-        let read = file.read_exact_at(&mut bytes, frame.at).map_err(|error| error.to_string());
-        let message = read.and_then(|()| FlightData::decode(bytes.as_slice()).map_err(|error| error.to_string()));
-        match message {
+        match read(Arc::clone(&file), frame).await {
             Ok(message) => place.send(Ok(message)),
             Err(error) => {
                 let error = EngineError::internal(format!("a result cannot be read back from disk: {error}"));
@@ -220,85 +266,30 @@ async fn send(file: Arc<File>, queue: Arc<Queue>, client: mpsc::Sender<Result<Fl
     }
 }
 
+async fn read(file: Arc<File>, frame: Frame) -> std::io::Result<FlightData> {
+    let bytes = blocking(move || {
+        let mut bytes = vec![0; frame.bytes];
+        file.read_exact_at(&mut bytes, frame.at).map(|()| bytes)
+    });
+    FlightData::decode(bytes.await?.as_slice()).map_err(std::io::Error::other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn message(number: usize) -> FlightData {
-        FlightData { data_body: vec![number as u8; 1000].into(), ..FlightData::default() }
-    }
-
-    fn outbox(bytes_max: u64) -> (Outbox, mpsc::Receiver<Result<FlightData, Status>>, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let (client, receiver) = mpsc::channel(2);
-        let spool = Spool::new(dir.path().to_owned(), Duration::from_millis(20), bytes_max);
-        (Outbox::new(client, spool), receiver, dir)
-    }
-
-    #[tokio::test]
-    async fn a_client_that_does_not_read_keeps_nothing_waiting_but_the_disk() {
-        let (mut outbox, mut receiver, dir) = outbox(u64::MAX);
-        for number in 0..100 {
-            outbox.push(message(number)).await.unwrap();
-        }
-        // Without a name.
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(outbox.spool.bytes.load(Ordering::Relaxed) > 90_000);
-        let spool = Arc::clone(&outbox.spool);
-        let finished = tokio::spawn(async move { outbox.finish().await });
-        for number in 0..100 {
-            assert_eq!(receiver.recv().await.unwrap().unwrap(), message(number));
-        }
-        finished.await.unwrap().unwrap();
-        assert_eq!(spool.bytes.load(Ordering::Relaxed), 0);
-        assert!(receiver.recv().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn one_that_catches_up_is_sent_to_directly() {
-        let (mut outbox, mut receiver, _dir) = outbox(u64::MAX);
-        let mut expected = 0;
-        for number in 0..10 {
-            outbox.push(message(number)).await.unwrap();
-        }
-        while expected < 10 {
-            assert_eq!(receiver.recv().await.unwrap().unwrap(), message(expected));
-            expected += 1;
-        }
-        while !outbox.spooled.as_ref().unwrap().queue.is_empty() {
-            tokio::task::yield_now().await;
-        }
-        outbox.push(message(10)).await.unwrap();
-        assert!(outbox.spooled.is_none());
-        assert_eq!(outbox.spool.bytes.load(Ordering::Relaxed), 0);
-        assert_eq!(receiver.recv().await.unwrap().unwrap(), message(10));
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_is_waited_for() {
-        let (mut outbox, mut receiver, _dir) = outbox(5000);
-        let pushing = tokio::spawn(async move {
-            for number in 0..50 {
-                outbox.push(message(number)).await.unwrap();
-            }
-            outbox.finish().await.unwrap();
-        });
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(!pushing.is_finished());
-        for number in 0..50 {
-            assert_eq!(receiver.recv().await.unwrap().unwrap(), message(number));
-        }
-        pushing.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_client_that_goes_ends_it() {
-        let (mut outbox, receiver, _dir) = outbox(u64::MAX);
-        for number in 0..10 {
-            outbox.push(message(number)).await.unwrap();
-        }
-        drop(receiver);
-        assert!(outbox.finish().await.is_err());
-        assert_eq!(outbox.spool.bytes.load(Ordering::Relaxed), 0);
+    #[test]
+    fn one_user_has_a_share_and_leaves_the_rest() {
+        let limits = SpoolLimits { after: Duration::ZERO, bytes_max: 100, user_bytes_max: 60 };
+        let spool = Spool::new(PathBuf::new(), limits);
+        assert_eq!(spool.take(1, 60), Room::Given);
+        assert_eq!(spool.take(1, 1), Room::ShareUsed);
+        assert_eq!(spool.take(2, 40), Room::Given);
+        assert_eq!(spool.take(2, 1), Room::None);
+        assert_eq!(spool.take(2, 21), Room::ShareUsed);
+        spool.give_back(1, 60);
+        assert_eq!(spool.take(2, 20), Room::Given);
+        spool.give_back(2, 60);
+        assert!(spool.bytes() == 0 && spool.taken.lock().users.is_empty());
     }
 }

@@ -1,9 +1,10 @@
 //! Results on their way to clients, as they are computed.
 //!
 //! Invariants: the plan of a result and its snapshot are let go as soon as the last row is computed, whenever the client reads
-//! it (`spool.rs`); its session and transaction are in use until it is read, or an open transaction would be idle meanwhile.
-//! After an error comes nothing.
+//! it (`outbox.rs`); its session and transaction are in use until it is read, or an open transaction would be idle meanwhile.
+//! An error of the query comes after the rows that it has given, and after an error comes nothing.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,15 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::FlightData;
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use seracdb_engine::{EngineError, ErrorKind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::encode::{Compression, Encoder};
-use super::spool::{Outbox, Spool};
+use super::outbox::{Outbox, Unsent};
+use super::spool::{Spool, SpoolUser};
 use super::status;
 use crate::queries::{Queries, stopping};
 
@@ -29,8 +31,9 @@ const MESSAGES_WAITING_MAX: usize = 2;
 pub(crate) type DataStream = BoxStream<'static, Result<FlightData, Status>>;
 
 /// How a result is sent.
-#[derive(Clone)]
 pub(crate) struct Delivery {
+    /// To whom.
+    pub(crate) user: SpoolUser,
     pub(crate) compression: Compression,
     pub(crate) spool: Arc<Spool>,
     /// A result that was not read to its end by then is given up.
@@ -59,16 +62,17 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
     let stopped = cancel.clone().drop_guard();
     let all = queries.clone();
     let task = queries.spawn(async move {
-        let age_max = delivery.age_max;
-        let sent = tokio::time::timeout(age_max, send_rows(&schema, rows, &cancel, delivery, sender.clone())).await;
+        let Delivery { user, compression, spool, age_max } = delivery;
+        let mut outbox = Outbox::new(sender, spool, user);
+        let sent = send_rows(&schema, rows, &cancel, compression, &mut outbox);
+        let sent = tokio::time::timeout(age_max, sent).await;
         // Before the error is sent: a client that reads no more may keep nothing.
         drop(keep);
         if let Err(status) = sent.unwrap_or_else(|_| Err(too_old(age_max))) {
             // What it computed with has to end, too.
             cancel.cancel();
             let status = if all.is_stopping() { status::from_engine(stopping()) } else { status };
-            // The receiver is gone when the client is: then nobody wants the error.
-            let _ = sender.send(Err(status)).await;
+            outbox.fail(status).await;
         }
     });
     let messages = stream::unfold((receiver, Some(task), stopped), async |(mut receiver, mut task, stopped)| {
@@ -86,22 +90,27 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
     messages.boxed()
 }
 
-/// Sends all rows. They are gone before the last message is sent, when that has to wait on disk.
+/// Sends all rows, and gives the error of the query when there is one. The plan and its snapshot are gone before the last
+/// message is sent, when that has to wait on disk.
 async fn send_rows<E: std::error::Error + Send + Sync + 'static>(
     schema: &Schema,
     rows: impl Stream<Item = Result<RecordBatch, E>>,
     cancel: &CancellationToken,
-    delivery: Delivery,
-    sender: mpsc::Sender<Result<FlightData, Status>>,
+    compression: Compression,
+    outbox: &mut Outbox,
 ) -> Result<(), Status> {
-    let mut outbox = Outbox::new(sender, delivery.spool);
-    let computed = cancel.run_until_cancelled(push_rows(schema, rows, delivery.compression, &mut outbox)).await;
-    if computed.ok_or_else(cancelled)?? == Pushed::ClientGone {
-        return Ok(());
+    let computed = AssertUnwindSafe(push_rows(schema, rows, compression, outbox)).catch_unwind();
+    let computed = cancel.run_until_cancelled(computed).await.ok_or_else(cancelled)?;
+    let failed = match computed.unwrap_or_else(|_| Err(status::from_engine(EngineError::panicked()))) {
+        Ok(Pushed::All) => Ok(()),
+        Ok(Pushed::ClientGone) => return Ok(()),
+        Err(status) => Err(status),
+    };
+    match cancel.run_until_cancelled(outbox.finish()).await.ok_or_else(cancelled)? {
+        Ok(()) => failed,
+        // Nobody is there to be told.
+        Err(_) => Ok(()),
     }
-    // Nobody is there to be told when the client is gone.
-    let _ = cancel.run_until_cancelled(outbox.finish()).await.ok_or_else(cancelled)?;
-    Ok(())
 }
 
 #[derive(PartialEq)]
@@ -121,8 +130,10 @@ async fn push_rows<E: std::error::Error + Send + Sync + 'static>(
     let mut messages = vec![encoder.schema(schema)];
     loop {
         for message in messages.drain(..) {
-            if outbox.push(message).await.is_err() {
-                return Ok(Pushed::ClientGone);
+            match outbox.push(message).await {
+                Ok(()) => {}
+                Err(Unsent::Gone) => return Ok(Pushed::ClientGone),
+                Err(Unsent::ShareUsed(status)) => return Err(status),
             }
         }
         let Some(batch) = rows.next().await else { return Ok(Pushed::All) };
@@ -164,11 +175,14 @@ mod tests {
     use arrow_flight::decode::FlightRecordBatchStream;
     use futures::TryStreamExt;
 
+    use super::super::spool::SpoolLimits;
     use super::*;
 
     fn delivery(dir: &tempfile::TempDir) -> Delivery {
-        let spool = Spool::new(dir.path().to_owned(), Duration::from_millis(50), 1 << 20);
-        Delivery { compression: Compression::None, spool, age_max: Duration::from_secs(3600) }
+        let limits = SpoolLimits { after: Duration::from_millis(50), bytes_max: 1 << 20, user_bytes_max: 1 << 20 };
+        let spool = Spool::new(dir.path().to_owned(), limits);
+        let user = SpoolUser::new(7, "ann");
+        Delivery { user, compression: Compression::None, spool, age_max: Duration::from_secs(3600) }
     }
 
     async fn decode(messages: Vec<FlightData>) -> (SchemaRef, Vec<RecordBatch>) {
@@ -242,5 +256,29 @@ mod tests {
         }
         let messages: Vec<_> = stream.try_collect().await.unwrap();
         assert_eq!(messages.len(), 100);
+    }
+
+    #[tokio::test]
+    async fn an_error_comes_after_the_rows_that_wait_on_disk_and_is_the_last_item() {
+        for panics in [false, true] {
+            let queries = Queries::new(tokio::runtime::Handle::current());
+            let batch = strings(vec!["a".into()]);
+            let schema = batch.schema();
+            let rows = stream::iter(0..100).map(move |index| match (index, panics) {
+                (99, false) => Err(EngineError::invalid("a planted error")),
+                (99, true) => panic!("a planted panic"),
+                _ => Ok(batch.clone()),
+            });
+            let dir = tempfile::tempdir().unwrap();
+            let mut stream = from_rows(&queries, schema, rows, CancellationToken::new(), delivery(&dir), ());
+            assert!(stream.next().await.unwrap().is_ok());
+            // Until all is on disk.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let items: Vec<_> = stream.collect().await;
+            assert_eq!(items.len(), 100);
+            assert!(items[..99].iter().all(Result::is_ok));
+            let code = if panics { tonic::Code::Internal } else { tonic::Code::InvalidArgument };
+            assert_eq!(items[99].as_ref().unwrap_err().code(), code);
+        }
     }
 }

@@ -70,9 +70,10 @@ impl Flight {
     ) -> Result<Bytes, Status> {
         let statement = self.statements.find(call.principal(), id, Instant::now())?;
         let sent = self.sent_parameters(&statement.prepared(), first, rest).await?;
-        let params = sent.or_else(|| statement.bound());
+        let bound = sent.or_else(|| statement.bound());
         let call = &self.within_or_next(call, statement.transaction)?;
         let prepared = self.renewed(call, &statement).await?;
+        let params = bound.as_ref().map(|bound| bound.rows.clone());
         Ok(update_result(self.changed(call, prepared, params).await?))
     }
 
@@ -83,7 +84,8 @@ impl Flight {
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<Bytes, Status> {
-        let sent = self.queries.run(async move { Ok(incoming(first, rest).await) });
+        let decoding = self.decoding.clone();
+        let sent = self.queries.run(async move { Ok(incoming(first, rest, decoding).await) });
         let sent = sent.await.map_err(status::from_engine)??;
         let sent = sent.ok_or_else(|| Status::invalid_argument("ingest needs a schema message"))?;
         let (engine, session) = (self.engine.clone(), call.session.clone());
