@@ -93,9 +93,9 @@ mod tests {
         let day = COMMIT_NAMES_KEPT.as_nanos() as i64;
         let (long, short) = (name(now - 3 * day, 1), name(now, 2));
         for name in [long, short] {
-            let record = NamespaceRecord { name: format!("n{}", name.owner), created_at_ns: 0 };
+            let record = NamespaceRecord { name: format!("n{}", name.owner), created_at_ns: 0, comment: None };
             let (snapshot, catalog) = (store.snapshot(), vec![CatalogChange::CreateNamespace(record)]);
-            let commit = Commit { snapshot, expects: vec![], catalog, writes: vec![], name: Some(name) };
+            let commit = Commit { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: Some(name) };
             store.commit(commit).await.unwrap();
         }
         for _ in 0..2 {
