@@ -49,7 +49,7 @@ pub struct Commit {
     pub catalog: Vec<CatalogChange>,
     /// Row versions by scope.
     pub writes: Vec<ScopeWrite>,
-    /// Files of new rows. To be committed by [`crate::Store::commit`], which holds their scopes' locks.
+    /// Files of new rows. To be committed by [`crate::store::Store::commit`], which holds their scopes' locks.
     pub files: Vec<Arc<PendingFile>>,
     /// What it is remembered by; `None` when nobody can ask for it.
     pub name: Option<CommitName>,
