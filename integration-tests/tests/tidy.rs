@@ -64,17 +64,25 @@ fn code(source: &str) -> String {
 fn only_one_module_assigns_system_columns() {
     let owner = "storage/src/system_columns/";
     let names = ["\"_id\"", "\"_updated\"", "\"_deleted\""];
-    // Who may call what: the store hands out ids, the committer's state timestamps; writing files and reading hot rows make
-    // columns of what is stored.
+    // Who may call what: the store hands out ids, the committer's state timestamps; writing files, giving all rows of one their time, and reading
+    // hot rows make columns of what is stored.
     let makers: [(&str, &[&str]); 9] = [
         ("IdSequence::after", &["storage/src/store.rs"]),
         ("CommitClock::after", &["storage/src/store.rs"]),
         (".clock.next(", &["storage/src/commit.rs"]),
         ("encode_tombstone(", &["storage/src/row_codec/mod.rs", "storage/src/commit.rs"]),
         ("ids.reserve(", &["storage/src/store.rs"]),
-        (".new_ids(", &["engine/src/write.rs", "engine/src/ingest.rs"]),
-        ("id_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
-        ("updated_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
+        (".new_ids(", &["engine/src/write.rs", "engine/src/load.rs", "storage/src/bulk/mod.rs"]),
+        ("id_array(", &["storage/src/segment.rs", "storage/src/bulk/mod.rs", "engine/src/scan/hot.rs"]),
+        (
+            "updated_array(",
+            &[
+                "storage/src/segment.rs",
+                "storage/src/records.rs",
+                "storage/src/compact/merge.rs",
+                "engine/src/scan/hot.rs",
+            ],
+        ),
         ("deleted_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
     ];
     // What was stored becomes an id or a timestamp again: outside of the storage only in a row's versions and in bounds.

@@ -101,6 +101,7 @@ impl Store {
                 files.iter().for_each(|file| file.give_up());
             }
         })?;
+        self.reserved().made(scopes.iter().map(|scope| scope.table));
         for scope in scopes {
             self.carry_through(&snapshot, scope).await;
         }
@@ -114,6 +115,7 @@ impl Store {
         {
             let (table, owner) = (scope.table.0, scope.owner.0);
             tracing::error!(%error, cause = ?error, table, owner, "the manifest of a bulk load could not be exported");
+            self.look_again(scope);
         }
         self.compact_soon(scope);
     }

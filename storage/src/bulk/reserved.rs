@@ -1,14 +1,14 @@
 //! Tables that files are written for before a commit makes them.
 //!
 //! The folder of such a table is marked like that of a dropped one: if nothing makes the table it is removed, also after a
-//! crash. While somebody holds the [`Reservation`] it is not.
+//! crash. This process never does that: its files it removes one by one, and whether a commit whose outcome nobody knows has
+//! made the table is known at the next start. So a reservation lasts until its table is there, or as long as the process.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use crate::catalog::{Catalog, CatalogChange, DroppedTable, TableRecord};
@@ -19,15 +19,12 @@ use crate::store::Store;
 
 /// The tables that are reserved now.
 #[derive(Debug, Default)]
-pub(crate) struct Reserved(Mutex<HashMap<TableId, Weak<Reservation>>>);
+pub(crate) struct Reserved(Mutex<HashMap<TableId, Arc<Reservation>>>);
 
 /// The right to write files for a table that is not there yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reservation {
-    store: Weak<Store>,
-    runtime: Handle,
-    table: TableId,
-    /// Of the next file of any of its scopes.
+    /// Numbers that files of any of its scopes have had.
     next: AtomicU64,
     /// Its folder, once that is marked.
     prefix: OnceCell<String>,
@@ -36,56 +33,36 @@ pub(crate) struct Reservation {
 impl Reserved {
     /// The dropped tables of the catalog that `catalog` gives, without those that may still become tables.
     pub(crate) fn dropped(&self, catalog: impl FnOnce() -> Arc<Catalog>) -> Vec<DroppedTable> {
-        // A reservation ends after its commit is visible: nothing may come between.
+        // A reservation ends after the commit that makes its table is visible: nothing may come between.
         let reserved = self.0.lock();
         catalog().dropped().filter(|table| !reserved.contains_key(&table.id)).cloned().collect()
     }
 
-    fn get(&self, store: &Arc<Store>, table: TableId) -> Arc<Reservation> {
+    /// These tables are there: a snapshot shows them.
+    pub(super) fn made(&self, tables: impl Iterator<Item = TableId>) {
         let mut reserved = self.0.lock();
-        if let Some(known) = reserved.get(&table).and_then(Weak::upgrade) {
-            return known;
-        }
-        let (store, runtime) = (Arc::downgrade(store), Handle::current());
-        let new = Arc::new(Reservation { store, runtime, table, next: AtomicU64::new(1), prefix: OnceCell::new() });
-        reserved.insert(table, Arc::downgrade(&new));
-        new
+        tables.for_each(|table| drop(reserved.remove(&table)));
+    }
+
+    fn get(&self, table: TableId) -> Arc<Reservation> {
+        Arc::clone(self.0.lock().entry(table).or_default())
     }
 }
 
 impl Reservation {
     pub(super) fn next_number(&self) -> BatchNumber {
-        BatchNumber(self.next.fetch_add(1, Ordering::SeqCst))
+        BatchNumber(self.next.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
     pub(super) fn numbers_end(&self) -> BatchNumber {
-        BatchNumber(self.next.load(Ordering::SeqCst))
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let Some(store) = self.store.upgrade() else { return };
-        let mut reserved = store.reserved().0.lock();
-        // There may be a new one by now.
-        if reserved.get(&self.table).is_some_and(|reservation| reservation.strong_count() == 0) {
-            reserved.remove(&self.table);
-        }
-        drop(reserved);
-        self.runtime.spawn(async move {
-            if let Err(error) = store.remove_dropped().await
-                && !matches!(error, StorageError::Stopped)
-            {
-                tracing::warn!(%error, cause = ?error, "the folder of a table that was not made stays until the next start");
-            }
-        });
+        BatchNumber(self.next.load(Ordering::SeqCst) + 1)
     }
 }
 
 impl Store {
     /// The reservation of a table that no commit has yet, and its folder.
     pub(super) async fn reserve(self: &Arc<Self>, table: &TableRecord) -> Result<(Arc<Reservation>, String)> {
-        let reservation = self.reserved().get(self, table.id);
+        let reservation = self.reserved().get(table.id);
         let prefix = reservation.prefix.get_or_try_init(|| self.mark(table)).await?.clone();
         Ok((reservation, prefix))
     }

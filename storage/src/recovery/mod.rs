@@ -19,7 +19,7 @@
 mod files;
 mod resolve;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -250,6 +250,12 @@ async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest
     // Flushed, and lost before that was exported: their rows were acknowledged.
     if lost.is_empty() && highest_number(manifest.max_batch, files) > manifest.max_batch {
         return Ok(Err("there are files that it does not show yet".to_owned()));
+    }
+    let named: HashSet<&str> = manifest.batches.iter().map(|record| record.file_path.as_str()).collect();
+    let is_unshown = |path: &&String| path.ends_with(".parquet") && !named.contains(path.as_str());
+    // A bulk load may have its number long before its commit.
+    if lost.is_empty() && listed.keys().filter(is_unshown).any(|path| listed.contains_key(&paths::proof_of(path))) {
+        return Ok(Err("there are bulk loads that it does not show yet".to_owned()));
     }
     let with_vector = |record: &BatchRecord| Some((record.clone(), record.deletes.clone()?));
     let with_vectors: Vec<_> = manifest.batches.iter().filter_map(with_vector).collect();

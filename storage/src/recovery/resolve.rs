@@ -58,12 +58,14 @@ impl Versions {
 
     /// The row at a position, masked because of a later version; a tombstone because of itself.
     fn row(&self, at: usize, superseded_by: i64) -> MaskedRow {
-        MaskedRow {
-            position: at as u32,
-            id: RowId::stored(self.ids[at]),
-            updated: CommitTs::stored(self.updated[at]),
-            superseded_by: CommitTs::stored(if self.deleted[at] { self.updated[at] } else { superseded_by }),
+        let (position, id) = (at as u32, RowId::stored(self.ids[at]));
+        let updated = CommitTs::stored(self.updated[at]);
+        if self.deleted[at] {
+            return MaskedRow { position, id, updated, superseded_by: updated };
         }
+        // A row that was loaded in bulk and changed by the same commit is as old as its successor, and no tombstone.
+        let superseded_by = CommitTs::stored(superseded_by);
+        MaskedRow { position, id, updated: updated.min(superseded_by.before()), superseded_by }
     }
 }
 
@@ -133,6 +135,8 @@ mod tests {
         // Of equal versions the later file's stays.
         assert_eq!(positions(&masked, 2), [0, 1]);
         assert_eq!(positions(&masked, 3), [1]);
+        // Which is why the earlier one is no tombstone.
+        assert!(masked[&BatchNumber(2)][0].updated < masked[&BatchNumber(2)][0].superseded_by);
         let tombstone = masked[&BatchNumber(3)][0];
         assert_eq!(tombstone.superseded_by, tombstone.updated);
         assert_eq!(masked[&BatchNumber(1)][1].superseded_by.get(), 20);
