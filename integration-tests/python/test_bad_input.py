@@ -91,7 +91,7 @@ REFUSED = {
     "file as a table": ("SELECT * FROM '/etc/passwd'", Code.NOT_FOUND, []),
     "file function": ("SELECT * FROM read_csv('/etc/passwd')", Code.NOT_FOUND, ["read_csv"]),
     "serializable": ("BEGIN ISOLATION LEVEL SERIALIZABLE", Code.NOT_IMPLEMENTED, ["SERIALIZABLE"]),
-    "view": ("CREATE VIEW {ns}.v AS SELECT 1", Code.NOT_IMPLEMENTED, ["VIEW"]),
+    "materialized view": ("CREATE MATERIALIZED VIEW {ns}.v AS SELECT 1", Code.NOT_IMPLEMENTED, ["VIEW"]),
     "update with a limit": ("DELETE FROM {t} LIMIT 1", Code.NOT_IMPLEMENTED, ["LIMIT"]),
 }
 # Sizes that would take the process down. RESOURCE_EXHAUSTED has no status of its own in ADBC: it is checked by its text.

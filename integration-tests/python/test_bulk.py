@@ -245,6 +245,39 @@ def test_a_savepoint_undoes_a_load(db, server):
     assert contents(db) == expected(data(), data(2 * ROWS)) | {-1: "x"}
 
 
+@pytest.mark.parametrize("first", ["undone", "refused", "refused, and no other"])
+def test_a_table_whose_first_load_failed_keeps_what_comes_then(db, server, connect_to, first):
+    reader = connect_to()
+    db.run("BEGIN")
+    db.run("CREATE TABLE t (n BIGINT, v TEXT NOT NULL)")
+    db.run("SAVEPOINT s")
+    if first == "undone":
+        load(db, "t", data(), "append")
+        db.run("ROLLBACK TO s")
+    else:
+        holes = pa.table({"n": data().column("n"), "v": pa.array(["x"] * (ROWS - 1) + [None])})
+        with pytest.raises(seracdb.Error, match="NOT NULL"):
+            load(db, "t", pa.concat_tables([data(ROWS), holes]), "append")
+    if first != "refused, and no other":
+        load(db, "t", data(), "append")
+    db.run("COMMIT")
+    if first == "refused, and no other":
+        db.run("INSERT INTO t VALUES (-1, 'hot')")
+        db.run("STORAGE FLUSH TABLE t")
+        load(db, "t", data(), "append")
+    found = contents(db)
+    assert found.items() >= expected(data()).items()
+    # A table that is dropped has others' files removed too.
+    db.run("CREATE TABLE other (n BIGINT)")
+    db.run("DROP TABLE other")
+    reader.query("SELECT 1")
+    time.sleep(0.5)
+    assert contents(db) == found
+    server.restart()
+    with root(server) as again:
+        assert contents(again) == found
+
+
 def test_replace(db, server):
     load(db, "t", data())
     load(db, "t", data(ROWS), mode="replace")
@@ -427,6 +460,44 @@ def test_a_new_data_directory_reads_them(shared, tmp_path, damage):
         db.run("STORAGE COMPACT TABLE app.t")
         assert contents(db, "app.t") == wanted
         assert db.query("SELECT n, _updated FROM app.t ORDER BY n").to_pylist() == times
+
+
+@pytest.mark.parametrize("damage", ["none", "no manifest"])
+def test_rows_that_their_own_transaction_changed_stay_changed(shared, tmp_path, damage):
+    """Through two losses of the data directory, with files merged between."""
+    wanted = {n: "changed" if n < 300 else v for n, v in expected(data()).items() if n >= 400 or n < 300}
+    with server_on(tmp_path / "first", shared.url, settings=BULK) as before, root(before) as db:
+        db.run("CREATE NAMESPACE app")
+        db.run("BEGIN")
+        load(db, "app.t", data())
+        db.run("UPDATE app.t SET v = 'changed' WHERE n < 300")
+        db.run("DELETE FROM app.t WHERE n BETWEEN 300 AND 399")
+        db.run("COMMIT")
+        db.run("STORAGE FLUSH TABLE app.t")
+    for name in ("second", "third"):
+        if damage == "no manifest":
+            shared.remove("app/t/shared/manifest.json")
+        before = successor(tmp_path, shared, before, name)
+        with before as server, root(server) as db:
+            assert contents(db, "app.t") == wanted
+            db.run("STORAGE COMPACT TABLE app.t")
+            assert contents(db, "app.t") == wanted
+
+
+def test_a_load_with_an_earlier_number_than_the_manifest_shows_is_found(shared, tmp_path):
+    manifest = "app/t/shared/manifest.json"
+    with server_on(tmp_path / "first", shared.url, settings=BULK) as before, root(before) as db, root(before) as other:
+        db.run("CREATE NAMESPACE app")
+        db.run("CREATE TABLE app.t (n BIGINT, v TEXT)")
+        db.run("BEGIN")
+        load(db, "app.t", data(), "append")
+        other.run("INSERT INTO app.t VALUES (-1, 'hot')")
+        other.run("STORAGE FLUSH TABLE app.t")
+        older = shared.read()[manifest]
+        db.run("COMMIT")
+    shared.write(manifest, older)
+    with successor(tmp_path, shared, before) as server, root(server) as db:
+        assert contents(db, "app.t") == expected(data()) | {-1: "hot"}
 
 
 def test_what_is_not_proven_is_not_read(shared, tmp_path):

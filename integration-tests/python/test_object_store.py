@@ -72,6 +72,7 @@ def test_a_large_file_goes_up_in_parts(s3, tmp_path):
         "_seracdb/catalog-e1.json",
         "_seracdb/owner.json",
         "default/large/shared/batch-0001.bloom",
+        "default/large/shared/batch-0001.committed",
         "default/large/shared/batch-0001.parquet",
         "default/large/shared/manifest.json",
     }

@@ -31,6 +31,8 @@ def limited(tmp_path) -> Iterator[Server]:
         "SERACDB_ENGINE__USER__QUERIES_MAX": "3",
         "SERACDB_ENGINE__USER__MEMORY_MAX": str(64 << 20),
         "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "3600",
+        # All rows are gathered.
+        "SERACDB_ENGINE__BULK_BYTES_MIN": str(1 << 30),
     }
     with Server(tmp_path / "data", variables=variables) as running:
         yield running
