@@ -108,7 +108,7 @@ impl Engine {
         }
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let commit = Commit { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None };
+            let commit = Commit::of_catalog(snapshot, catalog);
             match engine.store.commit(commit).await {
                 Ok(_) => engine.remove_dropped_later(),
                 Err(StorageError::Stopped) => {}

@@ -4,8 +4,7 @@
 //! It takes time and memory in the order of what was sent, however its values are nested.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, ByteView, LargeListViewArray, ListViewArray, OffsetSizeTrait, RunArray,
-    downcast_run_end_index,
+    Array, ArrayRef, AsArray, ByteView, GenericListViewArray, OffsetSizeTrait, RunArray, downcast_run_end_index,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{ArrowNativeType, DataType, RunEndIndexType};
@@ -108,24 +107,8 @@ impl Sizes {
                     sizes.between(start, start + length)
                 })?
             }
-            DataType::ListView(_) => {
-                let list = array.as_any().downcast_ref::<ListViewArray>()?;
-                let sizes = Self::of(list.values())?;
-                let (starts, lengths) = (list.offsets(), list.sizes());
-                Self::each(list.len(), |row| {
-                    let start = starts[row] as usize;
-                    sizes.between(start, start + lengths[row] as usize).saturating_add(OFFSET_BYTES)
-                })?
-            }
-            DataType::LargeListView(_) => {
-                let list = array.as_any().downcast_ref::<LargeListViewArray>()?;
-                let sizes = Self::of(list.values())?;
-                let (starts, lengths) = (list.offsets(), list.sizes());
-                Self::each(list.len(), |row| {
-                    let start = starts[row] as usize;
-                    sizes.between(start, start + lengths[row] as usize).saturating_add(OFFSET_BYTES)
-                })?
-            }
+            DataType::ListView(_) => Self::of_list_views::<i32>(array)?,
+            DataType::LargeListView(_) => Self::of_list_views::<i64>(array)?,
             _ => Self::Same(array.get_array_memory_size().div_ceil(array.len().max(1))),
         })
     }
@@ -157,6 +140,16 @@ impl Sizes {
 
     fn of_views(views: &[u128]) -> Option<Self> {
         Self::each(views.len(), |row| ByteView::from(views[row]).length as usize + OFFSET_BYTES)
+    }
+
+    fn of_list_views<O: OffsetSizeTrait>(array: &ArrayRef) -> Option<Self> {
+        let list = array.as_any().downcast_ref::<GenericListViewArray<O>>()?;
+        let sizes = Self::of(list.values())?;
+        let (starts, lengths) = (list.offsets(), list.sizes());
+        Self::each(list.len(), |row| {
+            let start = starts[row].as_usize();
+            sizes.between(start, start + lengths[row].as_usize()).saturating_add(OFFSET_BYTES)
+        })
     }
 
     fn of_lists<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>, values: &ArrayRef) -> Option<Self> {
@@ -191,7 +184,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        DictionaryArray, FixedSizeListArray, Int32Array, Int64Array, ListArray, NullArray, StringArray,
+        DictionaryArray, FixedSizeListArray, Int32Array, Int64Array, ListArray, ListViewArray, NullArray, StringArray,
         StringViewArray, StructArray,
     };
     use arrow::buffer::ScalarBuffer;

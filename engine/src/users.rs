@@ -89,14 +89,7 @@ impl Engine {
     }
 
     async fn commit_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
-        let commit = Commit {
-            snapshot: self.store.snapshot(),
-            expects: vec![],
-            catalog: changes,
-            writes: vec![],
-            files: vec![],
-            name: None,
-        };
+        let commit = Commit::of_catalog(self.store.snapshot(), changes);
         self.store.commit(commit).await?;
         Ok(())
     }

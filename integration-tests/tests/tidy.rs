@@ -83,7 +83,7 @@ fn only_one_module_assigns_system_columns() {
                 "engine/src/scan/hot.rs",
             ],
         ),
-        ("deleted_array(", &["storage/src/segment.rs", "engine/src/scan/hot.rs"]),
+        ("deleted_array(", &["storage/src/segment.rs", "storage/src/bulk/mod.rs", "engine/src/scan/hot.rs"]),
     ];
     // What was stored becomes an id or a timestamp again: outside of the storage only in a row's versions and in bounds.
     let stored: [(&str, &[&str]); 2] = [

@@ -55,6 +55,13 @@ pub struct Commit {
     pub name: Option<CommitName>,
 }
 
+impl Commit {
+    /// Changes of the catalog alone.
+    pub fn of_catalog(snapshot: Arc<Snapshot>, catalog: Vec<CatalogChange>) -> Self {
+        Self { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None }
+    }
+}
+
 /// By what a commit is found again when its answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitName {
@@ -502,7 +509,7 @@ impl CommitState {
     /// Removes everything that RocksDB holds of a dropped table.
     pub(crate) fn forget_table(&mut self, table: TableId, batch: &mut WriteBatch) -> Result<()> {
         if self.catalog.table_by_id(table).is_some() {
-            // It was only reserved, and has come after all.
+            // Only a mark of what is gone is taken away with all that belongs to it.
             return Err(StorageError::Conflict);
         }
         let start = table.0.to_be_bytes().to_vec();

@@ -330,11 +330,7 @@ impl Store {
         }
         for table in dropped {
             self.objects.remove_below(&table.prefix).await?;
-            match self.committer.forget_table(table.id).await {
-                // It was only reserved, and has come meanwhile.
-                Err(StorageError::Conflict) => {}
-                forgotten => forgotten?,
-            }
+            self.committer.forget_table(table.id).await?;
         }
         Ok(())
     }

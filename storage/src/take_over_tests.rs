@@ -76,16 +76,7 @@ impl Machine {
 async fn commit(store: &Arc<Store>, name: &str) -> Result<CommitTs> {
     let namespace = NamespaceRecord { name: name.into(), created_at_ns: 0, comment: None };
     let catalog = vec![CatalogChange::CreateNamespace(namespace)];
-    store
-        .commit(Commit {
-            snapshot: store.snapshot(),
-            expects: vec![],
-            catalog,
-            writes: vec![],
-            files: vec![],
-            name: None,
-        })
-        .await
+    store.commit(Commit::of_catalog(store.snapshot(), catalog)).await
 }
 
 async fn owner(bucket: &Arc<FaultyBucket>) -> Owner {

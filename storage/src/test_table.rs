@@ -105,10 +105,7 @@ impl TestTable {
                 };
                 let (id, snapshot) = (table.id, store.snapshot());
                 let catalog = vec![CatalogChange::CreateTable(table)];
-                store
-                    .commit(Commit { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None })
-                    .await
-                    .unwrap();
+                store.commit(Commit::of_catalog(snapshot, catalog)).await.unwrap();
                 id
             }
         };

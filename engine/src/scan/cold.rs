@@ -98,7 +98,7 @@ pub(super) async fn scan(
         bloom_filter_skips = figures.value(Figure::BloomSkips),
         "files chosen"
     );
-    let scan = Scan { tier, table, view, projection, state, limit, objects, by_key: filter.has_keys() };
+    let scan = Scan { tier, view, projection, state, limit, objects, by_key: filter.has_keys() };
     let (of_main, bulk): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|file| main.is_bulk || !is_bulk(file.record));
     let mut plans = vec![scan.plan(source, &main, figures, &of_main)?];
     if !bulk.is_empty() {
@@ -113,7 +113,6 @@ pub(super) async fn scan(
 /// What the plans of one scan share.
 struct Scan<'a> {
     tier: Arc<ColdTier>,
-    table: &'a ScopeTable,
     view: &'a ScopeView,
     projection: &'a [usize],
     state: &'a dyn Session,
@@ -174,7 +173,7 @@ impl Scan<'_> {
         figures: Figures,
         chosen: &[Chosen<'_>],
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Self { tier, table, view, .. } = self;
+        let Self { tier, view, .. } = self;
         let pushdown = match tier.pruning.pushdown {
             Pushdown::Keys => self.by_key,
             Pushdown::Always => true,
@@ -200,7 +199,7 @@ impl Scan<'_> {
         figures.add(Figure::RowsMasked, masked);
         let store = Arc::new(CountedStore::new(Arc::clone(&self.objects), figures.clone()));
         let readers = CountedReaders::new(store, cache, figures, passed);
-        let mut statistics = Statistics::new_unknown(layout.schema(table).table_schema());
+        let mut statistics = Statistics::new_unknown(source.table_schema().table_schema());
         // Never exact: a count taken from statistics would be wrong as soon as one row is masked.
         statistics.num_rows = Precision::Inexact(rows.saturating_sub(masked) as usize);
         let source = source

@@ -181,7 +181,7 @@ impl StagedScope {
         self.changed.insert_cow(id.get(), Changed { id, value, supersedes });
     }
 
-    /// The files of new rows, in order of their numbers.
+    /// The files of new rows.
     pub(crate) fn files(&self) -> &[Arc<PendingFile>] {
         &self.files
     }

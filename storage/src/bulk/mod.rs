@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! rows ─▶ files, placed ─▶ one commit: records, which give all rows their `_updated` ─▶ proofs, manifest ─▶ acknowledged
+//!                          what cannot be exported then is tried again when the scope is looked at, and at the next start
 //! ```
 //!
 //! Invariants:
@@ -19,7 +20,7 @@ mod reserved;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch};
 
 use crate::catalog::TableRecord;
 use crate::commit::Commit;
@@ -32,7 +33,7 @@ use crate::scope_place::ScopePlace;
 use crate::segment::{float_columns, holds_nan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::system_columns::{CommitTs, id_array};
+use crate::system_columns::{CommitTs, deleted_array, id_array};
 
 pub use pending::PendingFile;
 pub(crate) use pending::PendingPaths;
@@ -134,7 +135,7 @@ impl BulkLoad {
         let ids = self.store.new_ids(rows).into_iter().map(|id| id.get()).collect();
         let mut all = vec![id_array(ids)];
         all.extend(columns);
-        all.push(Arc::new(BooleanArray::from(vec![false; rows])));
+        all.push(deleted_array(vec![false; rows]));
         let mut file = match self.current.take() {
             Some(file) => file,
             None => self.begin_file()?,
@@ -178,11 +179,14 @@ impl BulkLoad {
         let file = blocking(move || file.finish(number)).await?;
         // Before it is there: from then on it could be taken for an orphan.
         let pending = self.store.pending_paths().add(&self.new.path_of(self.store.objects(), number));
-        let record = self.new.place(self.store.objects(), number, &file).await.inspect_err(|_| {
-            self.store.look_again(scope);
-        })?;
-        let reservation = self.reservation.clone();
-        self.files.push(Arc::new(PendingFile::new(&self.store, scope, record, pending, reservation)));
+        let (store, new, reservation) = (Arc::clone(&self.store), Arc::clone(&self.new), self.reservation.clone());
+        // To its end also when the client goes away: only what is placed wholly can be removed wholly.
+        let placed = self.store.to_its_end(async move {
+            let placed = new.place(store.objects(), number, &file).await;
+            let record = placed.inspect_err(|_| store.look_again(scope))?;
+            Ok(Arc::new(PendingFile::new(&store, scope, record, pending, reservation)))
+        });
+        self.files.push(placed.await?);
         Ok(())
     }
 }

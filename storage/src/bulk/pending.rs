@@ -114,7 +114,7 @@ impl Drop for PendingFile {
         }
         let Some(store) = self.store.upgrade() else { return };
         let files = [Some(self.record.file_path.clone()), self.record.bloom.take().map(|bloom| bloom.file_path)];
-        let (scope, path, reservation) = (self.scope, self.path.take(), self.reservation.take());
+        let (scope, path) = (self.scope, self.path.take());
         self.runtime.spawn(async move {
             for file in files.into_iter().flatten() {
                 if let Err(error) = store.objects().remove(&file).await {
@@ -122,7 +122,7 @@ impl Drop for PendingFile {
                     store.look_again(scope);
                 }
             }
-            drop((path, reservation));
+            drop(path);
         });
     }
 }

@@ -69,15 +69,8 @@ impl Store {
 
     async fn mark(self: &Arc<Self>, table: &TableRecord) -> Result<String> {
         let (id, namespace, name) = (table.id, table.namespace.clone(), table.name.clone());
-        let commit = Commit {
-            snapshot: self.snapshot(),
-            expects: vec![],
-            catalog: vec![CatalogChange::ReserveTable { id, namespace, name }],
-            writes: vec![],
-            files: vec![],
-            name: None,
-        };
-        self.commit(commit).await?;
+        let reserve = CatalogChange::ReserveTable { id, namespace, name };
+        self.commit(Commit::of_catalog(self.snapshot(), vec![reserve])).await?;
         let snapshot = self.snapshot();
         let marked = snapshot.catalog().dropped().find(|dropped| dropped.id == id);
         // Only the end of its reservation takes the mark away.
