@@ -462,6 +462,45 @@ def test_a_new_data_directory_reads_them(shared, tmp_path, damage):
         assert db.query("SELECT n, _updated FROM app.t ORDER BY n").to_pylist() == times
 
 
+@pytest.mark.parametrize("first", ["undone", "refused"])
+def test_a_table_that_came_after_a_failed_load_leaves_nothing_when_it_is_dropped(db, server, first):
+    before = files_of(server)
+    db.run("CREATE NAMESPACE app")
+    db.run("BEGIN")
+    db.run("CREATE TABLE app.t (n BIGINT, v TEXT NOT NULL)")
+    db.run("SAVEPOINT s")
+    if first == "undone":
+        load(db, "app.t", data(), "append")
+        db.run("ROLLBACK TO s")
+    else:
+        holes = pa.table({"n": data().column("n"), "v": pa.array(["x"] * (ROWS - 1) + [None])})
+        with pytest.raises(seracdb.Error, match="NOT NULL"):
+            load(db, "app.t", holes, "append")
+    db.run("COMMIT")
+    db.run("INSERT INTO app.t VALUES (-1, 'hot')")
+    db.run("STORAGE FLUSH TABLE app.t")
+    assert files_of(server) != before
+    db.run("DROP NAMESPACE app CASCADE")
+    until(lambda: files_of(server) == before, "the files of the dropped table are removed")
+
+
+@pytest.mark.parametrize("damage", ["none", "no manifest"])
+def test_a_load_is_never_found_without_what_its_transaction_changed(shared, tmp_path, damage):
+    with server_on(tmp_path / "first", shared.url, settings=BULK) as before, root(before) as db:
+        db.run("CREATE NAMESPACE app")
+        db.run("BEGIN")
+        load(db, "app.t", data())
+        db.run("UPDATE app.t SET v = 'changed' WHERE n < 300")
+        db.run("DELETE FROM app.t WHERE n BETWEEN 300 AND 399")
+        db.run("COMMIT")
+        before.kill()
+    if damage == "no manifest":
+        shared.remove("app/t/shared/manifest.json")
+    with successor(tmp_path, shared, before) as server, root(server) as db:
+        wanted = {n: "changed" if n < 300 else v for n, v in expected(data()).items() if n >= 400 or n < 300}
+        assert contents(db, "app.t") == wanted
+
+
 @pytest.mark.parametrize("damage", ["none", "no manifest"])
 def test_rows_that_their_own_transaction_changed_stay_changed(shared, tmp_path, damage):
     """Through two losses of the data directory, with files merged between."""

@@ -95,6 +95,11 @@ impl Store {
     async fn flush_now(&self, scope: Scope) -> Result<Flushed> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
+        self.flush_locked(scope).await
+    }
+
+    /// Flushes a scope whose lock the caller holds, and exports what is not exported yet.
+    pub(crate) async fn flush_locked(&self, scope: Scope) -> Result<Flushed> {
         self.recover_locked(scope).await?;
         let snapshot = self.snapshot();
         let header = snapshot.header(scope)?.unwrap_or_default();

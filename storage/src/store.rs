@@ -250,6 +250,7 @@ impl Store {
     /// Commits. When it returns, the commit is durable and in [`Store::snapshot`].
     pub async fn commit(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
         let changes_catalog = !commit.catalog.is_empty();
+        let before = Arc::clone(commit.snapshot.catalog());
         let ts = match commit.files.is_empty() {
             true => self.committer.commit(commit).await?.0,
             false => {
@@ -257,6 +258,9 @@ impl Store {
                 self.to_its_end(async move { store.commit_with_files(commit).await }).await?
             }
         };
+        if changes_catalog {
+            self.reserved.forget_dropped(&before, self.snapshot().catalog());
+        }
         if changes_catalog && self.objects.is_shared() {
             let store = Arc::clone(self);
             self.in_background(async move {

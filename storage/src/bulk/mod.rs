@@ -4,6 +4,8 @@
 //! rows ─▶ files, placed ─▶ one commit: records, which give all rows their `_updated` ─▶ proofs, manifest ─▶ acknowledged
 //!                          what cannot be exported then is tried again when the scope is looked at, and at the next start
 //! ```
+//! Where the commit also changes rows of a scope that it loads, that scope is flushed before the acknowledgement: who has lost
+//! the data directory must not find the load without the changes.
 //!
 //! Invariants:
 //! 1. A file that is placed and not committed is [`PendingFile`]: while somebody holds it, nobody takes it for an orphan, and
@@ -28,7 +30,7 @@ use crate::error::{Result, StorageError};
 use crate::keys::Scope;
 use crate::objects::blocking;
 use crate::records::BatchKind;
-use crate::scope_files::{NewFiles, Unfinished};
+use crate::scope_files::{NewFiles, ScopeFiles, Unfinished};
 use crate::scope_place::ScopePlace;
 use crate::segment::{float_columns, holds_nan};
 use crate::snapshot::Snapshot;
@@ -42,6 +44,8 @@ pub(crate) use reserved::Reserved;
 
 /// Bytes of a bulk file, about.
 const FILE_BYTES: usize = 256 << 20;
+/// Rows of a bulk file, about: until it ends, each has a hash of 8 bytes in memory for every column with a filter.
+const FILE_ROWS: usize = 4 << 20;
 
 /// Rows on their way into files of one scope.
 pub struct BulkLoad {
@@ -90,6 +94,7 @@ impl Store {
     pub(crate) async fn commit_with_files(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
         let files = commit.files.clone();
         let scopes: BTreeSet<Scope> = files.iter().map(|file| file.scope()).collect();
+        let changed: HashSet<Scope> = commit.writes.iter().map(|write| write.scope).collect();
         let mut locks = Vec::with_capacity(scopes.len());
         for scope in &scopes {
             locks.push(self.scope_lock(*scope).lock_owned().await);
@@ -104,14 +109,25 @@ impl Store {
         })?;
         self.reserved().made(scopes.iter().map(|scope| scope.table));
         for scope in scopes {
-            self.carry_through(&snapshot, scope).await;
+            let carried = match changed.contains(&scope) {
+                true => self.export_with_changes(&snapshot, scope).await,
+                false => self.export(&snapshot, scope).await,
+            };
+            self.carried_through(scope, carried);
         }
         Ok(ts)
     }
 
-    /// The commit stands, whatever comes of its export: the next flush or start tries that again.
-    async fn carry_through(self: &Arc<Self>, snapshot: &Arc<Snapshot>, scope: Scope) {
-        if let Err(error) = self.export(snapshot, scope).await
+    async fn export_with_changes(&self, snapshot: &Arc<Snapshot>, scope: Scope) -> Result<()> {
+        // The proofs first: a file of changes says that all before it is in files.
+        let job = ScopeFiles::new(Arc::clone(snapshot), scope)?;
+        self.prove(&job, &snapshot.records(scope)?).await?;
+        self.flush_locked(scope).await.map(drop)
+    }
+
+    /// The commit stands, whatever came of its export: the next flush or start tries that again.
+    fn carried_through(self: &Arc<Self>, scope: Scope, carried: Result<()>) {
+        if let Err(error) = carried
             && !matches!(error, StorageError::Stopped)
         {
             let (table, owner) = (scope.table.0, scope.owner.0);
@@ -146,7 +162,7 @@ impl BulkLoad {
             Ok(file)
         });
         let file = file.await?;
-        let is_full = file.rows.size_bytes() >= FILE_BYTES;
+        let is_full = file.rows.size_bytes() >= FILE_BYTES || file.rows.row_count() >= FILE_ROWS;
         self.current = Some(file);
         match is_full {
             true => self.end_file().await,

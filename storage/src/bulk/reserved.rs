@@ -2,7 +2,8 @@
 //!
 //! The folder of such a table is marked like that of a dropped one: if nothing makes the table it is removed, also after a
 //! crash. This process never does that: its files it removes one by one, and whether a commit whose outcome nobody knows has
-//! made the table is known at the next start. So a reservation lasts until its table is there, or as long as the process.
+//! made the table is known at the next start. So a reservation lasts until its table is there with files or was dropped, or as
+//! long as the process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,6 +43,12 @@ impl Reserved {
     pub(super) fn made(&self, tables: impl Iterator<Item = TableId>) {
         let mut reserved = self.0.lock();
         tables.for_each(|table| drop(reserved.remove(&table)));
+    }
+
+    /// What was there and is gone comes no more, whether a load has made it or not.
+    pub(crate) fn forget_dropped(&self, before: &Catalog, after: &Catalog) {
+        let is_there = |catalog: &Catalog, id: &TableId| catalog.table_by_id(*id).is_some();
+        self.0.lock().retain(|id, _| !is_there(before, id) || is_there(after, id));
     }
 
     fn get(&self, table: TableId) -> Arc<Reservation> {

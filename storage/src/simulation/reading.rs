@@ -56,17 +56,20 @@ pub(crate) fn by_id(found: &[Found]) -> Rows {
 }
 
 /// What whoever has lost the records reads.
-pub(super) fn recovered(recovered: &Recovered, objects: &Path) -> Rows {
+pub(super) fn recovered(recovered: &Recovered, objects: &Path) -> Option<Rows> {
+    // Before any is read: an orphan may be removed meanwhile.
+    let opened = recovered.files.iter().map(|record| Some((record, File::open(objects.join(&record.file_path)).ok()?)));
+    let opened = opened.collect::<Option<Vec<_>>>()?;
     let mut found = Vec::new();
-    for record in recovered.files.iter() {
+    for (record, opened) in opened {
         let mask = recovered.masks.get(&record.batch_number);
-        found.extend(file(record, objects).into_iter().filter(|row| match row.location {
+        found.extend(rows_of(record, opened).into_iter().filter(|row| match row.location {
             Location::Cold(_, position) => mask.is_none_or(|mask| !mask.contains(position)),
             Location::Hot(_) => true,
         }));
     }
     assert!(found.iter().all(|row| row.value.is_some()), "a tombstone is shown");
-    by_id(&found)
+    Some(by_id(&found))
 }
 
 /// What the manifest and its files say; their lengths and row counts are those of the manifest.
@@ -100,7 +103,10 @@ pub(super) fn ids(record: &BatchRecord, objects: &Path) -> Vec<i64> {
 
 fn file(record: &BatchRecord, objects: &Path) -> Vec<Found> {
     let path = objects.join(&record.file_path);
-    let opened = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    rows_of(record, File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+fn rows_of(record: &BatchRecord, opened: File) -> Vec<Found> {
     let mut rows = Vec::new();
     for batch in ParquetRecordBatchReaderBuilder::try_new(opened).unwrap().build().unwrap() {
         let batch = batch.unwrap();

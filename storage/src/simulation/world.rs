@@ -443,13 +443,12 @@ impl World {
         let schema = snapshot.catalog().table_by_id(self.scope.table).unwrap().schema().clone();
         let objects = self.objects();
         let life = self.life.as_mut().unwrap();
-        let recovered = loop {
+        let (recovered, rows) = loop {
             let recovered = life.runtime.block_on(recovery::from_footers(life.store.objects(), &place, &schema));
             // An orphan may be removed while it is read.
-            match recovered {
-                Ok(recovered) if recovered.files.iter().all(|file| objects.join(&file.file_path).exists()) => {
-                    break recovered;
-                }
+            let rows = recovered.as_ref().ok().and_then(|recovered| reading::recovered(recovered, &objects));
+            match (recovered, rows) {
+                (Ok(recovered), Some(rows)) => break (recovered, rows),
                 _ => life.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await }),
             }
         };
@@ -458,7 +457,6 @@ impl World {
         let newest = |records: &mut dyn Iterator<Item = &BatchRecord>| records.map(|record| record.max_updated).max();
         let flushed_to = newest(&mut recovered.records.iter().filter(is_flushed)).max(Some(committed.flushed_to));
         let loaded_to = newest(&mut recovered.records.iter()).unwrap_or_default();
-        let rows = reading::recovered(&recovered, &objects);
         let expected = self.model.rows_in_files(flushed_to.unwrap_or_default().get(), loaded_to.get());
         assert_eq!(rows, expected, "what the footers alone show");
     }
