@@ -11,6 +11,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
 
 use crate::ddl;
+use crate::effective::EffectiveIdentity;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::listing;
@@ -55,16 +56,27 @@ impl Engine {
         prepared: &Prepared,
         params: Option<RecordBatch>,
     ) -> Result<Outcome> {
+        let mut identity = self.identity(session, &prepared.about()).await?;
+        let done = self.run(&mut identity, prepared, params).await;
+        identity.settle(done).await
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        identity: &mut EffectiveIdentity,
+        prepared: &Prepared,
+        params: Option<RecordBatch>,
+    ) -> Result<Outcome> {
         let params = check_params(prepared, params)?;
-        let statement = &prepared.statement;
-        let begin = |way| self.running.begin(session.principal(), way, Arc::clone(&prepared.shown), self.now_ns());
+        let (session, statement) = (&identity.session().clone(), &prepared.statement);
+        let begin = |way| self.running.begin(session.subject(), way, Arc::clone(&prepared.shown), self.now_ns());
         match statement {
             Statement::Query(_) | Statement::Explain { .. } => {
                 let (values, run) = (single_row(params.as_ref())?, begin(Way::Query)?);
                 self.query(session, prepared, values, run).await.map(Outcome::Rows)
             }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.write(session, prepared, params.as_ref(), &begin(Way::Update)?).await.map(Outcome::Changed)
+                self.write(identity, prepared, params.as_ref(), &begin(Way::Update)?).await.map(Outcome::Changed)
             }
             // What says little, or ends what runs, a user may always do.
             Statement::ShowTables { .. }
@@ -107,9 +119,21 @@ impl Engine {
                 Outcome::Changed(_) => Err(EngineError::internal("only what gives rows has parts")),
             };
         }
+        let identity = self.identity(session, &prepared.about()).await?;
+        let done = self.query_in_parts(identity.session(), prepared, params, parts_max).await;
+        identity.settle(done).await
+    }
+
+    async fn query_in_parts(
+        &self,
+        session: &Session,
+        prepared: &Prepared,
+        params: Option<RecordBatch>,
+        parts_max: usize,
+    ) -> Result<Vec<Rows>> {
         let params = check_params(prepared, params)?;
         let shown = Arc::clone(&prepared.shown);
-        let run = Arc::new(self.running.begin(session.principal(), Way::Query, shown, self.now_ns())?);
+        let run = Arc::new(self.running.begin(session.subject(), Way::Query, shown, self.now_ns())?);
         let tables = self.tables_for(session, &prepared.statement)?;
         let mut state = self.statement_state();
         state.config_mut().options_mut().execution.target_partitions = parts_max;

@@ -18,6 +18,11 @@ pub enum Role {
     System,
 }
 
+impl Role {
+    /// All roles, from least to most.
+    pub const ALL: [Self; 4] = [Self::User, Self::Service, Self::Admin, Self::System];
+}
+
 impl FromStr for Role {
     type Err = EngineError;
 

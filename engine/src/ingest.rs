@@ -13,6 +13,7 @@ use seracdb_storage::catalog::{CatalogChange, Readers, TableKind, TableRecord};
 use seracdb_storage::commit::{Commit, check_size};
 use seracdb_storage::system_columns::is_system_column;
 
+use crate::audit;
 use crate::ddl::new_table;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
@@ -29,6 +30,7 @@ use crate::tables::Tables;
 use crate::temporary::is_temporary;
 use crate::transaction::Transaction;
 use crate::unpacked::unpacked_bytes;
+use crate::users::staged_changes;
 use crate::write::{Writes, pieces, user_columns};
 
 /// Where an ingest stream goes and what to do when the table is (not) there.
@@ -90,7 +92,7 @@ impl Engine {
             ));
         }
         // A client that says nothing of its one transaction means it.
-        let session = &session.in_only_transaction();
+        let session = &session.in_only_transaction().with_origin("ingest");
         let transaction = session.transaction();
         let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
         let destination = self.destination(session, &tables, &target, &schema)?;
@@ -122,31 +124,40 @@ impl Engine {
         let writes = load.finish().await?;
         let rows = writes.rows();
         match transaction {
-            Some(transaction) => self.stage_loaded(&transaction, destination, writes).await?,
-            None => self.commit_loaded(destination, writes).await?,
+            Some(transaction) => self.stage_loaded(session, &transaction, destination, writes).await?,
+            None => self.commit_loaded(session, destination, writes).await?,
         }
         Ok(rows)
     }
 
-    async fn stage_loaded(&self, transaction: &Transaction, loaded: Destination, writes: Writes) -> Result<()> {
+    async fn stage_loaded(
+        &self,
+        session: &Session,
+        transaction: &Transaction,
+        loaded: Destination,
+        writes: Writes,
+    ) -> Result<()> {
         let _alone = transaction.changing().await;
         transaction.require_writable("an ingest")?;
         let (_, mut staged) = transaction.view()?;
         let Destination { table, changes, .. } = loaded;
-        changes.into_iter().try_for_each(|change| staged.change(change))?;
+        let entries = staged_changes(session, &mut staged, changes)?;
         // It may be another one by now.
         if staged.catalog.table_by_id(table.id).is_none() {
             return Err(EngineError::not_found(format!("table '{}.{}' was dropped", table.namespace, table.name)));
         }
         staged.write(&table, writes);
-        self.stage(transaction, staged)
+        self.stage(transaction, staged)?;
+        audit::save(&self.store, entries).await
     }
 
-    async fn commit_loaded(self: &Arc<Self>, loaded: Destination, writes: Writes) -> Result<()> {
+    async fn commit_loaded(self: &Arc<Self>, session: &Session, loaded: Destination, writes: Writes) -> Result<()> {
         let Destination { table, changes, .. } = loaded;
         let replaces = changes.iter().any(|change| matches!(change, CatalogChange::DropTable { .. }));
+        let snapshot = self.store.snapshot();
         let commit = Commit {
-            snapshot: self.store.snapshot(),
+            audit: audit::of_changes(session, snapshot.catalog(), &changes),
+            snapshot,
             expects: vec![(table.id, table.schema().version)],
             catalog: changes,
             writes: writes.writes,

@@ -7,8 +7,11 @@
 //! UPDATE   prepared → sql (dml) → tables → write → scan (cold, hot) → storage: commit
 //! ```
 
+mod audit;
+mod audit_log;
 mod comments;
 mod ddl;
+mod effective;
 mod engine;
 mod error;
 mod execute;

@@ -10,6 +10,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use seracdb_storage::system_columns;
 
+use crate::effective::About;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::give_way::Stop;
@@ -48,6 +49,10 @@ pub struct Prepared {
     pub(crate) statement: Statement,
     /// Its text as others may see it: without secrets, and not too long.
     pub(crate) shown: Arc<str>,
+    /// The user that it is for, when it says so.
+    subject: Option<String>,
+    /// Of a statement that the audit log may have.
+    fingerprint: Option<Arc<str>>,
     kind: StatementKind,
     schema: SchemaRef,
     /// The tables of its columns, as far as they have one; of a SELECT only.
@@ -87,13 +92,37 @@ impl Engine {
         if let Some(known) = self.basis(session).ok().and_then(|basis| self.plans.find(sql, basis)) {
             return Ok(known);
         }
-        let statement = sql::parse(sql, &self.limits)?;
+        let (statement, subject) = sql::parse_for(sql, &self.limits)?;
         let shown = shown(sql, &statement);
-        let prepared = Arc::new(self.prepare_parsed(session, statement, shown)?);
+        let audited = subject.is_some() || !statement.is_query() && !is_planned(&statement);
+        let fingerprint = audited.then(|| sql::fingerprint(sql, &self.limits).map(Arc::from)).flatten();
+        let prepared = Arc::new(self.prepare_for(session, statement, shown, subject, fingerprint).await?);
         if let Some((_, basis)) = &prepared.plan {
-            self.plans.keep(sql, basis.clone(), &prepared);
+            // It is found by who sends it.
+            let basis = Basis { principal: session.principal().clone(), ..basis.clone() };
+            self.plans.keep(sql, basis, &prepared);
         }
         Ok(prepared)
+    }
+
+    /// Prepares a statement for the user that it names, if it does.
+    async fn prepare_for(
+        &self,
+        session: &Session,
+        statement: Statement,
+        shown: Arc<str>,
+        subject: Option<String>,
+        fingerprint: Option<Arc<str>>,
+    ) -> Result<Prepared> {
+        let again = statement.clone();
+        let about = About { statement: &again, subject: subject.as_deref(), fingerprint: fingerprint.as_ref() };
+        let prepared = match subject {
+            None => self.prepare_parsed(session, statement, shown)?,
+            Some(_) => {
+                self.without_running(session, &about, |acting| self.prepare_parsed(acting, statement, shown)).await?
+            }
+        };
+        Ok(Prepared { subject, fingerprint, ..prepared })
     }
 
     /// Whether a text has parameters, be it a statement or not.
@@ -110,7 +139,7 @@ impl Engine {
         };
         Ok(Basis {
             catalog: catalog.identity().clone(),
-            principal: session.principal().clone(),
+            principal: session.subject().clone(),
             namespace: session.namespace(),
             temporary: session.temporary().as_deref().map(str::to_owned),
             in_transaction: transaction.is_some(),
@@ -121,20 +150,35 @@ impl Engine {
     /// for: its columns may be others then.
     pub async fn renew(&self, session: &Session, prepared: &Arc<Prepared>) -> Result<Arc<Prepared>> {
         let Some((_, basis)) = &prepared.plan else { return Ok(Arc::clone(prepared)) };
-        match *basis == self.basis(session)? {
-            true => Ok(Arc::clone(prepared)),
-            false => {
-                let (statement, shown) = (prepared.statement.clone(), Arc::clone(&prepared.shown));
-                Ok(Arc::new(self.prepare_parsed(session, statement, shown)?))
-            }
+        let now = match prepared.subject {
+            None => self.basis(session)?,
+            // Whether it may be for that user is asked when it runs.
+            Some(_) => Basis { principal: basis.principal.clone(), ..self.basis(session)? },
+        };
+        if *basis == now {
+            return Ok(Arc::clone(prepared));
         }
+        let (statement, shown) = (prepared.statement.clone(), Arc::clone(&prepared.shown));
+        let (subject, fingerprint) = (prepared.subject.clone(), prepared.fingerprint.clone());
+        Ok(Arc::new(self.prepare_for(session, statement, shown, subject, fingerprint).await?))
     }
 
     pub(crate) fn prepare_parsed(&self, session: &Session, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
         if !is_planned(&statement) {
             let kind = kind_of(&statement);
             let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
-            return Ok(Prepared { statement, shown, kind, schema, origins: vec![], parameters, plan: None });
+            let (subject, fingerprint, origins) = (None, None, vec![]);
+            return Ok(Prepared {
+                statement,
+                shown,
+                subject,
+                fingerprint,
+                kind,
+                schema,
+                origins,
+                parameters,
+                plan: None,
+            });
         }
         self.prepare_over(&self.tables_for(session, &statement)?, statement, shown)
     }
@@ -154,7 +198,8 @@ impl Engine {
         };
         let parameters = parameter_schema(&typed.parameters);
         let plan = Some((typed, Basis::of(tables)));
-        Ok(Prepared { statement, shown, kind, schema, origins, parameters, plan })
+        let (subject, fingerprint) = (None, None);
+        Ok(Prepared { statement, shown, subject, fingerprint, kind, schema, origins, parameters, plan })
     }
 
     /// What a statement's names mean now, in its transaction.
@@ -170,7 +215,8 @@ impl Engine {
         Ok(Tables {
             snapshot,
             staged,
-            principal: session.principal().clone(),
+            principal: session.subject().clone(),
+            reach: session.reach(),
             namespace: session.namespace(),
             temporary: session.temporary(),
             exposure,
@@ -190,6 +236,11 @@ impl Engine {
 }
 
 impl Prepared {
+    /// What it says of itself for [`Engine::identity`].
+    pub(crate) fn about(&self) -> About<'_> {
+        About { statement: &self.statement, subject: self.subject.as_deref(), fingerprint: self.fingerprint.as_ref() }
+    }
+
     /// Whether it was planned for tables like these.
     pub(crate) fn fits(&self, tables: &Tables) -> bool {
         self.plan.as_ref().is_some_and(|(_, basis)| *basis == Basis::of(tables))

@@ -47,9 +47,9 @@ impl Rows {
         }
     }
 
-    pub(crate) fn number(&mut self, column: usize, value: i64) {
+    pub(crate) fn number(&mut self, column: usize, value: impl Into<Option<i64>>) {
         if let Column::Number(builder) = &mut self.columns[column] {
-            builder.append_value(value);
+            builder.append_option(value.into());
         }
     }
 

@@ -28,6 +28,14 @@ pub(crate) fn describes(namespace: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct Session {
     principal: Principal,
+    /// For whom its statements are, when that is another user, and what they reach.
+    acting: Option<(Principal, Reach)>,
+    /// Where its client is.
+    peer: Option<Arc<str>>,
+    /// By which way its statements come.
+    origin: &'static str,
+    /// Of the statement that runs.
+    fingerprint: Option<Arc<str>>,
     shared: Arc<Shared>,
     /// The transaction that statements run in, as the client says with each.
     within: Option<Arc<Transaction>>,
@@ -37,8 +45,19 @@ pub struct Session {
     of_one_call: bool,
 }
 
+/// What a statement for another user reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Only tables that keep each user's rows apart.
+    OwnRows,
+    /// It changes rows of such a table, and reads what that user may read.
+    OwnTarget,
+}
+
 #[derive(Debug)]
 struct Shared {
+    /// Names the session to others; gives no access.
+    id: String,
     namespace: Mutex<String>,
     /// The namespace of its temporary tables, once it has had one.
     temporary: OnceLock<Arc<str>>,
@@ -54,7 +73,12 @@ impl Session {
         let namespace = Mutex::new(DEFAULT_NAMESPACE.to_owned());
         Self {
             principal,
+            acting: None,
+            peer: None,
+            origin: "sql",
+            fingerprint: None,
             shared: Arc::new(Shared {
+                id: uuid::Uuid::new_v4().simple().to_string(),
                 namespace,
                 temporary: OnceLock::new(),
                 current: Mutex::default(),
@@ -71,6 +95,56 @@ impl Session {
         Self { of_one_call: true, ..Self::new(principal) }
     }
 
+    /// The same session, of a client at this address.
+    pub fn from_peer(self, peer: Option<&str>) -> Self {
+        Self { peer: peer.map(Arc::from), ..self }
+    }
+
+    /// The same session, for statements of a user that its own acts for. Only [`crate::effective`] may decide that.
+    pub(crate) fn acting_for(&self, subject: Principal, reach: Reach) -> Self {
+        Self { acting: Some((subject, reach)), ..self.clone() }
+    }
+
+    pub(crate) fn with_origin(&self, origin: &'static str) -> Self {
+        Self { origin, ..self.clone() }
+    }
+
+    pub(crate) fn with_fingerprint(&self, fingerprint: Option<Arc<str>>) -> Self {
+        Self { fingerprint, ..self.clone() }
+    }
+
+    /// The user whose rows and rights its statements have: its own, or the one that it acts for.
+    pub(crate) fn subject(&self) -> &Principal {
+        self.impersonated().unwrap_or(&self.principal)
+    }
+
+    /// The user that it acts for, when that is another.
+    pub(crate) fn impersonated(&self) -> Option<&Principal> {
+        self.acting.as_ref().map(|(subject, _)| subject)
+    }
+
+    /// What its statements reach, when they are for another user.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        self.acting.as_ref().map(|(_, reach)| *reach)
+    }
+
+    /// Its name for others, which gives no access.
+    pub(crate) fn id(&self) -> &str {
+        &self.shared.id
+    }
+
+    pub(crate) fn peer(&self) -> Option<&str> {
+        self.peer.as_deref()
+    }
+
+    pub(crate) fn origin(&self) -> &'static str {
+        self.origin
+    }
+
+    pub(crate) fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
+    }
+
     pub(crate) fn is_of_one_call(&self) -> bool {
         self.of_one_call
     }
@@ -85,7 +159,7 @@ impl Session {
         self.transaction().is_none() && self.shared.begun.lock().len() > 1
     }
 
-    /// Whose session this is.
+    /// Whose session this is: who acts.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }

@@ -20,6 +20,7 @@ use seracdb_storage::records::{BatchKind, BatchRecord, BatchStatus};
 use seracdb_storage::scope_place::ScopePlace;
 use seracdb_storage::store::Store;
 
+use crate::audit_log::{self, AUDIT_LOG};
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
 use crate::row_builder::{NUMBER, Rows, TEXT, TIME, schema};
@@ -31,7 +32,7 @@ use crate::tables::Tables;
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 3] = [BATCHES, INDEXES, QUERIES];
+pub(crate) const SYSTEM_TABLES: [&str; 4] = [AUDIT_LOG, BATCHES, INDEXES, QUERIES];
 
 const BATCHES: &str = "batches";
 const INDEXES: &str = "indexes";
@@ -56,6 +57,7 @@ impl SystemTable {
 impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
         match self.name {
+            AUDIT_LOG => audit_log::schema(),
             QUERIES => queries_schema(),
             INDEXES => indexes_schema(),
             _ => batches_schema(),
@@ -74,6 +76,10 @@ impl TableProvider for SystemTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let batch = match self.name {
+            AUDIT_LOG => {
+                audit_log::require_admin(&self.tables).map_err(external)?;
+                return audit_log::table(&self.tables)?.scan(state, projection, filters, limit).await;
+            }
             QUERIES => queries(&self.tables),
             INDEXES => indexes(&self.tables),
             _ => all_batches(&self.tables),
@@ -303,7 +309,7 @@ impl BatchRows {
         rows.number(10, record.size_bytes as i64);
         rows.time(11, Some(record.min_updated.get()));
         rows.time(12, Some(record.max_updated.get()));
-        rows.number(13, record.schema_version.into());
+        rows.number(13, i64::from(record.schema_version));
         rows.text(14, bounds.as_deref());
         rows.text(15, record.deletes.as_ref().map(|deletes| deletes.path.as_str()));
     }

@@ -14,12 +14,14 @@ use seracdb_storage::keys::{Owner, Scope};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::system_columns::CommitTs;
 
+use crate::audit_log::{self, AUDIT_LOG};
+use crate::effective::refused_shared;
 use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::information_schema;
 use crate::running::Running;
 use crate::scan::{Exposure, ScopeTable, external};
-use crate::session::{INFORMATION_SCHEMA, describes};
+use crate::session::{INFORMATION_SCHEMA, Reach, describes};
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::suggest;
@@ -36,6 +38,8 @@ pub(crate) struct Tables {
     pub staged: Option<Staged>,
     /// Whose rows of user tables it reads.
     pub principal: Principal,
+    /// What is reached for another user than the session's; `None` for its own.
+    pub reach: Option<Reach>,
     /// What unqualified names mean.
     pub namespace: String,
     /// What they mean first: the session's temporary tables.
@@ -156,6 +160,9 @@ impl Tables {
             _ => {}
         }
         let record = self.record(name).map_err(external)?;
+        if self.reach == Some(Reach::OwnRows) && record.kind == TableKind::Shared {
+            return Err(external(refused_shared()));
+        }
         Ok(Arc::new(self.table(record, exposure)))
     }
 
@@ -167,6 +174,9 @@ impl Tables {
     }
 
     fn system_table(&self, name: &str) -> DfResult<Arc<dyn TableProvider>> {
+        if name == AUDIT_LOG {
+            audit_log::require_admin(self).map_err(external)?;
+        }
         match SystemTable::named(self, name) {
             Some(table) => Ok(Arc::new(table)),
             None => {

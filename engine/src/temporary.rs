@@ -108,7 +108,8 @@ impl Engine {
         }
         let engine = Arc::clone(self);
         tokio::spawn(async move {
-            let commit = Commit::of_catalog(snapshot, catalog);
+            // What was there for one session only is nobody's business.
+            let commit = Commit::of_catalog(snapshot, catalog, vec![]);
             match engine.store.commit(commit).await {
                 Ok(_) => engine.remove_dropped_later(),
                 Err(StorageError::Stopped) => {}

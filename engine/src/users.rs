@@ -5,13 +5,16 @@ use std::sync::LazyLock;
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::catalog::{CatalogChange, UserRecord};
 use seracdb_storage::commit::Commit;
 
+use crate::audit::{self, Ending};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::{Principal, Role};
 use crate::session::Session;
+use crate::transaction::Staged;
 
 /// What an unknown user's password is checked against, so that it takes as long as a known user's.
 static NOBODYS_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody").unwrap_or_default());
@@ -25,7 +28,8 @@ impl Engine {
     /// Creates a user without asking who wants it: for the first start. SQL's `CREATE USER` asks.
     pub async fn create_user(&self, name: &str, password: &str, role: Role) -> Result<()> {
         let change = self.new_user(name, password, role).await?;
-        self.commit_catalog(vec![change]).await
+        let session = Session::new(Principal::new(name.to_owned(), 0, role)).with_origin("start");
+        self.commit_catalog(&session, vec![change]).await
     }
 
     /// The same in a session's transaction.
@@ -80,19 +84,36 @@ impl Engine {
 
     /// Changes the catalog: in the session's transaction, else by a commit.
     pub(crate) async fn change_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
-        let Some(transaction) = session.transaction() else { return self.commit_catalog(changes).await };
+        let Some(transaction) = session.transaction() else { return self.commit_catalog(session, changes).await };
         let _alone = transaction.changing().await;
         transaction.require_writable("a change of tables, namespaces or users")?;
         let (_, mut staged) = transaction.view()?;
-        changes.into_iter().try_for_each(|change| staged.change(change))?;
-        self.stage(&transaction, staged)
+        let entries = staged_changes(session, &mut staged, changes)?;
+        self.stage(&transaction, staged)?;
+        audit::save(&self.store, entries).await
     }
 
-    async fn commit_catalog(&self, changes: Vec<CatalogChange>) -> Result<()> {
-        let commit = Commit::of_catalog(self.store.snapshot(), changes);
-        self.store.commit(commit).await?;
+    async fn commit_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
+        let snapshot = self.store.snapshot();
+        let audit = audit::of_changes(session, snapshot.catalog(), &changes);
+        self.store.commit(Commit::of_catalog(snapshot, changes, audit)).await?;
         Ok(())
     }
+}
+
+/// Stages changes of the catalog; gives what the audit log is told of them now. What it is told at the end is staged too.
+pub(crate) fn staged_changes(
+    session: &Session,
+    staged: &mut Staged,
+    changes: Vec<CatalogChange>,
+) -> Result<Vec<AuditEntry>> {
+    let mut entries = Vec::new();
+    for change in changes {
+        entries.extend(audit::of_changes(session, &staged.catalog, std::slice::from_ref(&change)));
+        staged.change(change)?;
+    }
+    staged.owes(entries.iter().cloned());
+    Ok(entries.iter().map(|entry| audit::ended(entry, Ending::Staged, None)).collect())
 }
 
 fn hash(password: &str) -> Result<String> {

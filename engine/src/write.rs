@@ -17,13 +17,15 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
 use seracdb_storage::bulk::PendingFile;
-use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::catalog::{TableKind, TableRecord};
 use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values, check_size};
 use seracdb_storage::keys::{BatchNumber, Generation, Scope};
 use seracdb_storage::row_codec::{RowLayout, encode_rows};
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::{CommitTs, RowId};
 
+use crate::audit::Duty;
+use crate::effective::{EffectiveIdentity, refused_shared};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::execute::row_values;
@@ -58,11 +60,12 @@ impl Engine {
     /// or staged in the session's transaction.
     pub(crate) async fn write(
         &self,
-        session: &Session,
+        identity: &mut EffectiveIdentity,
         prepared: &Prepared,
         params: Option<&RecordBatch>,
         run: &Run,
     ) -> Result<u64> {
+        let session = identity.session().clone();
         match session.transaction() {
             Some(transaction) => {
                 let _alone = transaction.changing().await;
@@ -70,10 +73,13 @@ impl Engine {
                 // Of this transaction, whatever the session goes on to meanwhile.
                 let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), &prepared.statement)?;
                 let written = self.write_over(&mut tables, prepared, params, run).await?;
-                tables.staged.into_iter().try_for_each(|staged| self.stage(&transaction, staged))?;
+                if let Some(mut staged) = tables.staged {
+                    staged.owes(identity.duty.to_staged(written));
+                    self.stage(&transaction, staged)?;
+                }
                 Ok(written)
             }
-            None => self.write_and_commit(&session.outside(), prepared, params, run).await,
+            None => self.write_and_commit(&session.outside(), &mut identity.duty, prepared, params, run).await,
         }
     }
 
@@ -81,6 +87,7 @@ impl Engine {
     async fn write_and_commit(
         &self,
         session: &Session,
+        duty: &mut Duty,
         prepared: &Prepared,
         params: Option<&RecordBatch>,
         run: &Run,
@@ -101,12 +108,12 @@ impl Engine {
                     // Each row sees what those before it have written.
                     tables.staged = Some(Staged::over(Arc::clone(tables.snapshot.catalog())));
                     let written = self.write_over(&mut tables, prepared, params, run).await?;
-                    let committed = self.commit_over(&tables).await?;
+                    let committed = self.commit_over(&tables, duty, written).await?;
                     committed.then_some(written)
                 }
                 _ => {
                     let (table, writes) = self.make(&tables, prepared, params, 0, run).await?;
-                    self.commit_rows(&tables, &table, writes).await?
+                    self.commit_rows(&tables, &table, writes, duty).await?
                 }
             };
             if let Some(rows) = written {
@@ -146,14 +153,15 @@ impl Engine {
         Ok(written)
     }
 
-    async fn commit_over(&self, tables: &Tables) -> Result<bool> {
+    async fn commit_over(&self, tables: &Tables, duty: &mut Duty, written: u64) -> Result<bool> {
         let Some(staged) = &tables.staged else { return Ok(true) };
         let StagedCommit { catalog, writes, files } = staged.to_commit();
         if writes.is_empty() && files.is_empty() {
             return Ok(true);
         }
         let (snapshot, expects) = (Arc::clone(&tables.snapshot), staged.expects());
-        self.commit_unless_lost(Commit { snapshot, expects, catalog, writes, files, name: None }).await
+        let audit = duty.of_commit(written);
+        self.commit_unless_lost(Commit { snapshot, expects, catalog, writes, files, name: None, audit }, duty).await
     }
 
     /// Runs the statement with one of the bound rows: with all of them when it is an INSERT of nothing else.
@@ -228,7 +236,13 @@ impl Engine {
     }
 
     /// Commits encoded rows; `None` when another commit came first.
-    pub(crate) async fn commit_rows(&self, tables: &Tables, table: &TableRecord, made: Writes) -> Result<Option<u64>> {
+    async fn commit_rows(
+        &self,
+        tables: &Tables,
+        table: &TableRecord,
+        made: Writes,
+        duty: &mut Duty,
+    ) -> Result<Option<u64>> {
         let rows = made.rows();
         let Writes { writes, files, .. } = made;
         if rows == 0 {
@@ -241,14 +255,18 @@ impl Engine {
             writes,
             files,
             name: None,
+            audit: duty.of_commit(rows),
         };
-        Ok(self.commit_unless_lost(commit).await?.then_some(rows))
+        Ok(self.commit_unless_lost(commit, duty).await?.then_some(rows))
     }
 
     /// Commits; false when another commit came first.
-    async fn commit_unless_lost(&self, commit: Commit) -> Result<bool> {
+    async fn commit_unless_lost(&self, commit: Commit, duty: &mut Duty) -> Result<bool> {
         match self.store.commit(commit).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                duty.paid();
+                Ok(true)
+            }
             Err(StorageError::Conflict | StorageError::RowConflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -358,6 +376,9 @@ fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, S
         )));
     }
     let table = Arc::clone(tables.record(name)?);
+    if tables.reach.is_some() && table.kind == TableKind::Shared {
+        return Err(refused_shared());
+    }
     let scope = tables.scope(&table);
     Ok((table, scope))
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
+use crate::audit::AuditEntry;
 use crate::bulk::PendingFile;
 use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, TableKind};
 use crate::commit_names;
@@ -53,12 +54,14 @@ pub struct Commit {
     pub files: Vec<Arc<PendingFile>>,
     /// What it is remembered by; `None` when nobody can ask for it.
     pub name: Option<CommitName>,
+    /// What the audit log says of it. With entries it is synced, whatever the setting.
+    pub audit: Vec<AuditEntry>,
 }
 
 impl Commit {
-    /// Changes of the catalog alone.
-    pub fn of_catalog(snapshot: Arc<Snapshot>, catalog: Vec<CatalogChange>) -> Self {
-        Self { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None }
+    /// Changes of the catalog alone, and what the audit log says of them.
+    pub fn of_catalog(snapshot: Arc<Snapshot>, catalog: Vec<CatalogChange>, audit: Vec<AuditEntry>) -> Self {
+        Self { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None, audit }
     }
 }
 
@@ -223,6 +226,7 @@ pub(crate) struct CommitState {
     written: Vec<Scope>,
     recent: VecDeque<RecentCommit>,
     moved: VecDeque<Moved>,
+    next_audit: u64,
 }
 
 impl CommitState {
@@ -233,6 +237,7 @@ impl CommitState {
         catalog: Arc<Catalog>,
         max_table_id: u32,
         flush: FlushConfig,
+        next_audit: u64,
     ) -> Self {
         Self {
             rocks,
@@ -247,6 +252,7 @@ impl CommitState {
             written: Vec::new(),
             recent: VecDeque::new(),
             moved: VecDeque::new(),
+            next_audit,
         }
     }
 
@@ -320,6 +326,10 @@ impl CommitState {
         }
         if let Some(name) = &commit.name {
             batch.put_cf(self.rocks.family(Family::Transactions), name.id, commit_names::encode(name.owner, ts));
+        }
+        for entry in &commit.audit {
+            batch.put_cf(self.rocks.family(Family::Audit), self.next_audit.to_be_bytes(), entry.encode(ts));
+            self.next_audit += 1;
         }
         Ok(ts)
     }

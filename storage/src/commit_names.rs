@@ -95,7 +95,15 @@ mod tests {
         for name in [long, short] {
             let record = NamespaceRecord { name: format!("n{}", name.owner), created_at_ns: 0, comment: None };
             let (snapshot, catalog) = (store.snapshot(), vec![CatalogChange::CreateNamespace(record)]);
-            let commit = Commit { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: Some(name) };
+            let commit = Commit {
+                snapshot,
+                expects: vec![],
+                catalog,
+                writes: vec![],
+                files: vec![],
+                name: Some(name),
+                audit: vec![],
+            };
             store.commit(commit).await.unwrap();
         }
         for _ in 0..2 {

@@ -57,7 +57,9 @@ impl Request {
     /// commits may not leave records without their files.
     fn precedes_objects(&self) -> bool {
         match self {
-            Self::Commit(commit, _) => !commit.catalog.is_empty() || !commit.files.is_empty(),
+            Self::Commit(commit, _) => {
+                !commit.catalog.is_empty() || !commit.files.is_empty() || !commit.audit.is_empty()
+            }
             Self::CheckLease | Self::Stop => false,
             _ => true,
         }

@@ -6,6 +6,7 @@
 //! [`store::Store::snapshot`] and asks it for a [`snapshot::ScopeView`]: files, the positions masked in them, and the
 //! generations of hot rows, which [`hot::HotCursor`] reads. [`flush`] moves rows from one tier to the other.
 
+pub mod audit;
 pub mod bloom;
 mod bounds;
 mod bucket;

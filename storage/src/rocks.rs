@@ -157,6 +157,33 @@ impl Rocks {
         visit_all(iterator, visit)
     }
 
+    /// Calls `visit` with every key and value below `end`, in order, as long as it says so.
+    pub(crate) fn scan_while(
+        &self,
+        family: Family,
+        end: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(Some(end.to_vec())));
+        iterator.seek_to_first();
+        while let Some((key, value)) = iterator.item() {
+            if !visit(key, value)? {
+                return Ok(());
+            }
+            iterator.next();
+        }
+        iterator.status().map_err(StorageError::from)
+    }
+
+    /// The highest key of a family.
+    pub(crate) fn last_key(&self, family: Family) -> Result<Option<Vec<u8>>> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(family));
+        iterator.seek_to_last();
+        let last = iterator.key().map(<[u8]>::to_vec);
+        iterator.status()?;
+        Ok(last)
+    }
+
     /// Syncs the log and ends background work.
     pub(crate) fn close(&self) {
         if let Err(error) = self.db.flush_wal(true) {

@@ -70,6 +70,10 @@ impl Snapshot {
         &self.catalog
     }
 
+    pub(crate) fn rocks(&self) -> &RocksSnapshot {
+        &self.rocks
+    }
+
     /// Where the rows of a scope are. One that is being recovered is waited for.
     pub async fn view(&self, scope: Scope) -> Result<ScopeView> {
         match self.scope(scope) {

@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit;
 use crate::bulk::{PendingPaths, Reserved};
 use crate::catalog::{Catalog, CatalogRecord, DEFAULT_NAMESPACE, NamespaceRecord};
 use crate::catalog_export::{CatalogExport, import};
@@ -88,6 +89,8 @@ pub struct StorageConfig {
     pub manifest_cache: CacheConfig,
     /// Seconds after which a file that no record names is removed: what a flush or compaction left that did not end.
     pub orphan_grace_seconds: u64,
+    /// Seconds after which entries of the audit log are removed.
+    pub audit_retention_seconds: u64,
     /// How long this process may act as the owner of the object store without renewing that; a successor waits as long.
     /// Only for a store that is not below `data_dir`.
     pub lease_seconds: u32,
@@ -107,6 +110,7 @@ impl Default for StorageConfig {
             compaction: CompactionConfig::default(),
             manifest_cache: CacheConfig::default(),
             orphan_grace_seconds: 3600,
+            audit_retention_seconds: 400 * 24 * 3600,
             lease_seconds: 30,
             take_over: false,
         }
@@ -128,6 +132,7 @@ pub struct Store {
     pending_paths: PendingPaths,
     reserved: Reserved,
     catalog_export: CatalogExport,
+    audit_kept: Duration,
     orphan_grace: Duration,
     /// Keeps the lease on an object store that others could own.
     renewing: Option<Renewing>,
@@ -196,6 +201,7 @@ impl Store {
             Arc::new(catalog),
             max_table_id,
             config.flush.clone(),
+            audit::next_number(&rocks)?,
         );
         let (manifests, due) =
             ManifestStore::new(objects.clone(), Arc::clone(&clock), Arc::clone(&rocks), config.manifest_cache.clone());
@@ -219,6 +225,7 @@ impl Store {
             pending_paths: PendingPaths::default(),
             reserved: Reserved::default(),
             catalog_export: CatalogExport::default(),
+            audit_kept: Duration::from_secs(config.audit_retention_seconds),
             orphan_grace: Duration::from_secs(config.orphan_grace_seconds),
             renewing,
             next_table_id: Mutex::new(max_table_id + 1),
@@ -282,6 +289,11 @@ impl Store {
     /// Forgets the names of old commits.
     pub(crate) fn forget_commit_names(&self) -> Result<()> {
         commit_names::forget(&self.rocks, self.clock.now_ns())
+    }
+
+    /// Forgets entries of the audit log that are older than the retention.
+    pub(crate) fn forget_old_audit(&self) -> Result<()> {
+        audit::forget(&self.rocks, self.clock.now_ns(), self.audit_kept)
     }
 
     /// What the manifest cache holds of these scopes.
@@ -386,7 +398,7 @@ impl Store {
     }
 
     /// Runs work to its end: also when who waits for it goes away, and before the store is closed. A panic is the caller's.
-    pub(crate) async fn to_its_end<T: Send + 'static>(
+    pub async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
@@ -403,7 +415,7 @@ impl Store {
     }
 
     /// Runs beside everything else, and to its end before the store is closed. Not at all when it is closing.
-    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(tasks) = self.background.lock().as_mut() {
             while tasks.try_join_next().is_some() {}
             tasks.spawn(work);

@@ -105,7 +105,7 @@ impl TestTable {
                 };
                 let (id, snapshot) = (table.id, store.snapshot());
                 let catalog = vec![CatalogChange::CreateTable(table)];
-                store.commit(Commit::of_catalog(snapshot, catalog)).await.unwrap();
+                store.commit(Commit::of_catalog(snapshot, catalog, vec![])).await.unwrap();
                 id
             }
         };
@@ -153,6 +153,8 @@ impl TestTable {
     async fn commit(&self, ids: Vec<RowId>, values: Values, supersedes: Vec<Superseded>) -> Result<CommitTs> {
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
         let (snapshot, expects) = (self.store.snapshot(), vec![(self.scope.table, 1)]);
-        self.store.commit(Commit { snapshot, expects, catalog: vec![], writes, files: vec![], name: None }).await
+        self.store
+            .commit(Commit { snapshot, expects, catalog: vec![], writes, files: vec![], name: None, audit: vec![] })
+            .await
     }
 }

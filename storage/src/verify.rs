@@ -77,7 +77,7 @@ pub(crate) async fn recover_scopes(store: Weak<Store>, wanted: mpsc::UnboundedRe
         .await;
 }
 
-/// Evicts from the manifest cache, forgets names of old commits and removes expired files, every so often, until the store closes.
+/// Evicts from the manifest cache, forgets names of old commits and old entries of the audit log, and removes expired files, every so often, until the store closes.
 pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: CancellationToken) {
     loop {
         let Some(clock) = store.upgrade().map(|store| Arc::clone(store.clock())) else { return };
@@ -88,10 +88,11 @@ pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: Canc
         let evicting = Arc::clone(&store);
         let evicted = blocking(move || {
             evicting.forget_commit_names()?;
+            evicting.forget_old_audit()?;
             evicting.manifests().evict(evicting.snapshot().catalog())
         });
         if let Err(error) = evicted.await {
-            tracing::warn!(%error, cause = ?error, "the manifest cache and names of commits could not be cleaned up");
+            tracing::warn!(%error, cause = ?error, "the manifest cache, names of commits and the audit log could not be cleaned up");
         }
         store.recoveries().forget_before(store.committer().oldest_open());
         let LeftToDo { look_again, to_expire } = store.take_left_to_do();

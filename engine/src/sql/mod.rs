@@ -1,6 +1,6 @@
 //! SQL text to statements, and statements to what DataFusion plans.
 //!
-//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`views`], [`settings`]:
+//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`; [`subject`]: AS USER) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`views`], [`settings`]:
 //! an allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
 //! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`in_place`], [`infer`],
 //! [`candidates`], [`planner`]) → values cast to their columns ([`coerce`]).
@@ -15,6 +15,7 @@ mod ddl;
 mod dialect;
 pub(crate) mod dml;
 pub(crate) mod errors;
+mod fingerprint;
 mod in_place;
 mod infer;
 pub(crate) mod insert;
@@ -29,6 +30,7 @@ pub(crate) mod rewrite;
 pub(crate) mod rules;
 mod settings;
 pub(crate) mod statement;
+mod subject;
 pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,8 @@ mod views;
 pub(crate) mod wildcards;
 mod writes;
 
+pub(crate) use fingerprint::fingerprint;
 pub(crate) use limits::Limits;
 pub(crate) use names::TableName;
-pub(crate) use parse::{has_parameters, parse};
+pub(crate) use parse::{has_parameters, parse, parse_for};
 pub(crate) use statement::Statement;

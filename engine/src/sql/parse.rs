@@ -12,6 +12,7 @@ use super::limits::Limits;
 use super::names::TableName;
 use super::settings;
 use super::statement::Statement;
+use super::subject::take_subject;
 use super::tokens::{syntax_error, tokenize};
 use super::transactions;
 use super::validate::{admit, unsupported};
@@ -21,9 +22,18 @@ use crate::error::{EngineError, Result};
 /// Levels the parser may go down; one parenthesis is about two of them.
 const RECURSION_MAX: usize = 200;
 
-/// Reads exactly one statement.
+/// Reads exactly one statement, which is for the user who sends it.
 pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
-    let tokens = tokenize(sql, limits)?;
+    match parse_for(sql, limits)? {
+        (statement, None) => Ok(statement),
+        (_, Some(_)) => Err(EngineError::invalid("AS USER is not possible here")),
+    }
+}
+
+/// Reads exactly one statement, and for which other user it is.
+pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Result<(Statement, Option<String>)> {
+    let mut tokens = tokenize(sql, limits)?;
+    let subject = take_subject(&mut tokens)?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |t| t.span.end);
     if tokens.iter().all(|t| t.token == Token::SemiColon) {
         return Err(EngineError::invalid("the statement is empty"));
@@ -33,7 +43,15 @@ pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
     while reader.parser.consume_token(&Token::SemiColon) {}
     let statement = reader.statement()?;
     reader.end_of_statement()?;
-    Ok(statement)
+    if subject.is_some() && !may_be_for_others(&statement) {
+        return Err(EngineError::invalid("AS USER is possible for a SELECT, INSERT, UPDATE or DELETE only"));
+    }
+    Ok((statement, subject))
+}
+
+fn may_be_for_others(statement: &Statement) -> bool {
+    use Statement::{Delete, Explain, Insert, Query, Update};
+    matches!(statement, Query(_) | Explain { .. } | Insert(_) | Update(_) | Delete(_))
 }
 
 /// Whether a text has parameters, be it a statement or not.

@@ -19,12 +19,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::catalog::Catalog;
 use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit, CommitName};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::store::Store;
 use seracdb_storage::{StorageError, keys::Scope};
 
+use crate::audit::{self, Ending};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::session::Session;
@@ -126,6 +128,9 @@ impl Drop for Transaction {
     fn drop(&mut self) {
         if let State::Open(open) = self.state.get_mut() {
             self.staged_bytes.fetch_sub(open.size_bytes(), Ordering::Relaxed);
+            if let Some(store) = self.store.upgrade() {
+                audit::save_in_background(&store, open.undone());
+            }
         }
     }
 }
@@ -250,15 +255,22 @@ impl Transaction {
     /// Undoes what was changed since a savepoint, which stays.
     pub async fn undo_to(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<()> {
         let _nothing_changes = self.changing().await;
-        self.roll_back_to(which)
+        let undone = self.roll_back_to(which)?;
+        let store = self.store.upgrade().ok_or(StorageError::Stopped)?;
+        audit::save(&store, undone).await
     }
 
-    fn roll_back_to(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<()> {
+    /// Gives what the audit log is to be told of it.
+    fn roll_back_to(&self, which: impl Fn(SavepointId, &str) -> bool) -> Result<Vec<AuditEntry>> {
         self.open(|open| {
             let at = open.place(which)?;
             open.savepoints.truncate(at + 1);
             let staged = open.savepoints[at].staged.clone();
-            self.replace(open, staged)
+            let mut undone = open.undone();
+            // What was staged before the savepoint stays: it comes first.
+            undone.drain(..staged.audit().len());
+            self.replace(open, staged)?;
+            Ok(undone)
         })
     }
 
@@ -326,6 +338,12 @@ impl Drop for InUse {
 impl Open {
     fn size_bytes(&self) -> usize {
         self.work.as_ref().map_or(0, |work| work.staged.size_bytes())
+    }
+
+    /// What the audit log is to be told when all of it is undone.
+    fn undone(&self) -> Vec<AuditEntry> {
+        let staged = self.work.iter().flat_map(|work| work.staged.audit());
+        staged.map(|entry| audit::ended(entry, Ending::RolledBack, entry.rows)).collect()
     }
 
     /// The newest of the savepoints that are meant.
@@ -446,6 +464,7 @@ impl Engine {
     async fn commit_now(self: &Arc<Self>, transaction: &Transaction) -> Result<()> {
         let _nothing_changes = transaction.changing().await;
         let open = transaction.close(State::Ending)?;
+        let undone = open.undone();
         let work = open.work.filter(|work| !work.staged.is_empty());
         let (changes, drops) = (work.is_some(), work.as_ref().is_some_and(|work| work.staged.drops()));
         let committed = match work {
@@ -462,6 +481,9 @@ impl Engine {
             true => self.transactions.known.lock().stored(transaction.id),
             false => self.transactions.known.lock().ended(transaction.id, end),
         }
+        if end == End::RolledBack {
+            audit::save(&self.store, undone).await?;
+        }
         if drops && end == End::Committed {
             self.remove_dropped_later();
         }
@@ -471,9 +493,9 @@ impl Engine {
     /// Undoes everything.
     pub async fn roll_back(&self, transaction: &Transaction) -> Result<()> {
         let _nothing_changes = transaction.changing().await;
-        transaction.close(State::Ended(End::RolledBack))?;
+        let open = transaction.close(State::Ended(End::RolledBack))?;
         self.transactions.known.lock().ended(transaction.id, End::RolledBack);
-        Ok(())
+        audit::save(&self.store, open.undone()).await
     }
 
     /// Rolls back transactions that were not used for too long, and forgets those whose session has ended.
@@ -492,8 +514,9 @@ impl Engine {
             if is_idle
                 && (without_session || transaction.works())
                 && transaction.changing.try_lock().is_ok()
-                && transaction.close(State::Ended(End::RolledBack)).is_ok()
+                && let Ok(open) = transaction.close(State::Ended(End::RolledBack))
             {
+                audit::save_in_background(&self.store, open.undone());
                 known.ended(transaction.id, End::RolledBack);
                 tracing::info!(owner = transaction.owner, "a transaction without use for too long was rolled back");
             }
@@ -503,6 +526,7 @@ impl Engine {
     async fn commit_staged(&self, snapshot: Arc<Snapshot>, staged: Staged, name: CommitName) -> Result<()> {
         let names = Arc::clone(&staged.catalog);
         let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
+        let audit = staged.audit().iter().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();
         drop(staged);
         self.check_staged_temporary(&catalog)?;
         let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();
@@ -511,8 +535,8 @@ impl Engine {
             let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));
             format!("row _id = {id} of table '{name}' was changed by another commit first")
         };
-        let why = match self.store.commit(Commit { snapshot, expects, catalog, writes, files, name: Some(name) }).await
-        {
+        let commit = Commit { snapshot, expects, catalog, writes, files, name: Some(name), audit };
+        let why = match self.store.commit(commit).await {
             Ok(_) => return Ok(()),
             Err(StorageError::RowConflict { scope, id }) => row(scope, id),
             Err(StorageError::Conflict) => "a table that it writes to was changed or dropped meanwhile".to_owned(),

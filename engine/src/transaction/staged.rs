@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use immutable_chunkmap::map::MapM as Map;
 use roaring::RoaringBitmap;
+use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::bulk::PendingFile;
 use seracdb_storage::catalog::{Catalog, CatalogChange, TableRecord};
 use seracdb_storage::commit::{Location, ScopeWrite, Superseded, Values};
@@ -27,6 +28,9 @@ pub(crate) const STAGED_FILE: u64 = u64::MAX;
 /// Bytes that a changed row takes beyond its value, about.
 const ROW_BYTES: usize = 120;
 
+/// Bytes that an entry for the audit log takes, about.
+const AUDIT_BYTES: usize = 500;
+
 /// Everything that is staged.
 #[derive(Debug, Clone)]
 pub(crate) struct Staged {
@@ -36,6 +40,8 @@ pub(crate) struct Staged {
     /// Tables written to, with their schema versions.
     tables: Map<TableId, u32>,
     scopes: Map<Scope, StagedScope>,
+    /// What the audit log is told when it ends.
+    audit: Arc<Vec<AuditEntry>>,
     bytes: usize,
 }
 
@@ -78,12 +84,31 @@ struct Changed {
 impl Staged {
     /// Nothing, over a catalog.
     pub(crate) fn over(catalog: Arc<Catalog>) -> Self {
-        Self { catalog, changes: Arc::default(), tables: Map::default(), scopes: Map::default(), bytes: 0 }
+        Self {
+            catalog,
+            changes: Arc::default(),
+            tables: Map::default(),
+            scopes: Map::default(),
+            audit: Arc::default(),
+            bytes: 0,
+        }
     }
 
     /// Whether a commit would change nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.scopes.len() == 0
+        self.changes.is_empty() && self.scopes.len() == 0 && self.audit.is_empty()
+    }
+
+    /// Keeps entries for the audit log: how the transaction ended is still to be said.
+    pub(crate) fn owes(&mut self, entries: impl IntoIterator<Item = AuditEntry>) {
+        let before = self.audit.len();
+        Arc::make_mut(&mut self.audit).extend(entries);
+        self.bytes += (self.audit.len() - before) * AUDIT_BYTES;
+    }
+
+    /// The entries for the audit log, in the order of their statements.
+    pub(crate) fn audit(&self) -> &[AuditEntry] {
+        &self.audit
     }
 
     /// Bytes of what is staged, about.

@@ -77,7 +77,7 @@ impl Store {
     async fn mark(self: &Arc<Self>, table: &TableRecord) -> Result<String> {
         let (id, namespace, name) = (table.id, table.namespace.clone(), table.name.clone());
         let reserve = CatalogChange::ReserveTable { id, namespace, name };
-        self.commit(Commit::of_catalog(self.snapshot(), vec![reserve])).await?;
+        self.commit(Commit::of_catalog(self.snapshot(), vec![reserve], vec![])).await?;
         let snapshot = self.snapshot();
         let marked = snapshot.catalog().dropped().find(|dropped| dropped.id == id);
         // Only the end of its reservation takes the mark away.

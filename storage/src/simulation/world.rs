@@ -149,6 +149,7 @@ impl World {
             writes: vec![],
             files: vec![],
             name: None,
+            audit: vec![],
         };
         world.commit(create).unwrap();
         world
@@ -232,7 +233,15 @@ impl World {
             None => Values::Tombstones(1),
         };
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
-        Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes, files: vec![], name: None }
+        Commit {
+            snapshot,
+            expects: vec![(self.scope.table, 1)],
+            catalog: vec![],
+            writes,
+            files: vec![],
+            name: None,
+            audit: vec![],
+        }
     }
 
     /// Updates or deletes some rows, as the newest or a held snapshot shows them.
@@ -326,8 +335,15 @@ impl World {
                 .extend(self.write(Arc::clone(&snapshot), vec![id], value.map(|value| vec![value]), supersedes).writes);
             from += 1;
         }
-        let commit =
-            Commit { snapshot, expects: vec![(self.scope.table, 1)], catalog: vec![], writes, files, name: None };
+        let commit = Commit {
+            snapshot,
+            expects: vec![(self.scope.table, 1)],
+            catalog: vec![],
+            writes,
+            files,
+            name: None,
+            audit: vec![],
+        };
         self.bulk = Some(Bulk { file: record.batch_number, rows: ids.into_iter().zip(values).collect(), changed });
         let life = self.life();
         let store = Arc::clone(&life.store);

@@ -1,0 +1,207 @@
+//! Who acts, and for whom: of every statement, once, before it runs.
+//!
+//! Invariants:
+//! 1. [`Engine::identity`] alone makes an [`EffectiveIdentity`], and asks anew each time, also for a statement that was prepared
+//!    before: for another user a statement runs only when the actor is `service` or higher *now*, and the subject is there
+//!    *now* and of no higher role.
+//! 2. Rows, rights, defaults and limits are the subject's. The session, its transactions and its settings are the actor's.
+//! 3. An identity that is another's owes an entry to the audit log ([`crate::audit::Duty`]), and so does a refusal.
+//! 4. A user who is not there and one who was dropped give the same error, after the same work.
+
+use std::sync::Arc;
+
+use crate::audit::{self, Duty, Ending};
+use crate::engine::Engine;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::execute::Outcome;
+use crate::identity::{Principal, Role};
+use crate::session::{Reach, Session};
+use crate::sql::mentions::relations;
+use crate::sql::{Statement, TableName};
+
+/// A statement's text of refusal, for who may not act for others, or not for this one.
+const DENIED: &str = "Permission denied: AS USER requires service/admin role";
+/// The same for a subject who is not there, or no more.
+const NOBODY: &str = "Invalid user_id for AS USER operation";
+/// The same for rows that belong to no user.
+const SHARED: &str = "AS USER not supported for Shared tables";
+
+/// A statement's actor and subject, and what is owed to the audit log for it.
+#[must_use = "a statement runs with its identity, and is settled by it"]
+pub(crate) struct EffectiveIdentity {
+    session: Session,
+    pub(crate) duty: Duty,
+}
+
+impl EffectiveIdentity {
+    /// The session as the subject has it.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Pays what is owed still, before the client is told of the end.
+    pub(crate) async fn settle<T: Settled>(self, done: Result<T>) -> Result<T> {
+        let (ending, rows) = match &done {
+            Ok(done) => done.ending(),
+            Err(error) => (Ending::of_error(error), None),
+        };
+        self.duty.settle(ending, rows).await?;
+        done
+    }
+
+    /// For what comes to nothing, and is no use of the identity: a statement that was only prepared.
+    fn unused(mut self) {
+        self.duty.paid();
+    }
+}
+
+/// What a statement gave.
+pub(crate) trait Settled {
+    /// How that ended, and the rows that it has written.
+    fn ending(&self) -> (Ending, Option<u64>);
+}
+
+impl Settled for Outcome {
+    fn ending(&self) -> (Ending, Option<u64>) {
+        match self {
+            Self::Rows(_) => (Ending::Allowed, None),
+            Self::Changed(rows) => (Ending::Committed, Some(*rows)),
+        }
+    }
+}
+
+impl<T> Settled for Vec<T> {
+    fn ending(&self) -> (Ending, Option<u64>) {
+        (Ending::Allowed, None)
+    }
+}
+
+/// What a statement says of itself, for its identity.
+pub(crate) struct About<'a> {
+    pub(crate) statement: &'a Statement,
+    /// The name after AS USER.
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) fingerprint: Option<&'a Arc<str>>,
+}
+
+impl Engine {
+    /// Who acts and for whom, when a statement runs. A refusal is in the audit log when it is given.
+    pub(crate) async fn identity(&self, session: &Session, about: &About<'_>) -> Result<EffectiveIdentity> {
+        let session = session.with_fingerprint(about.fingerprint.cloned());
+        let Some(name) = about.subject else { return Ok(EffectiveIdentity { session, duty: Duty::none() }) };
+        let (action, target) = described(&session, about.statement);
+        let (actor, subject) = (self.principal(session.principal().name()), self.principal(name));
+        let actor = actor.filter(|actor| actor.number() == session.principal().number());
+        match may_act_for(actor.as_ref(), subject) {
+            Ok(subject) => {
+                let acting = session.acting_for(subject, reach_of(about.statement));
+                let entry = audit::entry(&acting, action, target);
+                Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session: acting })
+            }
+            Err(refusal) => {
+                let mut entry = audit::entry(&session, action, target);
+                entry.subject = Some(match self.principal(name) {
+                    Some(known) => audit::party(&known),
+                    None => audit::stranger(name),
+                });
+                audit::save(&self.store, vec![audit::ended(&entry, Ending::Denied, None)]).await?;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Does something as the user that a statement is for, without running it. Only what fails is noted.
+    pub(crate) async fn without_running<T>(
+        &self,
+        session: &Session,
+        about: &About<'_>,
+        work: impl FnOnce(&Session) -> Result<T>,
+    ) -> Result<T> {
+        let identity = self.identity(session, about).await?;
+        match work(identity.session()) {
+            Ok(done) => {
+                identity.unused();
+                Ok(done)
+            }
+            Err(error) => {
+                identity.duty.settle(Ending::of_error(&error), None).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether the actor may act for the subject, as both are now. `None`: not there, or dropped.
+fn may_act_for(actor: Option<&Principal>, subject: Option<Principal>) -> Result<Principal> {
+    let denied = || EngineError::new(ErrorKind::PermissionDenied, DENIED);
+    let role = actor.map(Principal::role).filter(|role| *role >= Role::Service).ok_or_else(denied)?;
+    let subject = subject.ok_or_else(|| EngineError::invalid(NOBODY))?;
+    match subject.role() > role {
+        true => Err(denied()),
+        false => Ok(subject),
+    }
+}
+
+/// The error for a statement of another user about a shared table.
+pub(crate) fn refused_shared() -> EngineError {
+    EngineError::invalid(SHARED)
+}
+
+/// A read is of the subject's own rows only. What changes rows has its target checked, and may read what the subject may.
+fn reach_of(statement: &Statement) -> Reach {
+    match statement {
+        Statement::Explain { inner, .. } => reach_of(inner),
+        Statement::Query(_) => Reach::OwnRows,
+        _ => Reach::OwnTarget,
+    }
+}
+
+/// What a statement is called in the log, and what it is about.
+fn described(session: &Session, statement: &Statement) -> (&'static str, Option<String>) {
+    let full = |name: &TableName| match &name.namespace {
+        Some(namespace) => format!("{namespace}.{}", name.table),
+        None => format!("{}.{}", session.namespace(), name.table),
+    };
+    match statement {
+        Statement::Insert(insert) => ("INSERT", Some(full(&insert.table))),
+        Statement::Update(update) => ("UPDATE", Some(full(&update.table))),
+        Statement::Delete(delete) => ("DELETE", Some(full(&delete.table))),
+        Statement::Explain { inner, .. } => ("EXPLAIN", described(session, inner).1),
+        Statement::Query(query) => {
+            let names: Vec<_> = relations(query).iter().map(full).collect();
+            ("SELECT", (!names.is_empty()).then(|| names.join(", ")))
+        }
+        _ => ("OTHER", None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str, role: Role) -> Principal {
+        Principal::new(name.to_owned(), 7, role)
+    }
+
+    #[test]
+    fn who_may_act_for_whom() {
+        use Role::{Admin, Service, System, User};
+        for actor in Role::ALL {
+            for subject in Role::ALL {
+                let allowed = may_act_for(Some(&user("a", actor)), Some(user("s", subject))).is_ok();
+                assert_eq!(allowed, actor >= Service && subject <= actor, "{actor} for {subject}");
+            }
+        }
+        let text = |actor: Option<Role>, subject: Option<Role>| {
+            let actor = actor.map(|role| user("a", role));
+            may_act_for(actor.as_ref(), subject.map(|role| user("s", role))).unwrap_err().message
+        };
+        // Who may not learns nothing about who is there.
+        for subject in [None, Some(User), Some(System)] {
+            assert_eq!(text(Some(User), subject), DENIED);
+            assert_eq!(text(None, subject), DENIED);
+        }
+        assert_eq!(text(Some(Service), None), NOBODY);
+        assert_eq!(text(Some(Service), Some(Admin)), DENIED);
+    }
+}
