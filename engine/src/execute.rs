@@ -21,6 +21,7 @@ use crate::running::{Run, Way};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
 use crate::sql::errors::from_datafusion;
+use crate::sql::fit::BoundPlan;
 use crate::sql::{Statement, TableName};
 use crate::system;
 use crate::tables::Tables;
@@ -159,7 +160,7 @@ impl Engine {
         let state = self.statement_state();
         let mut plan = prepared.plan_over(&state, &tables, values)?;
         if let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement {
-            plan = explain(plan, *analyze, *verbose, format.as_deref())?;
+            plan.plan = explain(plan.plan, *analyze, *verbose, format.as_deref())?;
         }
         start(&state, &tables, plan, prepared, run).await
     }
@@ -178,23 +179,17 @@ impl Engine {
 }
 
 /// Plans physically and starts the plan; the snapshot lives as long as the stream.
-async fn start(
-    state: &SessionState,
-    tables: &Tables,
-    plan: LogicalPlan,
-    prepared: &Prepared,
-    run: Run,
-) -> Result<Rows> {
+async fn start(state: &SessionState, tables: &Tables, plan: BoundPlan, prepared: &Prepared, run: Run) -> Result<Rows> {
     let (plan, schema) = (physical(state, &plan, prepared).await?, prepared.schema());
     let rows = execute_stream(plan, run.task(state)).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
     Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::new(run), Arc::clone(&tables.snapshot))))
 }
 
 /// Plans physically what has the columns that were prepared.
-async fn physical(state: &SessionState, plan: &LogicalPlan, prepared: &Prepared) -> Result<Arc<dyn ExecutionPlan>> {
+async fn physical(state: &SessionState, plan: &BoundPlan, prepared: &Prepared) -> Result<Arc<dyn ExecutionPlan>> {
+    let BoundPlan { plan, by_value } = plan;
     let (schema, planned) = (prepared.schema(), client_schema(plan.schema().as_arrow()));
-    let by_value = prepared.is_planned_by_value();
-    let same = |(a, b): (&FieldRef, &FieldRef)| (by_value || a.name() == b.name()) && a.data_type() == b.data_type();
+    let same = |(a, b): (&FieldRef, &FieldRef)| (*by_value || a.name() == b.name()) && a.data_type() == b.data_type();
     if planned.fields().len() != schema.fields().len() || !planned.fields().iter().zip(schema.fields()).all(same) {
         return Err(EngineError::invalid(match by_value {
             true => "a parameter's value decides of which type the result is: write the value into the statement",

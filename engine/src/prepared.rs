@@ -21,8 +21,9 @@ use crate::plans::Basis;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
+use crate::sql::fit::{BoundPlan, bind_values};
 use crate::sql::mentions::mentions_identifier;
-use crate::sql::params::{Bound, Typed, bind, cast, hints, plan_typed};
+use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::wildcards::leave_out_deleted;
@@ -252,25 +253,15 @@ impl Prepared {
         state: &SessionState,
         tables: &Tables,
         values: Vec<ScalarValue>,
-    ) -> Result<LogicalPlan> {
+    ) -> Result<BoundPlan> {
         let typed = match &self.plan {
             Some((typed, _)) if self.fits(tables) => Cow::Borrowed(typed),
             _ => Cow::Owned(plan(state, tables, &self.statement, None)?),
         };
-        let values = cast(&typed, values)?;
-        let planned = match typed.in_place {
-            true => {
-                let bound = Bound { types: &typed.parameters, values: &values };
-                plan(state, tables, &self.statement, Some(bound))?.plan
-            }
-            false => typed.into_owned().plan,
-        };
-        tables.bind(bind(planned, values)?).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
-    }
-
-    /// Whether values are put in before it is planned, which can change the names of its columns, and no more.
-    pub(crate) fn is_planned_by_value(&self) -> bool {
-        self.plan.as_ref().is_some_and(|(typed, _)| typed.in_place)
+        let again = |bound: Bound<'_>| plan(state, tables, &self.statement, Some(bound));
+        let BoundPlan { plan, by_value } = bind_values(&self.statement, &typed, values, again)?;
+        let plan = tables.bind(plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
+        Ok(BoundPlan { plan, by_value })
     }
 }
 

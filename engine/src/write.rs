@@ -183,7 +183,7 @@ impl Engine {
     /// Runs the statement at one snapshot.
     async fn rows_at(&self, tables: &Tables, prepared: &Prepared, values: Vec<ScalarValue>, run: &Run) -> Result<Made> {
         let state = self.statement_state();
-        let plan = prepared.plan_over(&state, tables, values)?;
+        let plan = prepared.plan_over(&state, tables, values)?.plan;
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
         let physical = state.create_physical_plan(&plan).await.map_err(translate)?;
         let (table, scope) = target(tables, &prepared.statement)?;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, StringArray};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{
-    DataType, Decimal128Type, Decimal256Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
-    Time64NanosecondType, TimeUnit,
+    DataType, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Time32MillisecondType, Time32SecondType,
+    Time64MicrosecondType, Time64NanosecondType, TimeUnit,
 };
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
@@ -95,6 +95,9 @@ fn is_assignable(from: &DataType, to: &DataType) -> bool {
     if is_list(to) && !is_list(from) {
         return from.is_null();
     }
+    if let (DataType::List(from) | DataType::LargeList(from), DataType::List(to)) = (from, to) {
+        return is_assignable(from.data_type(), to.data_type());
+    }
     !(from.is_temporal() && to.is_numeric() || from.is_numeric() && to.is_temporal())
 }
 
@@ -115,35 +118,30 @@ fn check_values(source: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-fn null(data_type: &DataType) -> Result<ScalarValue> {
+pub(super) fn null(data_type: &DataType) -> Result<ScalarValue> {
     ScalarValue::try_from(data_type).map_err(|e| from_datafusion(e, &[]))
 }
 
-/// A bound value as its declared type. A number that does not fit an integer is an error, not another number.
-pub(crate) fn bind_value(value: ScalarValue, declared: &DataType, what: &str) -> Result<ScalarValue> {
-    let given = value.data_type();
-    if given == *declared {
-        return Ok(value);
+/// Refuses what cannot be bound for this type. `verb`: "bound value is", "bound values are".
+pub(crate) fn bindable(given: &DataType, declared: &DataType, what: &str, verb: &str) -> Result<()> {
+    let given = match given {
+        DataType::Dictionary(_, values) => values,
+        given => given,
+    };
+    let refused = |advice: &str| {
+        Err(EngineError::invalid(format!("{what} is of type {declared}, but the {verb} of type {given}{advice}")))
+    };
+    match is_assignable(given, declared) {
+        true if can_cast_types(given, declared) => Ok(()),
+        false if given.is_numeric() => refused(match declared {
+            DataType::Date32 | DataType::Date64 => ": bind a DATE, or a text like '2020-01-31'",
+            DataType::Timestamp(..) => ": bind a TIMESTAMP, or a text like '2020-01-31T12:00:00'",
+            DataType::Time32(_) | DataType::Time64(_) => ": bind a TIME, or a text like '12:00:00'",
+            DataType::Interval(_) | DataType::Duration(_) => ": bind an INTERVAL, or a text like '2 days'",
+            _ => "",
+        }),
+        _ => refused(""),
     }
-    if value.is_null() {
-        return null(declared);
-    }
-    let mismatch =
-        || EngineError::invalid(format!("{what} is of type {declared}, but the bound value is of type {given}"));
-    if !can_cast_types(&given, declared) {
-        return Err(mismatch());
-    }
-    let cast = value.cast_to(declared).map_err(|e| {
-        let cause = from_datafusion(e, &[]);
-        EngineError::invalid(format!("{what} is of type {declared}: {}", cause.message))
-    })?;
-    if declared.is_integer()
-        && (given.is_floating() || given.is_decimal())
-        && cast.cast_to(&given).ok() != Some(value.clone())
-    {
-        return Err(EngineError::invalid(format!("{what} is of type {declared}: {value} is not an integer")));
-    }
-    Ok(cast)
 }
 
 /// Refuses values that their own type does not have: clients send them as they please.
@@ -181,7 +179,8 @@ fn check_range(column: &dyn Array, what: &str) -> Result<()> {
     }
 }
 
-/// A bound column as its declared type; like [`bind_value`] for many rows.
+/// A bound column as its declared type, for what is inserted. A number that does not fit an integer is an error, not another
+/// number; one for a NUMERIC is rounded, like a literal.
 pub(crate) fn bind_column(
     column: &Arc<dyn arrow::array::Array>,
     declared: &DataType,
@@ -192,11 +191,9 @@ pub(crate) fn bind_column(
     if given == declared {
         return Ok(Arc::clone(column));
     }
-    if !can_cast_types(given, declared) {
-        return Err(EngineError::invalid(format!(
-            "{what} is of type {declared}, but the bound values are of type {given}"
-        )));
-    }
+    bindable(given, declared, what, "bound values are")?;
+    let column = &as_written(column, declared);
+    let given = column.data_type();
     let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
     let cast = |from: &Arc<dyn arrow::array::Array>, to: &DataType| {
         arrow::compute::cast_with_options(from, to, &strict).map_err(|e| {
@@ -214,4 +211,15 @@ pub(crate) fn bind_column(
         )));
     }
     Ok(bound)
+}
+
+/// Floats for a NUMERIC as their shortest texts: 1.005 is meant, and not the binary fraction that is next to it.
+fn as_written(column: &Arc<dyn Array>, declared: &DataType) -> Arc<dyn Array> {
+    let texts: StringArray = match column.data_type() {
+        _ if !declared.is_decimal() => return Arc::clone(column),
+        DataType::Float64 => column.as_primitive::<Float64Type>().iter().map(|v| v.map(|v| v.to_string())).collect(),
+        DataType::Float32 => column.as_primitive::<Float32Type>().iter().map(|v| v.map(|v| v.to_string())).collect(),
+        _ => return Arc::clone(column),
+    };
+    Arc::new(texts)
 }

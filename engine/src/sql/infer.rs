@@ -213,9 +213,7 @@ fn look_function<F: UDFCoercionExt>(found: &mut Found<'_>, args: &[Expr], functi
     if !args.iter().any(|arg| is_unknown(found, arg)) {
         return;
     }
-    let of_one_type =
-        matches!(function.name(), "coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least" | "make_array");
-    if of_one_type {
+    if is_of_one_type(function.name()) {
         unify(found, &args.iter().collect::<Vec<_>>(), schema);
         return;
     }
@@ -232,6 +230,11 @@ fn look_function<F: UDFCoercionExt>(found: &mut Found<'_>, args: &[Expr], functi
             note(found, arg, taken.as_ref().map(|types| types[place].clone()));
         }
     }
+}
+
+/// Whether a function wants one type for all its arguments, whichever it is.
+pub(super) fn is_of_one_type(function: &str) -> bool {
+    matches!(function, "coalesce" | "nvl" | "ifnull" | "nullif" | "greatest" | "least" | "make_array")
 }
 
 /// Gives the unknown ones the type the known ones have together.

@@ -16,6 +16,7 @@ mod dialect;
 pub(crate) mod dml;
 pub(crate) mod errors;
 mod fingerprint;
+pub(crate) mod fit;
 mod in_place;
 mod infer;
 pub(crate) mod insert;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue};
+use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue, plan_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::ContextProvider;
@@ -19,12 +19,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::candidates::taken;
-use super::coerce::bind_value;
 use super::in_place::put_in_place;
 use super::infer::infer;
 use super::planner::Planner;
 use super::statement::{Insert, InsertSource, Statement};
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 
 /// A query planned with the type of every parameter known.
 #[derive(Debug, Clone)]
@@ -47,7 +46,7 @@ pub(crate) struct Bound<'a> {
 /// How many parameters a statement has: the highest number. One that is skipped counts, so that positions fit.
 pub(crate) fn parameter_count(statement: &Statement) -> usize {
     let mut highest = Highest(0);
-    each_piece(statement, &mut highest);
+    let _ = each_piece(statement, &mut highest);
     highest.0
 }
 
@@ -66,7 +65,7 @@ pub(crate) fn hints(statement: &Statement, columns: &[(String, DataType)]) -> Ve
         }
         _ => {}
     }
-    each_piece(statement, &mut hints);
+    let _ = each_piece(statement, &mut hints);
     hints.types
 }
 
@@ -82,17 +81,28 @@ pub(crate) fn plan_typed(
         let plan = planner.plan(query.clone(), vec![], values_schema)?;
         return Ok(Typed { plan, parameters: vec![], in_place: false });
     }
-    if let Some(bound) = bound {
-        hints = bound.types.iter().cloned().map(Some).collect();
-    }
     let mut query = query.clone();
     let in_place = put_in_place(&mut query, bound.map_or(&[], |bound| bound.values));
     for (number, data_type) in &in_place {
         let hint = hints.get_mut(number - 1).filter(|hint| hint.is_none());
         hint.into_iter().for_each(|hint| *hint = Some(data_type.clone()));
     }
+    if let Some(bound) = bound {
+        refuse_others(&hints, bound.types)?;
+        hints = bound.types.iter().cloned().map(Some).collect();
+    }
     let typed = plan_open(planner, &query, hints, values_schema)?;
     Ok(Typed { in_place: !in_place.is_empty(), ..typed })
+}
+
+/// Where the text wants an integer (LIMIT, a column that is written) nothing else is taken, and rounded in silence.
+fn refuse_others(hints: &[Option<DataType>], bound: &[DataType]) -> DfResult<()> {
+    for (hint, bound) in hints.iter().zip(bound) {
+        if let Some(hint) = hint.as_ref().filter(|hint| hint.is_integer() && *hint != bound) {
+            return plan_err!("a value of type {bound} is not taken where one of type {hint} is wanted");
+        }
+    }
+    Ok(())
 }
 
 fn plan_open(
@@ -142,17 +152,8 @@ fn typed(plan: LogicalPlan, types: &[Option<DataType>]) -> DfResult<Typed> {
     Ok(Typed { plan, parameters, in_place: false })
 }
 
-/// Bound values, each cast to its parameter's type.
-pub(crate) fn cast(typed: &Typed, values: Vec<ScalarValue>) -> Result<Vec<ScalarValue>> {
-    if values.len() != typed.parameters.len() {
-        return Err(EngineError::parameter_count(typed.parameters.len(), values.len()));
-    }
-    let values = values.into_iter().zip(&typed.parameters).enumerate();
-    values.map(|(i, (value, declared))| bind_value(value, declared, &format!("parameter ${}", i + 1))).collect()
-}
-
 /// The plan with these values, each of its type, in place of its parameters.
-pub(crate) fn bind(plan: LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalPlan> {
+pub(super) fn bind(plan: LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalPlan> {
     if values.is_empty() {
         return Ok(plan);
     }
@@ -184,27 +185,22 @@ fn fields(types: &[Option<DataType>]) -> Vec<Option<FieldRef>> {
 }
 
 /// Visits all of a statement that can hold a parameter.
-fn each_piece<V: Visitor>(statement: &Statement, visitor: &mut V) {
-    let _ = match statement {
+pub(super) fn each_piece<V: Visitor<Break = ()>>(statement: &Statement, visitor: &mut V) -> ControlFlow<()> {
+    match statement {
         Statement::Query(query) => query.visit(visitor),
-        Statement::Explain { inner, .. } => {
-            each_piece(inner, visitor);
-            return;
-        }
+        Statement::Explain { inner, .. } => each_piece(inner, visitor),
         Statement::Insert(insert) => match &insert.source {
             InsertSource::Values(rows) => rows.visit(visitor),
             InsertSource::Query(query) => query.visit(visitor),
-            InsertSource::Defaults => return,
+            InsertSource::Defaults => ControlFlow::Continue(()),
         },
         Statement::Update(update) => {
-            if update.assignments.iter().any(|(_, value)| value.visit(visitor).is_break()) {
-                return;
-            }
+            update.assignments.iter().try_for_each(|(_, value)| value.visit(visitor))?;
             update.selection.visit(visitor)
         }
         Statement::Delete(delete) => delete.selection.visit(visitor),
-        _ => return,
-    };
+        _ => ControlFlow::Continue(()),
+    }
 }
 
 struct Highest(usize);
@@ -319,7 +315,7 @@ fn typed_by_calls(planner: &Planner<'_>, query: &Query, hints: Vec<Option<DataTy
     calls.1.types
 }
 
-fn argument(argument: &FunctionArg) -> Option<&Expr> {
+pub(super) fn argument(argument: &FunctionArg) -> Option<&Expr> {
     match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
         _ => None,

@@ -141,10 +141,14 @@ fn exact(expr: &Expr) -> Option<Expr> {
 }
 
 /// The decimal that is written like this number; `None` where that has more than 38 digits.
-fn decimal(number: f64) -> Option<ScalarValue> {
+pub(in crate::sql) fn decimal(number: f64) -> Option<ScalarValue> {
     // The shortest text that means this number: what was written, up to 15 digits at least.
-    let text = number.is_finite().then(|| number.to_string())?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    number.is_finite().then(|| decimal_of(&number.to_string()))?
+}
+
+/// The decimal that is written like this, in digits with a point or none; `None` where they are more than 38.
+pub(in crate::sql) fn decimal_of(text: &str) -> Option<ScalarValue> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let scale = i8::try_from(fraction.len()).ok().filter(|scale| *scale <= 38)?;
     let digits = format!("{whole}{fraction}");
     let unscaled: i128 = digits.parse().ok()?;

@@ -18,6 +18,7 @@ mod saturating;
 
 use std::sync::Arc;
 
+pub(super) use beside::{decimal as number_as_decimal, decimal_of};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;

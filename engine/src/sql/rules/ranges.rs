@@ -11,6 +11,9 @@ use datafusion::optimizer::AnalyzerRule;
 use super::beside::compared;
 use super::rewrite_expressions;
 
+/// Comparisons that a list becomes at most.
+const EQUALITIES_MAX: usize = 100;
+
 /// Aligns the parts of BETWEEN and IN.
 #[derive(Debug)]
 pub(super) struct Ranges;
@@ -50,15 +53,19 @@ fn align_between(between: Between, schema: &DFSchema) -> Transformed<Expr> {
 }
 
 fn align_list(list: InList, schema: &DFSchema) -> Transformed<Expr> {
-    let mut aligned = Vec::with_capacity(list.list.len());
-    for item in &list.list {
-        let (expr, item) = compared(list.expr.as_ref().clone(), item.clone(), schema);
-        // One type must do for the whole list.
-        if expr != *list.expr {
-            return Transformed::no(Expr::InList(list));
-        }
-        aligned.push(item);
+    let pairs = list.list.iter().map(|item| compared(list.expr.as_ref().clone(), item.clone(), schema));
+    let (exprs, aligned): (Vec<Expr>, Vec<Expr>) = pairs.unzip();
+    if exprs.iter().all(|expr| *expr == *list.expr) {
+        let changed = aligned != list.list;
+        return Transformed::new_transformed(Expr::InList(InList { list: aligned, ..list }), changed);
     }
-    let changed = aligned != list.list;
-    Transformed::new_transformed(Expr::InList(InList { list: aligned, ..list }), changed)
+    // One type must do for a whole list: where it does not, each is compared by itself.
+    if list.expr.is_volatile() || aligned.len() > EQUALITIES_MAX {
+        return Transformed::no(Expr::InList(list));
+    }
+    let equal = exprs.into_iter().zip(aligned).map(|(expr, item)| expr.eq(item)).reduce(Expr::or);
+    match equal {
+        Some(equal) => Transformed::yes(if list.negated { not(equal) } else { equal }),
+        None => Transformed::no(Expr::InList(list)),
+    }
 }

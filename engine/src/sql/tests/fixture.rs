@@ -19,8 +19,9 @@ use seracdb_storage::system_columns;
 use crate::error::{EngineError, Result};
 use crate::scan::external;
 use crate::sql::errors::from_datafusion;
+use crate::sql::fit::bind_values;
 use crate::sql::insert::insert_plan;
-use crate::sql::params::{Bound, Typed, bind, cast, hints, plan_typed};
+use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::Planner;
 use crate::sql::rewrite::same_names::plan_with_same_names;
 use crate::sql::statement::Statement;
@@ -155,13 +156,9 @@ impl Fixture {
     /// The rows, as a table of text.
     pub(super) fn rows(&self, sql: &str, values: Vec<ScalarValue>) -> Result<String> {
         let typed = self.typed(sql)?;
-        let values = cast(&typed, values)?;
-        let bound = Bound { types: &typed.parameters, values: &values };
-        let plan = match typed.in_place {
-            true => self.typed_statement(&parse(sql, &self.limits)?, Some(bound))?.plan,
-            false => typed.plan.clone(),
-        };
-        let mut batches = self.run(bind(plan, values)?)?;
+        let statement = parse(sql, &self.limits)?;
+        let again = |bound: Bound<'_>| self.typed_statement(&statement, Some(bound));
+        let mut batches = self.run(bind_values(&statement, &typed, values, again)?.plan)?;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(Arc::new(typed.plan.schema().as_arrow().clone())));
         }

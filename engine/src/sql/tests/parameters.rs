@@ -4,6 +4,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 
 use super::fixture::Fixture;
+use crate::sql::fit::bind_values;
 use crate::sql::insert::plain_parameters;
 use crate::sql::params::parameter_count;
 use crate::sql::{Limits, Statement, parse};
@@ -14,6 +15,10 @@ fn int(value: i64) -> ScalarValue {
 
 fn text(value: &str) -> ScalarValue {
     ScalarValue::Utf8(Some(value.into()))
+}
+
+fn float(value: f64) -> ScalarValue {
+    ScalarValue::Float64(Some(value))
 }
 
 #[test]
@@ -119,6 +124,16 @@ fn bound_values_give_rows() {
         ("SELECT count(*) AS n FROM t WHERE b IN (SELECT b FROM t WHERE a = ?)", vec![int(1)], "n;1"),
         ("SELECT a FROM t WHERE _updated >= ?", vec![text("1970-01-01T00:00:00.000000102")], "a;"),
         ("VALUES (?, ?)", vec![int(1), text("a")], "column1,column2;1,a"),
+        ("SELECT a FROM t WHERE a = ?", vec![int(1 << 40)], "a"),
+        ("SELECT a FROM t WHERE a < ? ORDER BY a", vec![int(1 << 40)], "a;1;2"),
+        ("SELECT a FROM t WHERE a = ?", vec![float(1.5)], "a"),
+        ("SELECT a FROM t WHERE a > ?", vec![float(1.5)], "a;2"),
+        ("SELECT a FROM t WHERE ? > a", vec![text("1.5")], "a;1"),
+        ("SELECT a FROM t WHERE a BETWEEN ? AND ?", vec![float(1.5), float(2.5)], "a;2"),
+        ("SELECT a FROM t WHERE a IN (?, ?)", vec![float(1.5), int(2)], "a;2"),
+        ("SELECT a, a < ? FROM t WHERE a > ?", vec![float(1.5), int(1)], "a,t.a < $1;2,false"),
+        ("SELECT CAST(? AS INT) AS x", vec![float(2.6)], "x;3"),
+        ("DELETE FROM t WHERE a > ?", vec![float(1.5)], "row_place,_id,_updated;1001,2,1970-01-01T00:00:00.000000101"),
         ("SELECT [?, ?] AS x", vec![text("p"), int(1)], "x;[p, 1]"),
         ("SELECT value AS x FROM range($1, $2) WHERE value > $1", vec![int(-2), int(1)], "x;-1;0"),
         ("SELECT a FROM t WHERE a = 1 UNION ALL SELECT ? ORDER BY a", vec![int(7)], "a;1;7"),
@@ -148,12 +163,24 @@ fn what_cannot_be_bound() {
         ("SELECT a FROM t", vec![int(1)], "has 0 parameters, but 1 value is bound"),
         ("SELECT ?, ?", vec![int(1)], "has 2 parameters, but 1 value is bound"),
         ("SELECT a FROM t WHERE a = ?", vec![text("two")], "parameter $1 is of type Int32: "),
-        ("SELECT a FROM t WHERE a = ?", vec![int(1 << 40)], "parameter $1 is of type Int32: "),
-        ("SELECT a FROM t WHERE a = ?", vec![ScalarValue::Float64(Some(1.5))], "1.5 is not an integer"),
+        ("SELECT COALESCE(?, a) FROM t", vec![int(1 << 40)], "parameter $1 is of type Int32: "),
+        ("SELECT COALESCE(?, a) FROM t", vec![float(1.5)], "1.5 is not an integer"),
+        ("SELECT a FROM t LIMIT ?", vec![float(1.5)], "1.5 is not an integer"),
+        ("SELECT substr(b, ?) FROM t", vec![float(1.5)], "1.5 is not an integer"),
+        ("SELECT value FROM range(1, ?)", vec![float(1.5)], "1.5 is not an integer"),
         (
-            "SELECT a FROM t WHERE b = ? AND a = ?",
-            vec![text("a"), ScalarValue::Float64(Some(f64::NAN))],
-            "parameter $2",
+            "SELECT a FROM t ORDER BY sum(a) OVER (ORDER BY a ROWS ? PRECEDING)",
+            vec![float(1.5)],
+            "1.5 is not an integer",
+        ),
+        ("INSERT INTO t (a) VALUES (? + 0), (?)", vec![int(1), float(1.5)], "1.5 is not an integer"),
+        ("UPDATE t SET a = ?", vec![float(1.5)], "1.5 is not an integer"),
+        ("UPDATE t SET a = ?", vec![int(1 << 40)], "parameter $1 is of type Int32: "),
+        ("SELECT COALESCE($2, a) FROM t WHERE b = $1", vec![text("a"), float(f64::NAN)], "parameter $2"),
+        (
+            "SELECT a FROM t WHERE _updated > ?",
+            vec![int(1)],
+            "Timestamp(ns), but the bound value is of type Int64: bind a",
         ),
         (
             "SELECT a FROM t WHERE a = ?",
@@ -182,9 +209,9 @@ fn the_schema_is_the_same_whatever_is_bound() {
     let fixture = Fixture::new();
     for sql in ["SELECT ? AS x", "SELECT COALESCE(?, a) AS x FROM t", "SELECT a FROM t WHERE a = ?", "VALUES (?)"] {
         let typed = fixture.typed(sql).unwrap();
+        let statement = parse(sql, &Limits::default()).unwrap();
         for value in [int(1), text("1"), ScalarValue::Null] {
-            let values = crate::sql::params::cast(&typed, vec![value]).unwrap();
-            let bound = crate::sql::params::bind(typed.plan.clone(), values).unwrap();
+            let bound = bind_values(&statement, &typed, vec![value], |_| unreachable!()).unwrap().plan;
             let types = |plan: &datafusion::logical_expr::LogicalPlan| {
                 plan.schema().fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>()
             };
