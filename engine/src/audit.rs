@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use seracdb_storage::audit::{AuditEntry, AuditParty};
-use seracdb_storage::catalog::{Catalog, CatalogChange, CommentOn};
+use seracdb_storage::catalog::{Catalog, CatalogChange, CommentOn, GrantOn, Grantee, Privilege, UserBecomes};
 use seracdb_storage::commit::Commit;
 use seracdb_storage::keys::TableId;
 use seracdb_storage::store::Store;
@@ -242,10 +242,44 @@ fn describe(catalog: &Catalog, change: &CatalogChange) -> Option<(&'static str, 
         }
         Change::DropIndex { table, name } => (None, "DROP INDEX", format!("{name} ON {}", of_table(*table))),
         Change::CreateUser(user) => (None, "CREATE USER", format!("{} ROLE {}", user.name, user.role)),
+        Change::ChangeUser(change) => match &change.to {
+            UserBecomes::Password(_) => (None, "ALTER USER", format!("{} SET PASSWORD", change.name)),
+            UserBecomes::Role(role) => (None, "ALTER USER", format!("{} SET ROLE {role}", change.name)),
+            UserBecomes::Dropped { .. } => (None, "DROP USER", change.name.clone()),
+        },
+        Change::Grant { on, to, privileges, .. } => {
+            (None, "GRANT", format!("{} ON {} TO {}", listed(privileges), granted(on, of_table), grantee(catalog, to)))
+        }
+        Change::Revoke { on, to, privileges } => {
+            let from = grantee(catalog, to);
+            (None, "REVOKE", format!("{} ON {} FROM {from}", listed(privileges), granted(on, of_table)))
+        }
         // The storage's own.
         Change::ReserveTable { .. } | Change::ForgetDropped(_) => return None,
     };
     namespace.is_none_or(|namespace| !is_temporary(namespace)).then_some((action, target))
+}
+
+fn listed(privileges: &[Privilege]) -> String {
+    privileges.iter().map(|privilege| format!("{privilege:?}").to_uppercase()).collect::<Vec<_>>().join(", ")
+}
+
+fn granted(on: &GrantOn, of_table: impl Fn(TableId) -> String) -> String {
+    match on {
+        GrantOn::Table(id) => of_table(*id),
+        GrantOn::View(namespace, name) => format!("{namespace}.{name}"),
+        GrantOn::Namespace(name) => format!("NAMESPACE {name}"),
+    }
+}
+
+fn grantee(catalog: &Catalog, to: &Grantee) -> String {
+    match to {
+        Grantee::User(number) => match catalog.user_by_number(*number) {
+            Some(user) => user.name.clone(),
+            None => format!("user {number}"),
+        },
+        Grantee::Role(role) => format!("ROLE {role}"),
+    }
 }
 
 fn commented(on: &CommentOn, of_table: impl Fn(TableId) -> String) -> String {

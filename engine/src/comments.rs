@@ -6,6 +6,7 @@ use crate::ddl::require;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
+use crate::rights::Object;
 use crate::session::{Session, describes};
 use crate::sql::statement::Commented;
 use crate::sql::{TableName, suggest};
@@ -26,7 +27,7 @@ pub(crate) async fn comment(
         Commented::View(_) | Commented::Namespace(_) => false,
     };
     if !is_own {
-        require(session, Role::Service, "COMMENT")?;
+        require(engine, session, Role::Service, "COMMENT")?;
     }
     let on = meant(tables, on)?;
     let text = text.filter(|text| !text.is_empty()).map(str::to_owned);
@@ -45,10 +46,18 @@ fn meant(tables: &Tables, on: &Commented) -> Result<CommentOn> {
         Commented::Namespace(name) if is_temporary(name) => {
             Err(EngineError::not_found(format!("unknown namespace '{name}'")))
         }
-        Commented::Namespace(name) => Ok(CommentOn::Namespace(name.clone())),
-        Commented::Table(name) => Ok(CommentOn::Table(tables.record(name)?.id)),
+        Commented::Namespace(name) => {
+            tables.require_namespace_owner(name, "COMMENT")?;
+            Ok(CommentOn::Namespace(name.clone()))
+        }
+        Commented::Table(name) => {
+            let table = tables.record(name)?;
+            tables.require_owner(Object::Table(table), "COMMENT")?;
+            Ok(CommentOn::Table(table.id))
+        }
         Commented::View(name) => {
             let view = view(tables, name)?;
+            tables.require_owner(Object::View(view), "COMMENT")?;
             Ok(CommentOn::View(view.namespace.clone(), view.name.clone()))
         }
         Commented::Column(name, column) => column_of(tables, name, column),
@@ -58,11 +67,13 @@ fn meant(tables: &Tables, on: &Commented) -> Result<CommentOn> {
 fn column_of(tables: &Tables, name: &TableName, column: &str) -> Result<CommentOn> {
     let (schema, on) = match tables.view(name) {
         Some(view) => {
+            tables.require_owner(Object::View(view), "COMMENT")?;
             let on = |id| CommentOn::ViewColumn(view.namespace.clone(), view.name.clone(), id);
             (view.schema(), view.column_id(column).map(on))
         }
         None => {
             let table = tables.record(name)?;
+            tables.require_owner(Object::Table(table), "COMMENT")?;
             (table.schema().full(), table.column_id(column).map(|id| CommentOn::Column(table.id, id)))
         }
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::Field;
+use icu_normalizer::ComposingNormalizerBorrowed;
 use seracdb_storage::StorageError;
 use seracdb_storage::bloom::{self, DISABLED_OPTION, FPP_OPTION};
 use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord};
@@ -14,6 +15,7 @@ use seracdb_storage::schema::TableSchema;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
+use crate::rights::{Object, denied};
 use crate::session::{Session, describes};
 use crate::sql::statement::{self, CreateTable};
 use crate::sql::{Statement, TableName};
@@ -25,20 +27,21 @@ use crate::{comments, indexes, views};
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
     match statement {
         Statement::CreateNamespace { name, if_not_exists } => {
-            require(session, Role::Service, "CREATE NAMESPACE")?;
+            require(engine, session, Role::Service, "CREATE NAMESPACE")?;
             create_namespace(engine, session, name, *if_not_exists).await
         }
         Statement::DropNamespace { name, if_exists, cascade } => {
-            require(session, Role::Service, "DROP NAMESPACE")?;
+            require(engine, session, Role::Service, "DROP NAMESPACE")?;
             if is_temporary(name) {
                 return Err(EngineError::not_found(format!("unknown namespace '{name}'")));
             }
+            engine.tables_for(session, statement)?.require_namespace_owner(name, "DROP NAMESPACE")?;
             let change = CatalogChange::DropNamespace { name: name.clone(), cascade: *cascade };
             drop_named(engine, session, change, *if_exists).await
         }
         Statement::CreateTable(create) => {
             if !create.temporary {
-                require(session, Role::Service, "CREATE TABLE")?;
+                require(engine, session, Role::Service, "CREATE TABLE")?;
             }
             create_table(engine, session, &engine.tables_for(session, statement)?, create).await
         }
@@ -46,11 +49,11 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             drop_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, *cascade).await
         }
         Statement::CreateView(create) => {
-            require(session, Role::Service, "CREATE VIEW")?;
+            require(engine, session, Role::Service, "CREATE VIEW")?;
             views::create(engine, session, &engine.tables_for(session, statement)?, create).await
         }
         Statement::DropView { name, if_exists, cascade } => {
-            require(session, Role::Service, "DROP VIEW")?;
+            require(engine, session, Role::Service, "DROP VIEW")?;
             let tables = engine.tables_for(session, statement)?;
             views::drop_view(engine, session, &tables, name, *if_exists, *cascade).await
         }
@@ -58,34 +61,37 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             comments::comment(engine, session, &engine.tables_for(session, statement)?, on, text.as_deref()).await
         }
         Statement::CreateIndex(create) => {
-            require(session, Role::Service, "CREATE INDEX")?;
+            require(engine, session, Role::Service, "CREATE INDEX")?;
             indexes::create_index(engine, session, &engine.tables_for(session, statement)?, create).await
         }
         Statement::DropIndex { name, if_exists } => {
-            require(session, Role::Service, "DROP INDEX")?;
+            require(engine, session, Role::Service, "DROP INDEX")?;
             indexes::drop_index(engine, session, &engine.tables_for(session, statement)?, name, *if_exists).await
         }
         Statement::CreateUser { name, password, role } => {
-            require(session, Role::Admin, "CREATE USER")?;
-            if *role > session.principal().role() {
-                return Err(denied(&format!("a user of role {role} can be created by that role only")));
-            }
+            require(engine, session, Role::Admin, "CREATE USER")?;
             engine.create_user_in(session, name, &password.0, *role).await
         }
+        Statement::AlterUser { name, change } => engine.alter_user(session, name, change).await,
+        Statement::DropUser { name, if_exists } => {
+            forgive(engine.drop_user(session, name).await, ErrorKind::NotFound, *if_exists)
+        }
+        Statement::Grant(grant) => engine.grant(session, &engine.tables_for(session, statement)?, grant).await,
+        Statement::Revoke(grant) => engine.revoke(session, &engine.tables_for(session, statement)?, grant).await,
         Statement::FlushTable(name) => {
-            require(session, Role::Service, "STORAGE FLUSH")?;
+            require(engine, session, Role::Service, "STORAGE FLUSH")?;
             flush_table(engine, &engine.tables_for(session, statement)?, name).await
         }
         Statement::FlushAll => {
-            require(session, Role::Admin, "STORAGE FLUSH ALL")?;
+            require(engine, session, Role::Admin, "STORAGE FLUSH ALL")?;
             flush_scopes(engine, |_| true).await
         }
         Statement::CompactTable(name) => {
-            require(session, Role::Service, "STORAGE COMPACT")?;
+            require(engine, session, Role::Service, "STORAGE COMPACT")?;
             compact_table(engine, &engine.tables_for(session, statement)?, name).await
         }
         Statement::CheckTable(name) => {
-            require(session, Role::Service, "STORAGE CHECK")?;
+            require(engine, session, Role::Service, "STORAGE CHECK")?;
             check_table(engine, &engine.tables_for(session, statement)?, name).await
         }
         Statement::UseNamespace(name) => session.set_namespace(engine, name),
@@ -94,15 +100,12 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
     }
 }
 
-pub(crate) fn require(session: &Session, role: Role, what: &str) -> Result<()> {
-    if session.principal().role() >= role {
+/// Refuses a statement that wants a higher role than the session's user has.
+pub(crate) fn require(engine: &Engine, session: &Session, role: Role, what: &str) -> Result<()> {
+    if engine.subject(session)?.role() >= role {
         return Ok(());
     }
     Err(denied(&format!("{what} requires the role {role} or a higher one")))
-}
-
-fn denied(why: &str) -> EngineError {
-    EngineError::new(ErrorKind::PermissionDenied, format!("permission denied: {why}"))
 }
 
 async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not_exists: bool) -> Result<()> {
@@ -110,7 +113,12 @@ async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not
     if describes(name) {
         return Err(EngineError::new(ErrorKind::AlreadyExists, format!("namespace '{name}' exists already")));
     }
-    let record = NamespaceRecord { name: name.to_owned(), created_at_ns: engine.now_ns(), comment: None };
+    let record = NamespaceRecord {
+        name: name.to_owned(),
+        created_at_ns: engine.now_ns(),
+        created_by: Some(engine.subject(session)?.name().to_owned()),
+        comment: None,
+    };
     let created = engine.change_catalog(session, vec![CatalogChange::CreateNamespace(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, if_not_exists)
 }
@@ -124,12 +132,13 @@ async fn drop_table(
     cascade: bool,
 ) -> Result<()> {
     if !is_temporary(tables.namespace_of(name)) {
-        require(session, Role::Service, "DROP TABLE")?;
+        require(engine, session, Role::Service, "DROP TABLE")?;
     }
     let record = match tables.record(name) {
         Ok(record) => record,
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
+    tables.require_owner(Object::Table(record), "DROP TABLE")?;
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
     drop_named(engine, session, change, if_exists).await
@@ -232,7 +241,7 @@ pub(crate) fn new_table(
         column_comments: BTreeMap::new(),
         schemas: vec![TableSchema::first(fields)],
         created_at_ns: engine.store.clock().now_ns(),
-        created_by: session.principal().name().to_owned(),
+        created_by: engine.subject(session)?.name().to_owned(),
     };
     check_filter_options(&record)?;
     Ok(record)
@@ -245,7 +254,25 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
             name.escape_default()
         )));
     }
-    Ok(())
+    // Columns come in with what clients load, and are part of no path.
+    if what == "column" { Ok(()) } else { refuse_ambiguous(what, name) }
+}
+
+/// Refuses a name that looks like another one: with characters that are not seen, or not in Unicode's normal form C.
+pub(crate) fn refuse_ambiguous(what: &str, name: &str) -> Result<()> {
+    // Line and paragraph separators, what turns the direction of text, zero-width spaces and the byte order mark.
+    let unseen = ['\u{2028}', '\u{2029}', '\u{200B}', '\u{200E}', '\u{200F}', '\u{FEFF}'];
+    let is_unseen = |c: char| {
+        c.is_control() || unseen.contains(&c) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}')
+    };
+    let why = if name.contains(is_unseen) {
+        "it has characters that are not seen"
+    } else if !ComposingNormalizerBorrowed::new_nfc().is_normalized(name) {
+        "it is not in Unicode's normal form C (NFC), in which each text is written in one way only"
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::invalid(format!("'{}' cannot be the name of a {what}: {why}", name.escape_default())))
 }
 
 /// The options of Bloom filters.
@@ -309,6 +336,7 @@ fn duration(text: &str) -> Option<Duration> {
 
 async fn flush_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
     let table = tables.record(name)?;
+    tables.require_owner(Object::Table(table), "STORAGE FLUSH")?;
     if table.kind == TableKind::Stream {
         return Err(EngineError::invalid(format!("'{name}' is a stream table: its rows are never flushed")));
     }
@@ -338,6 +366,7 @@ async fn flush_scopes(engine: &Engine, wanted: impl Fn(Scope) -> bool) -> Result
 /// Merges the files of every scope of a table that are worth it.
 async fn compact_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
     let table = tables.record(name)?;
+    tables.require_owner(Object::Table(table), "STORAGE COMPACT")?;
     if table.kind == TableKind::Stream {
         return Err(EngineError::invalid(format!("'{name}' is a stream table: it has no files")));
     }
@@ -357,6 +386,7 @@ async fn compact_table(engine: &Engine, tables: &Tables, name: &TableName) -> Re
 /// Reads every file of a table, of all its scopes, and compares it with its checksum.
 async fn check_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
     let table = tables.record(name)?;
+    tables.require_owner(Object::Table(table), "STORAGE CHECK")?;
     for scope in engine.store.snapshot().scopes_with_files(table.id)? {
         match engine.store.check_files(scope).await {
             // A table that was dropped meanwhile has nothing to check.
@@ -395,6 +425,20 @@ mod tests {
         }
         for text in ["", "10", "s", "-1s", "1.5s", "10 weeks", "99999999999999999999s"] {
             assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_like_others() {
+        for name in ["plain", "Zoë", "한글", "नमस्\u{200D}ते", "../x", "a b", "Ω"] {
+            assert!(refuse_ambiguous("user", name).is_ok(), "{name}");
+            assert!(check_name("table", name).is_ok(), "{name}");
+        }
+        for name in ["Zoe\u{308}", "\u{2126}", "a\nb", "a\u{7f}", "\u{85}", "a\u{202E}b", "\u{FEFF}a", "a\u{200B}"] {
+            let refused = refuse_ambiguous("user", name).unwrap_err().message;
+            assert!(refused.is_ascii() && !refused.contains('\n'), "{refused}");
+            assert!(check_name("table", name).is_err(), "{name}");
+            assert!(check_name("column", name).is_ok(), "{name}");
         }
     }
 }

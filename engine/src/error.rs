@@ -119,6 +119,7 @@ impl From<StorageError> for EngineError {
                 CatalogError::NoNamespace(_)
                 | CatalogError::NoTable(..)
                 | CatalogError::NoView(..)
+                | CatalogError::NoUser(_)
                 | CatalogError::NoIndex(_),
             ) => ErrorKind::NotFound,
             StorageError::Catalog(
@@ -128,6 +129,8 @@ impl From<StorageError> for EngineError {
                 | CatalogError::IndexExists(_)
                 | CatalogError::UserExists(_),
             ) => ErrorKind::AlreadyExists,
+            StorageError::Catalog(CatalogError::UserChanged(_)) => ErrorKind::Aborted,
+            StorageError::Catalog(CatalogError::FirstUser(_)) => ErrorKind::FailedPrecondition,
             StorageError::Catalog(
                 CatalogError::NotEmpty(_)
                 | CatalogError::Fixed(_)

@@ -22,6 +22,7 @@ use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
 use crate::sql::errors::from_datafusion;
 use crate::sql::fit::BoundPlan;
+use crate::sql::statement::TransactionStatement;
 use crate::sql::{Statement, TableName};
 use crate::system;
 use crate::tables::Tables;
@@ -70,6 +71,10 @@ impl Engine {
     ) -> Result<Outcome> {
         let params = check_params(prepared, params)?;
         let (session, statement) = (&identity.session().clone(), &prepared.statement);
+        if !matches!(statement, Statement::Transaction(TransactionStatement::Rollback)) {
+            // Gone is who was dropped, whatever sessions are left.
+            self.subject(session)?;
+        }
         let begin = |way| self.running.begin(session.subject(), way, Arc::clone(&prepared.shown), self.now_ns());
         match statement {
             Statement::Query(_) | Statement::Explain { .. } => {

@@ -8,11 +8,11 @@ use crate::error::EngineError;
 /// What a user may do, from least to most. Each role may do all that the lower ones may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads and writes rows.
+    /// Reads and writes rows: its own in user tables, and in shared ones what it was granted.
     User,
-    /// A program that works for users: may also create and drop tables.
+    /// A program that works for users: may also create tables, and drop its own.
     Service,
-    /// Also creates users.
+    /// Also manages users, and has every right on tables, views and namespaces.
     Admin,
     /// The role of `root`.
     System,

@@ -6,6 +6,7 @@ use seracdb_storage::catalog::{CatalogChange, IndexRecord, TableKind, TableRecor
 use crate::ddl::{check_name, forgive};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::rights::Object;
 use crate::session::Session;
 use crate::sql::statement::CreateIndex;
 use crate::sql::{TableName, suggest};
@@ -18,6 +19,7 @@ pub(crate) async fn create_index(
     create: &CreateIndex,
 ) -> Result<()> {
     let table = tables.record(&create.table)?;
+    tables.require_owner(Object::Table(table), "CREATE INDEX")?;
     if table.kind == TableKind::Stream {
         return Err(EngineError::invalid(format!(
             "'{}' is a stream table: its rows are never in files, which an index is for",
@@ -61,8 +63,10 @@ pub(crate) async fn drop_index(
     }
     let temporary = tables.temporary.as_deref().filter(|own| tables.catalog().index(own, &name.table).is_some());
     let namespace = name.namespace.as_deref().or(temporary).unwrap_or(&tables.namespace);
-    let dropped = match tables.catalog().index(namespace, &name.table) {
+    let table = tables.catalog().index(namespace, &name.table);
+    let dropped = match table.filter(|table| tables.sees(Object::Table(table))) {
         Some(table) => {
+            tables.require_owner(Object::Table(table), "DROP INDEX")?;
             let change = CatalogChange::DropIndex { table: table.id, name: name.table.clone() };
             engine.change_catalog(session, vec![change]).await
         }

@@ -16,6 +16,7 @@ use futures::FutureExt;
 use seracdb_storage::catalog::ViewRecord;
 
 use crate::error::{EngineError, Result};
+use crate::rights::Object;
 use crate::row_builder::{Rows, TEXT, schema};
 use crate::scan::{Exposure, external};
 use crate::session::INFORMATION_SCHEMA;
@@ -53,21 +54,22 @@ pub(crate) fn table(tables: &Tables, name: &str) -> DfResult<Arc<dyn TableProvid
     })
 }
 
-/// All views, with the text of their queries.
+/// All views, with the text of their queries where the user owns them: it names what is below them.
 fn views(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = Rows::new(schema(&[
         ("table_catalog", TEXT, false),
         ("table_schema", TEXT, false),
         ("table_name", TEXT, false),
-        ("view_definition", TEXT, false),
+        ("view_definition", TEXT, true),
         ("check_option", TEXT, false),
         ("is_updatable", TEXT, false),
         (COMMENT, TEXT, true),
     ]));
     for view in tables.views() {
-        let fixed = [CATALOG, &view.namespace, &view.name, &view.query, "NONE", "NO"];
-        fixed.into_iter().enumerate().for_each(|(column, text)| rows.text(column, Some(text)));
-        rows.text(6, view.comment.as_deref());
+        let query = tables.owns(Object::View(view)).then_some(view.query.as_str());
+        let name = [CATALOG, &view.namespace, &view.name].map(Some);
+        let texts = name.into_iter().chain([query, Some("NONE"), Some("NO"), view.comment.as_deref()]);
+        texts.enumerate().for_each(|(column, text)| rows.text(column, text));
     }
     rows.finish()
 }
@@ -216,18 +218,21 @@ impl SchemaProvider for NamespaceListing {
             return SYSTEM_TABLES.map(str::to_owned).to_vec();
         }
         let catalog = self.tables.catalog();
-        let tables = catalog.tables_of(&self.namespace).map(|table| table.name.clone());
-        tables.chain(catalog.views_of(&self.namespace).map(|view| view.name.clone())).collect()
+        let tables = catalog.tables_of(&self.namespace).filter(|table| self.tables.sees(Object::Table(table)));
+        let views = catalog.views_of(&self.namespace).filter(|view| self.tables.sees(Object::View(view)));
+        tables.map(|table| table.name.clone()).chain(views.map(|view| view.name.clone())).collect()
     }
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
         if self.namespace == SYSTEM_SCHEMA {
             return Ok(SystemTable::named(&self.tables, name).map(|table| Arc::new(table) as _));
         }
-        if let Some(view) = self.tables.catalog().view(&self.namespace, name) {
+        let view = self.tables.catalog().view(&self.namespace, name);
+        if let Some(view) = view.filter(|view| self.tables.sees(Object::View(view))) {
             return Ok(Some(Arc::new(ListedView(Arc::clone(view)))));
         }
         let record = self.tables.catalog().table(&self.namespace, name);
+        let record = record.filter(|table| self.tables.sees(Object::Table(table)));
         // Listed as it is, whatever a transaction has staged in it.
         let tables = Tables { staged: None, ..(*self.tables).clone() };
         Ok(record.map(|record| Arc::new(tables.table(record, Exposure::All)) as _))

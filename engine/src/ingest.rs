@@ -9,16 +9,17 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, Readers, TableKind, TableRecord};
+use seracdb_storage::catalog::{CatalogChange, Privilege, Readers, TableKind, TableRecord};
 use seracdb_storage::commit::{Commit, check_size};
 use seracdb_storage::system_columns::is_system_column;
 
 use crate::audit;
-use crate::ddl::new_table;
+use crate::ddl::{new_table, require};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
 use crate::load::Load;
+use crate::rights::Object;
 use crate::running::Way;
 use crate::session::Session;
 use crate::sql::coerce::bind_column;
@@ -121,6 +122,11 @@ impl Engine {
                 gathered.try_resize(load.waiting_bytes()).map_err(|error| from_datafusion(error, &[]))?;
             }
         }
+        // It may have taken long, and rights be others by now.
+        if destination.changes.is_empty() {
+            let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
+            tables.require_right(Object::Table(&destination.table), Privilege::Insert)?;
+        }
         let writes = load.finish().await?;
         let rows = writes.rows();
         match transaction {
@@ -201,12 +207,17 @@ impl Engine {
         if is_temporary(&namespace) && !tables.is_visible(&namespace) && !target.temporary {
             return Err(EngineError::not_found(format!("unknown namespace '{namespace}'")));
         }
-        if tables.catalog().view(&namespace, &target.table).is_some() {
+        let there = TableName { namespace: Some(namespace.clone()), table: target.table.clone() };
+        if tables.view(&there).is_some() {
             return Err(EngineError::invalid(format!("'{namespace}.{}' is a view: rows go into tables", target.table)));
         }
         let found = tables.catalog().table(&namespace, &target.table);
+        let found = found.filter(|table| tables.sees(Object::Table(table)));
         match (found, target.if_exists, target.if_missing) {
-            (Some(table), IfExists::Append, _) => Destination::existing(table, &name, schema),
+            (Some(table), IfExists::Append, _) => {
+                tables.require_right(Object::Table(table), Privilege::Insert)?;
+                Destination::existing(table, &name, schema)
+            }
             (Some(_), IfExists::Fail, _) => Err(EngineError::new(
                 ErrorKind::AlreadyExists,
                 format!("table '{namespace}.{}' exists already: ingest in append or replace mode", target.table),
@@ -215,11 +226,11 @@ impl Engine {
                 EngineError::not_found(format!("table '{namespace}.{}' does not exist", target.table))
             })),
             (found, _, _) => {
-                if session.principal().role() < Role::Service && !target.temporary {
-                    return Err(EngineError::new(
-                        ErrorKind::PermissionDenied,
-                        "permission denied: an ingest that creates a table requires the role service or a higher one",
-                    ));
+                if !target.temporary {
+                    require(self, session, Role::Service, "an ingest that creates a table")?;
+                }
+                if let Some(table) = found {
+                    tables.require_owner(Object::Table(table), "an ingest that replaces a table")?;
                 }
                 if target.temporary && found.is_none() {
                     self.check_one_more_temporary(session, tables.catalog())?;

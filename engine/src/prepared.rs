@@ -26,6 +26,7 @@ use crate::sql::mentions::mentions_identifier;
 use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
+use crate::sql::statement::AlterUser;
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Statement};
 use crate::tables::Tables;
@@ -140,7 +141,7 @@ impl Engine {
         };
         Ok(Basis {
             catalog: catalog.identity().clone(),
-            principal: session.subject().clone(),
+            principal: self.subject(session)?,
             namespace: session.namespace(),
             temporary: session.temporary().as_deref().map(str::to_owned),
             in_transaction: transaction.is_some(),
@@ -209,14 +210,18 @@ impl Engine {
             true => Exposure::All,
             false => Exposure::Visible,
         };
-        let (snapshot, staged) = match session.transaction() {
-            Some(transaction) => transaction.view().map(|(snapshot, staged)| (snapshot, Some(staged)))?,
-            None => (self.store.snapshot(), None),
+        let (snapshot, staged, newest) = match session.transaction() {
+            Some(transaction) => {
+                let (snapshot, staged) = transaction.view()?;
+                (snapshot, Some(staged), Some(Arc::clone(self.store.snapshot().catalog())))
+            }
+            None => (self.store.snapshot(), None, None),
         };
         Ok(Tables {
             snapshot,
             staged,
-            principal: session.subject().clone(),
+            newest,
+            principal: self.subject(session)?,
             reach: session.reach(),
             namespace: session.namespace(),
             temporary: session.temporary(),
@@ -254,6 +259,7 @@ impl Prepared {
         tables: &Tables,
         values: Vec<ScalarValue>,
     ) -> Result<BoundPlan> {
+        write::require_rights(tables, &self.statement)?;
         let typed = match &self.plan {
             Some((typed, _)) if self.fits(tables) => Cow::Borrowed(typed),
             _ => Cow::Owned(plan(state, tables, &self.statement, None)?),
@@ -269,6 +275,9 @@ impl Prepared {
 fn shown(sql: &str, statement: &Statement) -> Arc<str> {
     match statement {
         Statement::CreateUser { name, .. } => format!("CREATE USER {name} …").into(),
+        Statement::AlterUser { name, change: AlterUser::Password(_) } => {
+            format!("ALTER USER {name} SET PASSWORD …").into()
+        }
         _ if sql.len() > SHOWN_BYTES_MAX => format!("{}…", &sql[..sql.floor_char_boundary(SHOWN_BYTES_MAX)]).into(),
         _ => sql.into(),
     }

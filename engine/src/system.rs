@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{TableKind, TableRecord};
+use seracdb_storage::catalog::{Privilege, TableKind, TableRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::manifest::CachedEntry;
 use seracdb_storage::records::{BatchKind, BatchRecord, BatchStatus};
@@ -23,20 +23,24 @@ use seracdb_storage::store::Store;
 use crate::audit_log::{self, AUDIT_LOG};
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
+use crate::rights::Object;
 use crate::row_builder::{NUMBER, Rows, TEXT, TIME, schema};
 use crate::running::Entry;
 use crate::scan::external;
 use crate::sql::Statement;
+use crate::system_users::{grants, grants_schema, users, users_schema};
 use crate::tables::Tables;
 
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 4] = [AUDIT_LOG, BATCHES, INDEXES, QUERIES];
+pub(crate) const SYSTEM_TABLES: [&str; 6] = [AUDIT_LOG, BATCHES, GRANTS, INDEXES, QUERIES, USERS];
 
 const BATCHES: &str = "batches";
+const GRANTS: &str = "grants";
 const INDEXES: &str = "indexes";
 const QUERIES: &str = "queries";
+const USERS: &str = "users";
 
 /// A table of the namespace, made when it is read.
 #[derive(Debug)]
@@ -58,8 +62,10 @@ impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
         match self.name {
             AUDIT_LOG => audit_log::schema(),
-            QUERIES => queries_schema(),
+            GRANTS => grants_schema(),
             INDEXES => indexes_schema(),
+            QUERIES => queries_schema(),
+            USERS => users_schema(),
             _ => batches_schema(),
         }
     }
@@ -80,8 +86,10 @@ impl TableProvider for SystemTable {
                 audit_log::require_admin(&self.tables).map_err(external)?;
                 return audit_log::table(&self.tables)?.scan(state, projection, filters, limit).await;
             }
-            QUERIES => queries(&self.tables),
+            GRANTS => grants(&self.tables),
             INDEXES => indexes(&self.tables),
+            QUERIES => queries(&self.tables),
+            USERS => users(&self.tables),
             _ => all_batches(&self.tables),
         };
         MemTable::try_new(self.schema(), vec![vec![batch.map_err(external)?]])?
@@ -102,7 +110,11 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
 /// The rows of a SHOW MANIFEST.
 pub(crate) async fn show(store: &Store, tables: &Tables, statement: &Statement) -> Result<SendableRecordBatchStream> {
     let rows = match statement {
-        Statement::ShowManifest(name) => manifest(store, tables, tables.record(name)?).await?,
+        Statement::ShowManifest(name) => {
+            let table = tables.record(name)?;
+            tables.require_right(Object::Table(table), Privilege::Select)?;
+            manifest(store, tables, table).await?
+        }
         Statement::ShowManifestCache => cache(store, tables)?,
         _ => return Err(EngineError::internal("the statement shows no manifest")),
     };
@@ -110,9 +122,9 @@ pub(crate) async fn show(store: &Store, tables: &Tables, statement: &Statement) 
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(rows)]))))
 }
 
-/// The scopes of a table that this user may know of; none of one that is not committed.
+/// The scopes of a table that this user may know of; none of one that is not committed, or whose rows they may not read.
 fn scopes(tables: &Tables, table: &TableRecord) -> Result<Vec<Scope>> {
-    if tables.snapshot.catalog().table_by_id(table.id).is_none() {
+    if tables.snapshot.catalog().table_by_id(table.id).is_none() || !tables.may_read(Object::Table(table)) {
         return Ok(vec![]);
     }
     let own = tables.scope(table);

@@ -9,7 +9,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
-use seracdb_storage::catalog::{Catalog, NamespaceRecord, TableKind, TableRecord, ViewRecord};
+use seracdb_storage::catalog::{Catalog, NamespaceRecord, Privilege, TableKind, TableRecord, ViewRecord};
 use seracdb_storage::keys::{Owner, Scope};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::system_columns::CommitTs;
@@ -19,6 +19,7 @@ use crate::effective::refused_shared;
 use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::information_schema;
+use crate::rights::Object;
 use crate::running::Running;
 use crate::scan::{Exposure, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
@@ -28,6 +29,7 @@ use crate::sql::suggest;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
 use crate::temporary::is_temporary;
 use crate::transaction::Staged;
+use crate::views::view_of;
 
 /// What a statement's names mean.
 #[derive(Debug, Clone)]
@@ -36,7 +38,10 @@ pub(crate) struct Tables {
     pub snapshot: Arc<Snapshot>,
     /// What the statement's transaction has staged over it; `None` outside of one.
     pub staged: Option<Staged>,
-    /// Whose rows of user tables it reads.
+    /// The catalog that holds outside of the statement's transaction, for rights that were revoked meanwhile; `None` outside
+    /// of one, where it is the snapshot's.
+    pub newest: Option<Arc<Catalog>>,
+    /// Whose rights count, and whose rows of user tables it reads.
     pub principal: Principal,
     /// What is reached for another user than the session's; `None` for its own.
     pub reach: Option<Reach>,
@@ -63,20 +68,21 @@ impl Tables {
         self.catalog().namespaces().filter(|namespace| self.is_visible(&namespace.name))
     }
 
-    /// The tables that this session sees, but for those that describe others.
+    /// The tables that this session and its user see, but for those that describe others.
     pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<TableRecord>> {
-        self.catalog().tables().filter(|table| self.is_visible(&table.namespace))
+        self.catalog().tables().filter(|table| self.is_visible(&table.namespace) && self.sees(Object::Table(table)))
     }
 
-    /// The views that this session sees.
+    /// The views that they see.
     pub(crate) fn views(&self) -> impl Iterator<Item = &Arc<ViewRecord>> {
-        self.catalog().views().filter(|view| self.is_visible(&view.namespace))
+        self.catalog().views().filter(|view| self.is_visible(&view.namespace) && self.sees(Object::View(view)))
     }
 
     /// A view by name; `None` for a table, too.
     pub(crate) fn view(&self, name: &TableName) -> Option<&Arc<ViewRecord>> {
         let namespace = self.namespace_of(name);
-        self.catalog().view(namespace, &name.table).filter(|_| self.is_visible(namespace))
+        let view = self.catalog().view(namespace, &name.table).filter(|_| self.is_visible(namespace));
+        view.filter(|view| self.sees(Object::View(view)))
     }
 
     /// Whether a namespace is not of another session's temporary tables.
@@ -90,11 +96,13 @@ impl Tables {
         name.namespace.as_deref().or_else(temporary).unwrap_or(&self.namespace)
     }
 
-    /// A table's record; an unknown one is NotFound with what was probably meant. A view is none.
+    /// A table's record; an unknown one is NotFound with what was probably meant, and so is one that the user has no right
+    /// to. A view is none.
     pub(crate) fn record(&self, name: &TableName) -> Result<&Arc<TableRecord>> {
         let (namespace, catalog) = (self.namespace_of(name), self.catalog());
         let is_there = catalog.namespace(namespace).is_some() && self.is_visible(namespace);
-        if is_there && let Some(table) = catalog.table(namespace, &name.table) {
+        let table = catalog.table(namespace, &name.table).filter(|table| self.sees(Object::Table(table)));
+        if is_there && let Some(table) = table {
             return Ok(table);
         }
         if !is_there && !describes(namespace) {
@@ -105,12 +113,7 @@ impl Tables {
         if self.view(name).is_some() {
             return Err(EngineError::invalid(format!("'{name}' is a view, not a table")));
         }
-        let tables = self.stored().map(|table| (&table.namespace, &table.name));
-        let views = self.views().map(|view| (&view.namespace, &view.name));
-        let known = tables.chain(views).map(|(namespace, known)| self.shown_name(namespace, known, name));
-        let known: Vec<String> = known.collect();
-        let unknown = suggest::unknown("table", &name.to_string(), known.iter().map(String::as_str));
-        Err(EngineError::not_found(unknown))
+        Err(self.unknown_table(name))
     }
 
     /// The scope of a table that this statement's user reads and writes.
@@ -138,9 +141,16 @@ impl Tables {
         Ok(Arc::new(Named { name, exposure, schema }))
     }
 
-    /// A plan over these tables' rows. It was made for tables of the same names and columns.
+    /// A plan over these tables' rows. It was made for tables of the same names and columns; whether their user may read them
+    /// is asked again.
     pub(crate) fn bind(&self, plan: LogicalPlan) -> DfResult<LogicalPlan> {
         let bound = plan.transform_down_with_subqueries(|node| match node {
+            LogicalPlan::SubqueryAlias(alias) => {
+                if let Some((namespace, view)) = view_of(&alias.alias) {
+                    self.require_view(namespace, view).map_err(external)?;
+                }
+                Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias)))
+            }
             LogicalPlan::TableScan(mut scan) => {
                 let Some(named) = scan.source.downcast_ref::<Named>() else {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
@@ -159,11 +169,35 @@ impl Tables {
             SYSTEM_SCHEMA => return self.system_table(&name.table),
             _ => {}
         }
+        if self.reach == Some(Reach::OwnRows) {
+            self.refuse_shared(name).map_err(external)?;
+        }
         let record = self.record(name).map_err(external)?;
-        if self.reach == Some(Reach::OwnRows) && record.kind == TableKind::Shared {
-            return Err(external(refused_shared()));
+        // What a statement needs to change rows is asked where its target is known.
+        if exposure != Exposure::Located {
+            self.require_right(Object::Table(record), Privilege::Select).map_err(external)?;
         }
         Ok(Arc::new(self.table(record, exposure)))
+    }
+
+    /// Refuses what a statement for another user names, if that is a shared table: whoever may act for others may know of it.
+    pub(crate) fn refuse_shared(&self, name: &TableName) -> Result<()> {
+        let namespace = self.namespace_of(name);
+        let table = self.catalog().table(namespace, &name.table).filter(|_| self.is_visible(namespace));
+        match table.is_some_and(|table| table.kind == TableKind::Shared) {
+            true => Err(refused_shared()),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses to read a view that is in a plan.
+    fn require_view(&self, namespace: &str, name: &str) -> Result<()> {
+        let Some(view) = self.catalog().view(namespace, name) else {
+            let name = TableName { namespace: Some(namespace.to_owned()), table: name.to_owned() };
+            return Err(self.unknown_table(&name));
+        };
+        self.require_right(Object::View(view), Privilege::Select)?;
+        self.require_below(view)
     }
 
     pub(crate) fn table(&self, record: &Arc<TableRecord>, exposure: Exposure) -> ScopeTable {

@@ -50,7 +50,8 @@ impl Engine {
             self.temporary.0.lock().push(Arc::downgrade(&name));
             name
         });
-        let record = NamespaceRecord { name: name.to_string(), created_at_ns: self.now_ns(), comment: None };
+        let record =
+            NamespaceRecord { name: name.to_string(), created_at_ns: self.now_ns(), created_by: None, comment: None };
         Ok((name, CatalogChange::EnsureNamespace(record)))
     }
 

@@ -1,20 +1,30 @@
-//! Users and their passwords.
+//! Users and their passwords: who is who now, and what changes them.
+//!
+//! A user's name is its id, and what it owns has that name on it: names are compared byte by byte, letter case included, and are
+//! never given out twice. A dropped user's rows stay where they are, and nobody reads them.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use seracdb_storage::StorageError;
 use seracdb_storage::audit::AuditEntry;
-use seracdb_storage::catalog::{CatalogChange, UserRecord};
+use seracdb_storage::catalog::{CatalogChange, CatalogError, UserBecomes, UserChange, UserRecord};
 use seracdb_storage::commit::Commit;
 
 use crate::audit::{self, Ending};
+use crate::ddl::refuse_ambiguous;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::{Principal, Role};
+use crate::rights::{UserAction, denied, may_change_user, may_change_users};
 use crate::session::Session;
+use crate::sql::statement::AlterUser;
 use crate::transaction::Staged;
+
+/// Bytes of the longest password: clients send it in a header, which has no room for much more.
+const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// What an unknown user's password is checked against, so that it takes as long as a known user's.
 static NOBODYS_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody").unwrap_or_default());
@@ -32,10 +42,51 @@ impl Engine {
         self.commit_catalog(&session, vec![change]).await
     }
 
-    /// The same in a session's transaction.
+    /// The same for a session's user, in its transaction.
     pub(crate) async fn create_user_in(&self, session: &Session, name: &str, password: &str, role: Role) -> Result<()> {
+        if role > self.subject(session)?.role() {
+            return Err(denied(&format!("a user of role {role} can be created by that role only")));
+        }
         let change = self.new_user(name, password, role).await?;
         self.change_catalog(session, vec![change]).await
+    }
+
+    /// ALTER USER.
+    pub(crate) async fn alter_user(&self, session: &Session, name: &str, change: &AlterUser) -> Result<()> {
+        let (action, to) = match change {
+            AlterUser::Role(role) => (UserAction::SetRole(*role), UserBecomes::Role(role.to_string())),
+            AlterUser::Password(password) => {
+                // Who may not learns of it before a hash is made.
+                self.changeable(session, UserAction::SetPassword, name)?;
+                (UserAction::SetPassword, UserBecomes::Password(password_hash(&password.0).await?))
+            }
+        };
+        self.change_user(session, action, name, to).await
+    }
+
+    /// DROP USER: the name stays taken, and the number.
+    pub(crate) async fn drop_user(&self, session: &Session, name: &str) -> Result<()> {
+        let to = UserBecomes::Dropped { at_ns: self.now_ns() };
+        self.change_user(session, UserAction::Drop, name, to).await
+    }
+
+    async fn change_user(&self, session: &Session, action: UserAction, name: &str, to: UserBecomes) -> Result<()> {
+        let role_was = self.changeable(session, action, name)?.role.clone();
+        let change = UserChange { name: name.to_owned(), role_was, to };
+        self.change_catalog(session, vec![CatalogChange::ChangeUser(change)]).await
+    }
+
+    /// A user, if the session's may do that to it.
+    fn changeable(&self, session: &Session, action: UserAction, name: &str) -> Result<Arc<UserRecord>> {
+        let actor = self.subject(session)?;
+        may_change_users(&actor, action, name)?;
+        let catalog = match session.transaction() {
+            Some(transaction) => transaction.catalog()?,
+            None => Arc::clone(self.store.snapshot().catalog()),
+        };
+        let user = catalog.live_user(name).ok_or_else(|| unknown_user(name))?;
+        may_change_user(&actor, action, name, user.role.parse()?)?;
+        Ok(Arc::clone(user))
     }
 
     async fn new_user(&self, name: &str, password: &str, role: Role) -> Result<CatalogChange> {
@@ -45,11 +96,8 @@ impl Engine {
         if name.contains(':') {
             return Err(EngineError::invalid("a user name cannot contain ':': Basic credentials end the name there"));
         }
-        if password.is_empty() {
-            return Err(EngineError::invalid("a password must not be empty"));
-        }
-        let password = password.to_owned();
-        let password_hash = off_the_async_threads(move || hash(&password)).await??;
+        refuse_ambiguous("user", name)?;
+        let password_hash = password_hash(password).await?;
         let user = UserRecord {
             number: 0,
             name: name.to_owned(),
@@ -65,7 +113,7 @@ impl Engine {
     /// `Unauthenticated` text and about the same time.
     pub async fn authenticate(&self, name: &str, password: &str) -> Result<Principal> {
         let snapshot = self.store.snapshot();
-        let user = snapshot.catalog().user(name).filter(|user| user.deleted_at_ns.is_none()).cloned();
+        let user = snapshot.catalog().live_user(name).cloned();
         let expected = user.as_ref().map(|user| user.password_hash.clone());
         let password = password.to_owned();
         let right = off_the_async_threads(move || verify(&password, expected.as_deref())).await?;
@@ -75,11 +123,32 @@ impl Engine {
         }
     }
 
+    /// What a user's password is checked against now: for keys of what was checked before, and for no result and no log.
+    pub fn password_hash(&self, name: &str) -> Option<String> {
+        Some(self.store.snapshot().catalog().live_user(name)?.password_hash.clone())
+    }
+
     /// A user as it is now, without a password; `None` when it is not there or was dropped.
     pub fn principal(&self, name: &str) -> Option<Principal> {
         let snapshot = self.store.snapshot();
-        let user = snapshot.catalog().user(name).filter(|user| user.deleted_at_ns.is_none())?;
+        let user = snapshot.catalog().live_user(name)?;
         Some(Principal::new(user.name.clone(), user.number, user.role.parse().ok()?))
+    }
+
+    /// The user whose rights count for what a session does, as it is now: of the role that it has by now, and nobody once it was
+    /// dropped.
+    pub(crate) fn subject(&self, session: &Session) -> Result<Principal> {
+        self.living(session.subject().number())
+    }
+
+    /// A user by number, as it is now, unless it was dropped.
+    pub(crate) fn living(&self, number: u64) -> Result<Principal> {
+        let snapshot = self.store.snapshot();
+        let user = snapshot.catalog().user_by_number(number).filter(|user| user.deleted_at_ns.is_none());
+        let user = user.ok_or_else(|| {
+            EngineError::new(ErrorKind::Unauthenticated, "the user of this session was dropped: log in as another")
+        })?;
+        Ok(Principal::new(user.name.clone(), number, user.role.parse()?))
     }
 
     /// Changes the catalog: in the session's transaction, else by a commit.
@@ -114,6 +183,22 @@ pub(crate) fn staged_changes(
     }
     staged.owes(entries.iter().cloned());
     Ok(entries.iter().map(|entry| audit::ended(entry, Ending::Staged, None)).collect())
+}
+
+/// The error for a user who is not there, or no more.
+pub(crate) fn unknown_user(name: &str) -> EngineError {
+    StorageError::from(CatalogError::NoUser(name.to_owned())).into()
+}
+
+async fn password_hash(password: &str) -> Result<String> {
+    if password.is_empty() {
+        return Err(EngineError::invalid("a password must not be empty"));
+    }
+    if password.len() > PASSWORD_BYTES_MAX {
+        return Err(EngineError::invalid(format!("a password has at most {PASSWORD_BYTES_MAX} bytes")));
+    }
+    let password = password.to_owned();
+    off_the_async_threads(move || hash(&password)).await?
 }
 
 fn hash(password: &str) -> Result<String> {

@@ -5,7 +5,8 @@
 //! 2. `*` in it means the columns that its tables had when it was created, and it shows the columns that it had itself:
 //!    when they are no longer to be had, that is an error, and never other columns.
 //! 3. What is in the views of a statement counts against the limits of the statement.
-//! 4. Views never read themselves, and nest so deep and no deeper: the catalog sees to it.
+//! 4. Who reads a view needs the right to, and to read all that it reads: it shows nobody what they may not see without it.
+//! 5. Views never read themselves, and nest so deep and no deeper: the catalog sees to it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,8 @@ use datafusion::error::Result as DfResult;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, TableType};
 use datafusion::sql::sqlparser::ast::Query;
-use seracdb_storage::catalog::{Catalog, CatalogChange, Readers, ViewRead, ViewRecord};
+use seracdb_storage::StorageError;
+use seracdb_storage::catalog::{Catalog, CatalogChange, CatalogError, Privilege, Readers, ViewRead, ViewRecord};
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns;
 
@@ -26,6 +28,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::output::client_schema;
 use crate::prepared::{coerced, plan_query};
+use crate::rights::Object;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
@@ -33,7 +36,7 @@ use crate::sql::limits::{Size, fit_with};
 use crate::sql::mentions::{mentions_identifier, relations};
 use crate::sql::names::CATALOG;
 use crate::sql::statement::CreateView;
-use crate::sql::{self, Limits, Statement, TableName, suggest};
+use crate::sql::{self, Limits, Statement, TableName};
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
 
@@ -61,9 +64,13 @@ impl Views {
         }
         let mut needed = Vec::new();
         for name in relations(query) {
-            collect(tables.catalog(), tables.namespace_of(&name), &name.table, &mut needed);
+            if let Some(view) = tables.view(&name) {
+                tables.require_right(Object::View(view), Privilege::Select)?;
+                collect(tables.catalog(), tables.namespace_of(&name), &name.table, &mut needed);
+            }
         }
         for view in needed {
+            tables.require_below(&view)?;
             let planned = views.plan(state, tables, &view)?;
             views.0.insert((view.namespace.clone(), view.name.clone()), planned);
         }
@@ -227,19 +234,24 @@ pub(crate) async fn create(engine: &Engine, session: &Session, tables: &Tables, 
     if is_temporary(namespace) {
         return Err(EngineError::invalid("there are no temporary views: create it in another namespace"));
     }
-    let view = new_view(engine, session, tables, namespace, create)?;
+    if create.or_replace
+        && let Some(before) = tables.catalog().view(namespace, &create.name.table)
+    {
+        // To who does not see it, its name is taken and no more.
+        if !tables.sees(Object::View(before)) {
+            return Err(
+                StorageError::from(CatalogError::ViewExists(before.namespace.clone(), before.name.clone())).into()
+            );
+        }
+        tables.require_owner(Object::View(before), "CREATE OR REPLACE VIEW")?;
+    }
+    let view = new_view(engine, tables, namespace, create)?;
     let change = CatalogChange::CreateView { view, replace: create.or_replace };
     forgive(engine.change_catalog(session, vec![change]).await, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 
 /// The record of a view to be created.
-fn new_view(
-    engine: &Engine,
-    session: &Session,
-    tables: &Tables,
-    namespace: &str,
-    create: &CreateView,
-) -> Result<ViewRecord> {
+fn new_view(engine: &Engine, tables: &Tables, namespace: &str, create: &CreateView) -> Result<ViewRecord> {
     let names = relations(&create.query);
     if let Some(name) = names.iter().find(|name| is_temporary(tables.namespace_of(name))) {
         return Err(EngineError::invalid(format!(
@@ -264,7 +276,7 @@ fn new_view(
         comment: None,
         column_comments: BTreeMap::new(),
         created_at_ns: engine.now_ns(),
-        created_by: session.principal().name().to_owned(),
+        created_by: tables.principal.name().to_owned(),
     })
 }
 
@@ -324,6 +336,7 @@ pub(crate) async fn drop_view(
         Ok(view) => view,
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
+    tables.require_owner(Object::View(view), "DROP VIEW")?;
     let (namespace, name) = (view.namespace.clone(), view.name.clone());
     let dropped = engine.change_catalog(session, vec![CatalogChange::DropView { namespace, name, cascade }]).await;
     forgive(dropped, ErrorKind::NotFound, if_exists)
@@ -338,7 +351,7 @@ pub(crate) fn view<'a>(tables: &'a Tables, name: &TableName) -> Result<&'a Arc<V
         return Err(EngineError::invalid(format!("'{name}' is a table, not a view")));
     }
     let known: Vec<String> = tables.views().map(|view| tables.shown_name(&view.namespace, &view.name, name)).collect();
-    Err(EngineError::not_found(suggest::unknown("view", &name.to_string(), known.iter().map(String::as_str))))
+    Err(tables.unknown("view", name, &known))
 }
 
 /// What becomes of the views over a table that is dropped.

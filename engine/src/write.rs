@@ -17,7 +17,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
 use seracdb_storage::bulk::PendingFile;
-use seracdb_storage::catalog::{TableKind, TableRecord};
+use seracdb_storage::catalog::{Privilege, TableRecord};
 use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values, check_size};
 use seracdb_storage::keys::{BatchNumber, Generation, Scope};
 use seracdb_storage::row_codec::{RowLayout, encode_rows};
@@ -25,12 +25,13 @@ use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::{CommitTs, RowId};
 
 use crate::audit::Duty;
-use crate::effective::{EffectiveIdentity, refused_shared};
+use crate::effective::EffectiveIdentity;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::execute::row_values;
 use crate::load::Load;
 use crate::prepared::{Prepared, plan_select};
+use crate::rights::Object;
 use crate::running::Run;
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
@@ -38,7 +39,7 @@ use crate::sql::coerce::{bind_column, conform, insert_projection};
 use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
-use crate::sql::mentions::mentions_identifier;
+use crate::sql::mentions::{mentions_identifier, names_a_column};
 use crate::sql::params::{Bound, Typed, hints};
 use crate::sql::statement::{Delete, Insert, Update};
 use crate::sql::{Statement, TableName};
@@ -375,12 +376,38 @@ fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, S
             "view '{name}' can only be read: INSERT, UPDATE and DELETE change tables"
         )));
     }
+    if tables.reach.is_some() {
+        tables.refuse_shared(name)?;
+    }
     let table = Arc::clone(tables.record(name)?);
-    if tables.reach.is_some() && table.kind == TableKind::Shared {
-        return Err(refused_shared());
+    for privilege in privileges(statement) {
+        tables.require_right(Object::Table(&table), privilege)?;
     }
     let scope = tables.scope(&table);
     Ok((table, scope))
+}
+
+/// Refuses an INSERT, UPDATE or DELETE, or an EXPLAIN of one, that the user has no right to.
+pub(crate) fn require_rights(tables: &Tables, statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::Explain { inner, .. } => require_rights(tables, inner),
+        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => target(tables, statement).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The rights on its target that a statement needs. One that looks at rows before it changes them needs to read them, too:
+/// else its count would tell what is in them.
+fn privileges(statement: &Statement) -> impl Iterator<Item = Privilege> {
+    let (privilege, reads) = match statement {
+        Statement::Update(update) => {
+            let mut values = update.assignments.iter().map(|(_, value)| value);
+            (Privilege::Update, update.selection.is_some() || values.any(names_a_column))
+        }
+        Statement::Delete(delete) => (Privilege::Delete, delete.selection.is_some()),
+        _ => (Privilege::Insert, false),
+    };
+    [privilege].into_iter().chain(reads.then_some(Privilege::Select))
 }
 
 fn full_name(table: &TableRecord) -> TableName {

@@ -192,6 +192,7 @@ def test_a_cookie_is_no_login(server, caller):
 
 def test_a_cookie_is_of_one_user(server, db, caller, numbers):
     db.run(f"CREATE USER second WITH PASSWORD '{PASSWORD}' ROLE service")
+    db.run(f"GRANT SELECT ON {numbers} TO second")
     mine, theirs = Browser(caller), Browser(caller, basic("second", PASSWORD))
     mine.query("SELECT 1")
     mine.query("BEGIN")

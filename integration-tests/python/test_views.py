@@ -20,6 +20,7 @@ def column(connection, sql: str) -> list:
 def test_a_view_over_a_user_table_shows_each_user_their_own_rows(connect, db, namespace):
     db.run(f"CREATE USER TABLE {namespace}.notes (note TEXT)")
     db.run(f"CREATE VIEW {namespace}.loud AS SELECT upper(note) AS note FROM {namespace}.notes")
+    db.run(f"GRANT SELECT ON NAMESPACE {namespace} TO ROLE user")
     users = {}
     for name in ("anna", "bert"):
         db.run(f"CREATE USER {namespace}_{name} WITH PASSWORD 'long enough' ROLE user")

@@ -222,6 +222,9 @@ impl Auth {
 
     fn password_key(&self, user: &str, password: &str) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        // Of a password that is the user's no more nothing is remembered.
+        let expected = self.engine.password_hash(user).unwrap_or_default();
+        hasher.update(&(expected.len() as u64).to_le_bytes()).update(expected.as_bytes());
         // The length keeps ("ab", "c") and ("a", "bc") apart.
         hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes()).update(password.as_bytes());
         *hasher.finalize().as_bytes()

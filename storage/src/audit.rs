@@ -160,7 +160,7 @@ mod tests {
         let dir = TestDir::new();
         let store = dir.open(Arc::new(NoWait)).await;
         store.commit(of_audit(&store, vec![entry("INSERT"), entry("UPDATE")])).await.unwrap();
-        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0, comment: None };
+        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0, created_by: None, comment: None };
         let create = CatalogChange::CreateNamespace(namespace);
         // One that is refused leaves nothing.
         let twice = Commit { catalog: vec![create.clone(), create], ..of_audit(&store, vec![entry("refused")]) };

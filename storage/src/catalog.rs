@@ -1,13 +1,15 @@
-//! Namespaces, tables, views and users: the records, and the pure rules by which a commit changes them.
+//! Namespaces, tables, views, users and grants: the records, and the pure rules by which a commit changes them.
 //!
 //! Invariants:
 //! 1. A [`Catalog`] never changes; a change makes the next one. Every snapshot holds the one it belongs to.
 //! 2. Table ids, user numbers, user names and file prefixes are never given out twice, also after a drop.
 //!
-//! Families `catalog` (keys `n/{namespace}`, `t/{table id}`, `v/{namespace}\0{view}`, `p/{prefix}`, `g/{table id}`) and
-//! `users` (`{name}`); the values are JSON, unknown fields are ignored.
+//! Families `catalog` (keys `n/{namespace}`, `t/{table id}`, `v/{namespace}\0{view}`, `p/{prefix}`, `g/{table id}`,
+//! `r/{what rights are on}\0{who has them}`) and `users` (`{name}`); the values are JSON, unknown fields are ignored.
 
 mod comments;
+mod grants;
+mod users;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,9 @@ use crate::schema::TableSchema;
 use crate::system_columns::{DELETED, DELETED_COLUMN_ID, ID, ID_COLUMN_ID, UPDATED, UPDATED_COLUMN_ID};
 
 pub use comments::CommentOn;
+use grants::GrantKey;
+pub use grants::{Given, GrantOn, GrantRecord, Grantee, Privilege};
+pub use users::{UserBecomes, UserChange, UserRecord};
 pub use views::{Readers, VIEW_NESTING_MAX, ViewRead, ViewRecord};
 
 /// The namespace that is always there.
@@ -45,6 +50,9 @@ pub struct NamespaceRecord {
     pub name: String,
     /// Nanoseconds since the Unix epoch.
     pub created_at_ns: i64,
+    /// Name of the user who created it, and owns it; nobody's when none is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
     /// What COMMENT ON NAMESPACE has said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
@@ -82,7 +90,7 @@ pub struct TableRecord {
     pub schemas: Vec<TableSchema>,
     /// Nanoseconds since the Unix epoch.
     pub created_at_ns: i64,
-    /// Name of the user who created it.
+    /// Name of the user who created it, and owns it: names are never reused.
     pub created_by: String,
 }
 
@@ -122,30 +130,6 @@ pub struct IndexRecord {
     pub name: String,
     /// Column ids.
     pub columns: Vec<u32>,
-}
-
-/// A user.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserRecord {
-    /// Number, from 1; keys the user's rows.
-    pub number: u64,
-    /// Name.
-    pub name: String,
-    /// Role, as the engine names it.
-    pub role: String,
-    /// Password hash in PHC form. In no result and no log.
-    pub password_hash: String,
-    /// Nanoseconds since the Unix epoch.
-    pub created_at_ns: i64,
-    /// When the user was dropped.
-    #[serde(default)]
-    pub deleted_at_ns: Option<i64>,
-}
-
-impl std::fmt::Debug for UserRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserRecord").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
-    }
 }
 
 /// A dropped table whose rows and files are still to be removed.
@@ -232,6 +216,28 @@ pub enum CatalogChange {
     },
     /// Adds a user. `number` is set by the change.
     CreateUser(UserRecord),
+    /// Changes or drops a user.
+    ChangeUser(UserChange),
+    /// Gives rights.
+    Grant {
+        /// What they are on.
+        on: GrantOn,
+        /// Who gets them.
+        to: Grantee,
+        /// The rights.
+        privileges: Vec<Privilege>,
+        /// Who gives them, and when.
+        given: Given,
+    },
+    /// Takes rights away.
+    Revoke {
+        /// What they are on.
+        on: GrantOn,
+        /// Who has them.
+        to: Grantee,
+        /// The rights.
+        privileges: Vec<Privilege>,
+    },
     /// Forgets a dropped table whose rows and files are gone.
     ForgetDropped(TableId),
 }
@@ -282,6 +288,15 @@ pub enum CatalogError {
     /// The user is there, or was.
     #[error("user '{0}' exists already or existed before: user names are never reused")]
     UserExists(String),
+    /// The user is not there, or was dropped.
+    #[error("user '{0}' does not exist")]
+    NoUser(String),
+    /// The user has another role than it had when the change was allowed.
+    #[error("user '{0}' was given another role meanwhile: try again")]
+    UserChanged(String),
+    /// The user of the first start must stay.
+    #[error("user '{0}' is the first one: it can be neither dropped nor given another role")]
+    FirstUser(String),
     /// The namespace has tables.
     #[error("namespace '{0}' is not empty: drop its tables and views first, or use CASCADE")]
     NotEmpty(String),
@@ -299,6 +314,7 @@ pub struct Catalog {
     views: BTreeMap<(String, String), Arc<ViewRecord>>,
     users: BTreeMap<String, Arc<UserRecord>>,
     users_by_number: BTreeMap<u64, Arc<UserRecord>>,
+    grants: BTreeMap<GrantKey, Arc<GrantRecord>>,
     prefixes: BTreeSet<String>,
     dropped: BTreeMap<TableId, DroppedTable>,
     identity: CatalogIdentity,
@@ -337,6 +353,8 @@ pub enum CatalogRecord {
     Dropped(DroppedTable),
     /// users: `{name}`
     User(UserRecord),
+    /// `r/{on}\0{to}`
+    Grant(GrantRecord),
 }
 
 /// What a change writes: a record, or the removal of one.
@@ -352,6 +370,8 @@ pub enum CatalogWrite {
     RemoveView(String, String),
     /// Removes a dropped table's mark.
     RemoveDropped(TableId),
+    /// Removes what a user or role was given on something.
+    RemoveGrant(GrantOn, Grantee),
 }
 
 impl Catalog {
@@ -402,29 +422,9 @@ impl Catalog {
         self.tables_of(namespace).find(|table| table.indexes.iter().any(|index| index.name == name))
     }
 
-    /// A user by name, dropped ones included.
-    pub fn user(&self, name: &str) -> Option<&Arc<UserRecord>> {
-        self.users.get(name)
-    }
-
-    /// A user by number, dropped ones included.
-    pub fn user_by_number(&self, number: u64) -> Option<&Arc<UserRecord>> {
-        self.users_by_number.get(&number)
-    }
-
-    /// All users by name, dropped ones included.
-    pub fn users(&self) -> impl Iterator<Item = &Arc<UserRecord>> {
-        self.users.values()
-    }
-
     /// Folders of tables that there are or were.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
         self.prefixes.iter().map(String::as_str)
-    }
-
-    /// Whether there is any user.
-    pub fn has_users(&self) -> bool {
-        !self.users.is_empty()
     }
 
     /// Dropped tables that still have rows or files.
@@ -457,6 +457,9 @@ impl Catalog {
             CatalogChange::CreateIndex { table, index } => self.create_index(*table, index),
             CatalogChange::DropIndex { table, name } => self.drop_index(*table, name),
             CatalogChange::CreateUser(record) => self.create_user(record),
+            CatalogChange::ChangeUser(change) => self.change_user(change),
+            CatalogChange::Grant { on, to, privileges, given } => self.grant(on, to, privileges, given),
+            CatalogChange::Revoke { on, to, privileges } => Ok(self.revoke(on, to, privileges)),
             CatalogChange::ForgetDropped(id) => {
                 self.dropped.remove(id);
                 Ok(vec![CatalogWrite::RemoveDropped(*id)])
@@ -502,6 +505,7 @@ impl Catalog {
         }
         self.namespaces.remove(name);
         writes.push(CatalogWrite::RemoveNamespace(name.to_owned()));
+        writes.extend(self.forget_grants(|on, _| matches!(on, GrantOn::Namespace(of) if of == name)));
         Ok(writes)
     }
 
@@ -559,6 +563,7 @@ impl Catalog {
         self.by_id.remove(&table.id);
         let dropped = DroppedTable { id: table.id, prefix: table.prefix.clone() };
         writes.extend([CatalogWrite::RemoveTable(table.id), self.put(CatalogRecord::Dropped(dropped))]);
+        writes.extend(self.forget_grants(|on, _| *on == GrantOn::Table(id)));
         Ok(writes)
     }
 
@@ -583,14 +588,6 @@ impl Catalog {
         let mut record = (**record).clone();
         record.indexes.retain(|index| index.name != name);
         Ok(vec![self.put(CatalogRecord::Table(record))])
-    }
-
-    fn create_user(&mut self, record: &UserRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
-        if self.users.contains_key(&record.name) {
-            return Err(CatalogError::UserExists(record.name.clone()));
-        }
-        let number = self.users_by_number.keys().next_back().map_or(1, |last| last + 1);
-        Ok(vec![self.put(CatalogRecord::User(UserRecord { number, ..record.clone() }))])
     }
 
     fn put(&mut self, record: CatalogRecord) -> CatalogWrite {
@@ -621,6 +618,9 @@ impl Catalog {
                 let record = Arc::new(record);
                 self.users_by_number.insert(record.number, Arc::clone(&record));
                 self.users.insert(record.name.clone(), record);
+            }
+            CatalogRecord::Grant(record) => {
+                self.grants.insert((record.on.clone(), record.to.clone()), Arc::new(record));
             }
         }
     }
@@ -654,7 +654,7 @@ mod tests {
 
     pub(super) fn app() -> Catalog {
         let mut catalog = Catalog::default();
-        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0, comment: None };
+        let namespace = NamespaceRecord { name: "app".into(), created_at_ns: 0, created_by: None, comment: None };
         catalog.apply(&CatalogChange::CreateNamespace(namespace)).unwrap();
         catalog
     }
@@ -664,12 +664,12 @@ mod tests {
         let mut catalog = app();
         let before = catalog.clone();
         assert_eq!(catalog.identity(), before.identity());
-        let again = NamespaceRecord { name: "app".into(), created_at_ns: 7, comment: None };
+        let again = NamespaceRecord { name: "app".into(), created_at_ns: 7, created_by: None, comment: None };
         assert!(catalog.apply(&CatalogChange::CreateNamespace(again.clone())).is_err());
         assert_eq!(catalog.identity(), before.identity());
         assert!(catalog.apply(&CatalogChange::EnsureNamespace(again)).unwrap().is_empty());
         assert_eq!(catalog.namespace("app").unwrap().created_at_ns, 0);
-        let other = NamespaceRecord { name: "other".into(), created_at_ns: 7, comment: None };
+        let other = NamespaceRecord { name: "other".into(), created_at_ns: 7, created_by: None, comment: None };
         assert_eq!(catalog.apply(&CatalogChange::EnsureNamespace(other)).unwrap().len(), 1);
         assert_ne!(catalog.identity(), before.identity());
     }
@@ -722,25 +722,5 @@ mod tests {
         assert_eq!(catalog.tables_of("app").count(), 1);
         catalog.apply(&CatalogChange::DropNamespace { name: "app".into(), cascade: true }).unwrap();
         assert_eq!((catalog.tables().count(), catalog.namespaces().count()), (0, 0));
-    }
-
-    #[test]
-    fn user_numbers_start_at_one_and_names_are_not_reused() {
-        let mut catalog = Catalog::default();
-        let user = |name: &str| {
-            CatalogChange::CreateUser(UserRecord {
-                number: 0,
-                name: name.into(),
-                role: "user".into(),
-                password_hash: "secret".into(),
-                created_at_ns: 0,
-                deleted_at_ns: None,
-            })
-        };
-        catalog.apply(&user("a")).unwrap();
-        catalog.apply(&user("b")).unwrap();
-        assert_eq!(catalog.user("b").unwrap().number, 2);
-        assert!(matches!(catalog.apply(&user("a")), Err(CatalogError::UserExists(_))));
-        assert!(!format!("{:?}", catalog.user("a").unwrap()).contains("secret"));
     }
 }

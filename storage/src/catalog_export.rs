@@ -1,4 +1,4 @@
-//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables, views and users, for a data directory that goes on where another is gone.
+//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables, views, users and grants, for a data directory that goes on where another is gone.
 //!
 //! Invariants:
 //! 1. It is written before any manifest that rests on it: a manifest's table is always in it.
@@ -18,8 +18,8 @@ use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{
-    Catalog, CatalogRecord, CatalogWrite, DEFAULT_NAMESPACE, DroppedTable, NamespaceRecord, TableKind, TableRecord,
-    UserRecord, ViewRecord,
+    Catalog, CatalogRecord, CatalogWrite, DEFAULT_NAMESPACE, DroppedTable, GrantRecord, NamespaceRecord, TableKind,
+    TableRecord, UserRecord, ViewRecord,
 };
 use crate::commit::{SequenceRecord, append_catalog};
 use crate::error::{Result, StorageError};
@@ -31,8 +31,10 @@ use crate::rocks::{Family, Rocks};
 use crate::snapshot::Snapshot;
 
 /// The highest version of the format that this build reads.
-const CATALOG_FORMAT: u32 = 2;
-/// The version of a catalog without views: who knows none may read it.
+const CATALOG_FORMAT: u32 = 3;
+/// The version of a catalog without grants: who knows none may read it.
+const FORMAT_WITHOUT_GRANTS: u32 = 2;
+/// The version of one without views either.
 const FORMAT_WITHOUT_VIEWS: u32 = 1;
 
 /// Tables whose folders are listed at the same time.
@@ -56,6 +58,8 @@ struct CatalogFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     views: Vec<ViewRecord>,
     users: Vec<UserRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<GrantRecord>,
     /// Folders of tables that there are or were.
     prefixes: Vec<String>,
     dropped: Vec<DroppedTable>,
@@ -94,8 +98,13 @@ impl CatalogFile {
     fn of(snapshot: &Snapshot, epoch: u64, max_table_id: u32) -> Self {
         let catalog = snapshot.catalog();
         let views: Vec<ViewRecord> = catalog.views().map(|record| (**record).clone()).collect();
+        let format_version = match (catalog.has_grants(), views.is_empty()) {
+            (true, _) => CATALOG_FORMAT,
+            (false, false) => FORMAT_WITHOUT_GRANTS,
+            (false, true) => FORMAT_WITHOUT_VIEWS,
+        };
         Self {
-            format_version: if views.is_empty() { FORMAT_WITHOUT_VIEWS } else { CATALOG_FORMAT },
+            format_version,
             epoch,
             as_of: snapshot.ts().get(),
             max_table_id,
@@ -103,6 +112,7 @@ impl CatalogFile {
             tables: catalog.tables().map(|record| (**record).clone()).collect(),
             views,
             users: catalog.users().map(|record| (**record).clone()).collect(),
+            grants: catalog.grants().map(|record| (**record).clone()).collect(),
             prefixes: catalog.prefixes().map(str::to_owned).collect(),
             dropped: catalog.dropped().cloned().collect(),
         }
@@ -130,6 +140,7 @@ impl CatalogFile {
             .chain(self.tables.into_iter().map(CatalogRecord::Table))
             .chain(self.views.into_iter().map(CatalogRecord::View))
             .chain(self.users.into_iter().map(CatalogRecord::User))
+            .chain(self.grants.into_iter().map(CatalogRecord::Grant))
             .chain(self.prefixes.into_iter().map(CatalogRecord::Prefix))
             .chain(self.dropped.into_iter().map(CatalogRecord::Dropped))
             .collect()

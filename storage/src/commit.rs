@@ -20,7 +20,7 @@ use rocksdb::WriteBatch;
 
 use crate::audit::AuditEntry;
 use crate::bulk::PendingFile;
-use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, TableKind};
+use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, GrantOn, Grantee, TableKind};
 use crate::commit_names;
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
@@ -712,6 +712,18 @@ fn view_key(namespace: &str, name: &str) -> String {
     format!("v/{namespace}\0{name}")
 }
 
+fn grant_key(on: &GrantOn, to: &Grantee) -> String {
+    let on = match on {
+        GrantOn::Table(id) => format!("t{}", id.0),
+        GrantOn::View(namespace, name) => format!("v{namespace}\0{name}"),
+        GrantOn::Namespace(name) => format!("n{name}"),
+    };
+    match to {
+        Grantee::User(number) => format!("r/{on}\0u{number}"),
+        Grantee::Role(role) => format!("r/{on}\0r{role}"),
+    }
+}
+
 pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut WriteBatch) {
     let (catalog, users) = (rocks.family(Family::Catalog), rocks.family(Family::Users));
     for write in writes {
@@ -730,10 +742,14 @@ pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut
             CatalogWrite::Put(CatalogRecord::Dropped(record)) => {
                 batch.put_cf(catalog, format!("g/{}", record.id.0), to_json(record));
             }
+            CatalogWrite::Put(CatalogRecord::Grant(record)) => {
+                batch.put_cf(catalog, grant_key(&record.on, &record.to), to_json(record));
+            }
             CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
             CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
             CatalogWrite::RemoveView(namespace, name) => batch.delete_cf(catalog, view_key(namespace, name)),
             CatalogWrite::RemoveDropped(id) => batch.delete_cf(catalog, format!("g/{}", id.0)),
+            CatalogWrite::RemoveGrant(on, to) => batch.delete_cf(catalog, grant_key(on, to)),
         }
     }
 }
@@ -789,6 +805,14 @@ impl SequenceRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn golden_keys_of_grants() {
+        let (ann, user) = (Grantee::User(2), Grantee::Role("user".into()));
+        assert_eq!(grant_key(&GrantOn::Table(TableId(7)), &ann), "r/t7\0u2");
+        assert_eq!(grant_key(&GrantOn::View("app".into(), "v".into()), &user), "r/vapp\0v\0ruser");
+        assert_eq!(grant_key(&GrantOn::Namespace("app".into()), &ann), "r/napp\0u2");
+    }
 
     #[test]
     fn golden_sequence_record() {

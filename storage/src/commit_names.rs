@@ -93,7 +93,8 @@ mod tests {
         let day = COMMIT_NAMES_KEPT.as_nanos() as i64;
         let (long, short) = (name(now - 3 * day, 1), name(now, 2));
         for name in [long, short] {
-            let record = NamespaceRecord { name: format!("n{}", name.owner), created_at_ns: 0, comment: None };
+            let record =
+                NamespaceRecord { name: format!("n{}", name.owner), created_at_ns: 0, created_by: None, comment: None };
             let (snapshot, catalog) = (store.snapshot(), vec![CatalogChange::CreateNamespace(record)]);
             let commit = Commit {
                 snapshot,

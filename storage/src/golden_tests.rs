@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::bloom::SidecarRef;
 use crate::bulk::proof::{PROOF_FORMAT, Proof};
 use crate::catalog::{
-    DroppedTable, IndexRecord, NamespaceRecord, TableKind, TableRecord, UserRecord, ViewRead, ViewRecord,
+    DroppedTable, Given, GrantOn, GrantRecord, Grantee, IndexRecord, NamespaceRecord, Privilege, TableKind,
+    TableRecord, UserRecord, ViewRead, ViewRecord,
 };
 use crate::error::StorageError;
 use crate::keys::{BatchNumber, Generation, Owner, Scope, TableId};
@@ -209,11 +210,14 @@ fn the_catalog() {
     golden(&TableKind::Shared, r#""shared""#);
     golden(&TableKind::User, r#""user""#);
     golden(
-        &NamespaceRecord { name: "app".into(), created_at_ns: 5, comment: None },
+        &NamespaceRecord { name: "app".into(), created_at_ns: 5, created_by: None, comment: None },
         r#"{"name":"app","created_at_ns":5}"#,
     );
-    let said = NamespaceRecord { name: "app".into(), created_at_ns: 5, comment: Some("of app".into()) };
+    let said =
+        NamespaceRecord { name: "app".into(), created_at_ns: 5, created_by: None, comment: Some("of app".into()) };
     golden(&said, r#"{"name":"app","created_at_ns":5,"comment":"of app"}"#);
+    let owned = NamespaceRecord { created_by: Some("ann".into()), comment: None, ..said };
+    golden(&owned, r#"{"name":"app","created_at_ns":5,"created_by":"ann"}"#);
     golden(&DroppedTable { id: TableId(7), prefix: "app/t".into() }, r#"{"id":7,"prefix":"app/t"}"#);
     let user = UserRecord {
         number: 2,
@@ -228,6 +232,29 @@ fn the_catalog() {
         r#""deleted_at_ns":null}"#
     );
     golden(&user, json);
+}
+
+#[test]
+fn grants() {
+    let given = |at_ns| Given { by: "root".into(), at_ns };
+    let record = GrantRecord {
+        on: GrantOn::Table(TableId(7)),
+        to: Grantee::User(2),
+        privileges: [(Privilege::Select, given(5)), (Privilege::Insert, given(6))].into(),
+    };
+    golden(
+        &record,
+        concat!(
+            r#"{"on":{"table":7},"to":{"user":2},"privileges":{"select":{"by":"root","at_ns":5},"#,
+            r#""insert":{"by":"root","at_ns":6}}}"#
+        ),
+    );
+    golden(&GrantOn::View("app".into(), "v".into()), r#"{"view":["app","v"]}"#);
+    golden(&GrantOn::Namespace("app".into()), r#"{"namespace":"app"}"#);
+    golden(&Grantee::Role("service".into()), r#"{"role":"service"}"#);
+    for (privilege, name) in Privilege::ALL.iter().zip(["select", "insert", "update", "delete"]) {
+        golden(privilege, &format!("\"{name}\""));
+    }
 }
 
 #[test]

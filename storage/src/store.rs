@@ -645,7 +645,8 @@ fn write_format(dir: &Path) -> Result<()> {
 
 fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
     // Always there, and therefore not stored.
-    let default = NamespaceRecord { name: DEFAULT_NAMESPACE.into(), created_at_ns: now_ns, comment: None };
+    let default =
+        NamespaceRecord { name: DEFAULT_NAMESPACE.into(), created_at_ns: now_ns, created_by: None, comment: None };
     let mut records = vec![CatalogRecord::Namespace(default)];
     rocks.scan_prefix(Family::Catalog, &[], |key, json| {
         let bad = StorageError::damaged_json("a catalog record");
@@ -654,6 +655,7 @@ fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
             [b't', b'/', ..] => CatalogRecord::Table(serde_json::from_slice(json).map_err(bad)?),
             [b'v', b'/', ..] => CatalogRecord::View(serde_json::from_slice(json).map_err(bad)?),
             [b'g', b'/', ..] => CatalogRecord::Dropped(serde_json::from_slice(json).map_err(bad)?),
+            [b'r', b'/', ..] => CatalogRecord::Grant(serde_json::from_slice(json).map_err(bad)?),
             [b'p', b'/', prefix @ ..] => CatalogRecord::Prefix(String::from_utf8_lossy(prefix).into_owned()),
             _ => return Err(StorageError::Damaged("a catalog key of an unknown kind".into())),
         });

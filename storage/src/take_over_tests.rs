@@ -74,7 +74,7 @@ impl Machine {
 }
 
 async fn commit(store: &Arc<Store>, name: &str) -> Result<CommitTs> {
-    let namespace = NamespaceRecord { name: name.into(), created_at_ns: 0, comment: None };
+    let namespace = NamespaceRecord { name: name.into(), created_at_ns: 0, created_by: None, comment: None };
     let catalog = vec![CatalogChange::CreateNamespace(namespace)];
     store.commit(Commit::of_catalog(store.snapshot(), catalog, vec![])).await
 }

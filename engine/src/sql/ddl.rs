@@ -10,12 +10,12 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::names::{TableName, fold, namespace_name};
 use super::parse::{Reader, comes_later};
-use super::statement::{ColumnDef, CreateIndex, CreateTable, Password, Statement, TableKind};
+use super::statement::{ColumnDef, CreateIndex, CreateTable, Statement, TableKind};
 use super::types::{column_type, refuse_system_column};
+use super::users::{alter_user, create_user, drop_user};
 use super::validate::unsupported;
 use super::views::create_view;
 use crate::error::{EngineError, Result};
-use crate::identity::Role;
 
 /// CREATE …
 pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
@@ -96,14 +96,25 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
         cascade(reader);
         return Ok(Statement::DropIndex { name, if_exists });
     }
+    if reader.word("USER") {
+        return drop_user(reader);
+    }
     let token = reader.parser.peek_token();
     Err(match &token.token {
-        Token::Word(word) if word.keyword == Keyword::USER => comes_later("DROP USER"),
         Token::Word(word) if word.keyword != Keyword::NoKeyword => {
             unsupported(&format!("DROP {}", word.value.to_uppercase()))
         }
-        _ => reader.expected("TABLE, VIEW, INDEX or NAMESPACE after DROP", &token),
+        _ => reader.expected("TABLE, VIEW, INDEX, NAMESPACE or USER after DROP", &token),
     })
+}
+
+/// ALTER …
+pub(crate) fn alter(reader: &mut Reader<'_>) -> Result<Statement> {
+    reader.parser.advance_token();
+    match reader.word("USER") {
+        true => alter_user(reader),
+        false => Err(comes_later("ALTER")),
+    }
 }
 
 /// [CASCADE | RESTRICT].
@@ -132,43 +143,6 @@ pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     let token = reader.parser.peek_token();
     Err(reader.expected("FLUSH TABLE, FLUSH ALL, COMPACT TABLE or CHECK TABLE after STORAGE", &token))
-}
-
-/// USER name WITH PASSWORD '…' [ROLE role].
-fn create_user(reader: &mut Reader<'_>) -> Result<Statement> {
-    let token = reader.parser.next_token();
-    let name = match token.token {
-        Token::Word(ref word) => word.value.clone(),
-        Token::SingleQuotedString(ref name) => name.clone(),
-        _ => return Err(reader.expected("a user's name", &token)),
-    };
-    reader.word("WITH");
-    let (mut password, mut role) = (None, None);
-    loop {
-        if password.is_none() && reader.word("PASSWORD") {
-            let token = reader.parser.next_token();
-            match token.token {
-                Token::SingleQuotedString(text) => password = Some(Password(text)),
-                // Not `expected`: it would repeat a password that lacks its quotes.
-                _ => return Err(EngineError::invalid("expected a password in single quotes after PASSWORD")),
-            }
-        } else if role.is_none() && reader.word("ROLE") {
-            let token = reader.parser.next_token();
-            role = Some(match &token.token {
-                Token::Word(word) => word.value.parse::<Role>()?,
-                Token::SingleQuotedString(text) => text.parse::<Role>()?,
-                _ => return Err(reader.expected("a role", &token)),
-            });
-        } else {
-            break;
-        }
-    }
-    let Some(password) = password else {
-        return Err(EngineError::invalid(
-            "CREATE USER needs a password: CREATE USER name WITH PASSWORD '…' [ROLE role]",
-        ));
-    };
-    Ok(Statement::CreateUser { name, password, role: role.unwrap_or(Role::User) })
 }
 
 /// [IF NOT EXISTS] [name] ON table (column, …).

@@ -31,6 +31,22 @@ pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
     }
 }
 
+/// Whether an expression names any column, be it only in a subquery.
+pub(crate) fn names_a_column(expr: &Expr) -> bool {
+    struct Named;
+    impl Visitor for Named {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Named).is_break()
+}
+
 /// The tables and views that a query names, each once. A WITH query is none, and what is no name is the planner's to report.
 pub(crate) fn relations(query: &Query) -> Vec<TableName> {
     let mut relations = Relations { found: vec![], ctes: Ctes::new() };

@@ -1,6 +1,7 @@
 //! SQL text to statements, and statements to what DataFusion plans.
 //!
-//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`; [`subject`]: AS USER) → [`Statement`] ([`parse`], [`writes`], [`ddl`], [`views`], [`settings`]:
+//! Text → tokens ([`tokens`]: size, chains, `?` → `$n`; [`subject`]: AS USER) → [`Statement`] ([`parse`], [`writes`], [`ddl`],
+//! [`users`], [`grants`], [`views`], [`settings`]:
 //! an allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
 //! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`in_place`], [`infer`],
 //! [`candidates`], [`planner`]) → values cast to their columns ([`coerce`]).
@@ -17,6 +18,7 @@ pub(crate) mod dml;
 pub(crate) mod errors;
 mod fingerprint;
 pub(crate) mod fit;
+mod grants;
 mod in_place;
 mod infer;
 pub(crate) mod insert;
@@ -38,6 +40,7 @@ mod tests;
 mod tokens;
 mod transactions;
 pub(crate) mod types;
+mod users;
 mod validate;
 mod views;
 pub(crate) mod wildcards;

@@ -68,6 +68,15 @@ pub(crate) fn fold(ident: &Ident) -> String {
     }
 }
 
+/// A name as a statement has to write it.
+pub(crate) fn sql_name(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c == '_';
+    match name.starts_with(is_plain) && name.chars().all(|c| is_plain(c) || c.is_ascii_digit()) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
+    }
+}
+
 /// An identifier that means exactly this name.
 pub(crate) fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
@@ -139,6 +148,14 @@ mod tests {
         }
         assert_eq!(TableName::parse(&object(&["other", "ns", "t"])).unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(TableName::parse(&object(&["a", "b", "c", "d"])).unwrap_err().kind, ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn names_in_sql() {
+        for (name, expected) in [("t_1", "t_1"), ("T", "\"T\""), ("1t", "\"1t\""), ("a\"b", "\"a\"\"b\""), ("", "\"\"")]
+        {
+            assert_eq!(sql_name(name), expected);
+        }
     }
 
     #[test]

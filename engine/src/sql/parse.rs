@@ -1,5 +1,5 @@
 //! Text → one [`Statement`]. Each kind of statement is read by its own function, here, in [`super::writes`], [`super::ddl`],
-//! [`super::views`] or [`super::settings`]; what has no function is refused.
+//! [`super::users`], [`super::grants`], [`super::views`] or [`super::settings`]; what has no function is refused.
 
 use datafusion::sql::sqlparser::ast::{ObjectName, Query};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::ddl;
 use super::dialect::SeracDialect;
+use super::grants;
 use super::limits::Limits;
 use super::names::TableName;
 use super::settings;
@@ -39,7 +40,7 @@ pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Result<(Statement, Option
         return Err(EngineError::invalid("the statement is empty"));
     }
     let parser = Parser::new(&SeracDialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens);
-    let mut reader = Reader { parser, limits, sql, end };
+    let mut reader = Reader { parser, limits, sql, end, hides_literals: false };
     while reader.parser.consume_token(&Token::SemiColon) {}
     let statement = reader.statement()?;
     reader.end_of_statement()?;
@@ -68,6 +69,8 @@ pub(crate) struct Reader<'a> {
     sql: &'a str,
     /// Where the text ends, for errors about what is missing there.
     end: Location,
+    /// Whether what follows may be a password, or a part of one that was cut in two by its quotes.
+    hides_literals: bool,
 }
 
 impl Reader<'_> {
@@ -91,7 +94,10 @@ impl Reader<'_> {
             Keyword::RESET => settings::reset(self),
             Keyword::USE => settings::use_namespace(self),
             Keyword::CREATE => ddl::create(self),
+            Keyword::ALTER => ddl::alter(self),
             Keyword::DROP => ddl::drop(self),
+            Keyword::GRANT => grants::grant(self),
+            Keyword::REVOKE => grants::revoke(self),
             Keyword::COMMENT => views::comment(self),
             Keyword::STORAGE => ddl::storage(self),
             Keyword::BEGIN | Keyword::START => transactions::begin(self),
@@ -107,7 +113,6 @@ impl Reader<'_> {
     fn refused(&self, keyword: Keyword, token: &TokenWithSpan) -> EngineError {
         let later = match keyword {
             Keyword::MERGE => "MERGE",
-            Keyword::ALTER => "ALTER",
             Keyword::TRUNCATE => "TRUNCATE (write DELETE FROM, or DROP and CREATE the table)",
             _ => "",
         };
@@ -194,7 +199,7 @@ impl Reader<'_> {
             (Token::EOF, _) => Ok(()),
             (_, true) => Err(syntax_error(
                 token.span.start,
-                &format!("a second statement begins at '{}': send one statement at a time", token.token),
+                &format!("a second statement begins at {}: send one statement at a time", self.shown(&token.token)),
             )),
             (_, false) => Err(self.expected("the end of the statement", &token)),
         }
@@ -210,7 +215,22 @@ impl Reader<'_> {
     pub(crate) fn expected(&self, what: &str, found: &TokenWithSpan) -> EngineError {
         match found.token {
             Token::EOF => syntax_error(self.end, &format!("expected {what}, found the end of the statement")),
-            _ => syntax_error(found.span.start, &format!("expected {what}, found '{}'", found.token)),
+            _ => syntax_error(found.span.start, &format!("expected {what}, found {}", self.shown(&found.token))),
+        }
+    }
+
+    /// From here on errors repeat no text but SQL's own words.
+    pub(crate) fn hide_literals(&mut self) {
+        self.hides_literals = true;
+    }
+
+    fn shown(&self, token: &Token) -> String {
+        match token {
+            Token::Word(word) if word.quote_style.is_none() && word.keyword != Keyword::NoKeyword => {
+                format!("'{token}'")
+            }
+            _ if self.hides_literals => "something else".to_owned(),
+            _ => format!("'{token}'"),
         }
     }
 

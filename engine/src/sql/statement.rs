@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query};
+use seracdb_storage::catalog::Privilege;
 
 use super::names::TableName;
 use crate::identity::Role;
@@ -93,6 +94,24 @@ pub(crate) enum Statement {
         /// What the user may do.
         role: Role,
     },
+    /// ALTER USER name SET …
+    AlterUser {
+        /// The user's name, as written.
+        name: String,
+        /// What is set.
+        change: AlterUser,
+    },
+    /// DROP USER name.
+    DropUser {
+        /// The user's name, as written.
+        name: String,
+        /// None of this name is no error.
+        if_exists: bool,
+    },
+    /// GRANT rights ON something TO somebody.
+    Grant(Grant),
+    /// REVOKE rights ON something FROM somebody.
+    Revoke(Grant),
     /// STORAGE FLUSH TABLE name.
     FlushTable(TableName),
     /// STORAGE FLUSH ALL.
@@ -284,6 +303,44 @@ pub(crate) struct CreateIndex {
     pub if_not_exists: bool,
 }
 
+/// What ALTER USER sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AlterUser {
+    /// PASSWORD '…'.
+    Password(Password),
+    /// ROLE role.
+    Role(Role),
+}
+
+/// What GRANT gives, and REVOKE takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Each once; all of them = ALL.
+    pub privileges: Vec<Privilege>,
+    /// What they are on.
+    pub on: GrantedOn,
+    /// Who gets or has them, each once.
+    pub to: Vec<GrantedTo>,
+}
+
+/// What rights are on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GrantedOn {
+    /// [TABLE | VIEW] name.
+    Table(TableName),
+    /// NAMESPACE name, SCHEMA name.
+    Namespace(String),
+}
+
+/// Whose rights they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GrantedTo {
+    /// A user's name, as written.
+    User(String),
+    /// ROLE role: users of this role and of higher ones.
+    Role(Role),
+}
+
 /// A password on its way to its hash. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Password(pub String);
@@ -319,6 +376,10 @@ impl Statement {
             | Self::CreateIndex(_)
             | Self::DropIndex { .. }
             | Self::CreateUser { .. }
+            | Self::AlterUser { .. }
+            | Self::DropUser { .. }
+            | Self::Grant(_)
+            | Self::Revoke(_)
             | Self::FlushTable(_)
             | Self::FlushAll
             | Self::CompactTable(_)

@@ -15,12 +15,21 @@ pub(crate) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str
 
 /// `unknown table 'flihts': did you mean 'flights'?`
 pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    suggesting(&format!("unknown {what} '{name}'"), name, known)
+}
+
+/// The same for somebody to whom it may be hidden: `known` has nothing of what is.
+pub(crate) fn unknown_or_hidden<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    suggesting(&format!("unknown {what} '{name}' (or you have no right to it)"), name, known)
+}
+
+fn suggesting<'a>(text: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     match nearest(name, known) {
         Some(near) if near != name && near.eq_ignore_ascii_case(name) => {
-            format!("unknown {what} '{name}': did you mean \"{near}\"? Names with capitals need double quotes")
+            format!("{text}: did you mean \"{near}\"? Names with capitals need double quotes")
         }
-        Some(near) => format!("unknown {what} '{name}': did you mean '{near}'?"),
-        None => format!("unknown {what} '{name}'"),
+        Some(near) => format!("{text}: did you mean '{near}'?"),
+        None => text.to_owned(),
     }
 }
 
@@ -41,5 +50,8 @@ mod tests {
             assert_eq!(unknown("table", name, known), expected);
         }
         assert_eq!(unknown("table", "t", []), "unknown table 't'");
+        let hidden = "unknown table 'flihts' (or you have no right to it): did you mean 'flights'?";
+        assert_eq!(unknown_or_hidden("table", "flihts", known), hidden);
+        assert_eq!(unknown_or_hidden("view", "v", known), "unknown view 'v' (or you have no right to it)");
     }
 }

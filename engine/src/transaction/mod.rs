@@ -468,7 +468,10 @@ impl Engine {
         let work = open.work.filter(|work| !work.staged.is_empty());
         let (changes, drops) = (work.is_some(), work.as_ref().is_some_and(|work| work.staged.drops()));
         let committed = match work {
-            Some(Work { snapshot, staged }) => self.commit_staged(snapshot, staged, transaction.name()).await,
+            Some(Work { snapshot, staged }) => {
+                let name = transaction.name();
+                self.commit_staged(transaction.owner, snapshot, staged, name).await
+            }
             None => Ok(()),
         };
         let end = match &committed {
@@ -523,7 +526,9 @@ impl Engine {
         }
     }
 
-    async fn commit_staged(&self, snapshot: Arc<Snapshot>, staged: Staged, name: CommitName) -> Result<()> {
+    async fn commit_staged(&self, owner: u64, snapshot: Arc<Snapshot>, staged: Staged, name: CommitName) -> Result<()> {
+        // Who was dropped commits nothing more.
+        self.living(owner)?;
         let names = Arc::clone(&staged.catalog);
         let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
         let audit = staged.audit().iter().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();

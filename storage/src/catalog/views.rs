@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, CatalogError, CatalogRecord, CatalogWrite};
+use super::{Catalog, CatalogError, CatalogRecord, CatalogWrite, GrantOn};
 use crate::schema::{Column, user_fields};
 
 /// Views that may read one another.
@@ -35,7 +35,7 @@ pub struct ViewRecord {
     pub column_comments: BTreeMap<u32, String>,
     /// Nanoseconds since the Unix epoch.
     pub created_at_ns: i64,
-    /// Name of the user who created it.
+    /// Name of the user who created it, and owns it.
     pub created_by: String,
 }
 
@@ -92,14 +92,16 @@ impl ViewRecord {
         self.reads.iter().any(|read| read.namespace == namespace && read.name == name)
     }
 
-    /// It in the place of another of its name, whose comments it takes over as far as its columns have the same names.
+    /// It in the place of another of its name, whose owner it keeps, and whose comments as far as its columns have the same
+    /// names.
     fn replacing(&self, before: &Self) -> Self {
         let of_name = |column: &Column| {
             let text = before.column_comments.get(&before.column_id(&column.name)?)?;
             Some((column.id, text.clone()))
         };
         let column_comments = self.columns.iter().filter_map(of_name).collect();
-        Self { comment: before.comment.clone(), column_comments, ..self.clone() }
+        let (comment, created_by) = (before.comment.clone(), before.created_by.clone());
+        Self { comment, column_comments, created_by, ..self.clone() }
     }
 }
 
@@ -162,6 +164,8 @@ impl Catalog {
         let mut writes = self.release("view", namespace, name, readers)?;
         self.views.remove(&(namespace.to_owned(), name.to_owned()));
         writes.push(CatalogWrite::RemoveView(namespace.to_owned(), name.to_owned()));
+        let gone = GrantOn::View(namespace.to_owned(), name.to_owned());
+        writes.extend(self.forget_grants(|on, _| *on == gone));
         Ok(writes)
     }
 
@@ -319,7 +323,7 @@ mod tests {
     #[test]
     fn a_namespace_takes_the_views_of_others_along() {
         let mut catalog = app();
-        let other = NamespaceRecord { name: "other".into(), created_at_ns: 0, comment: None };
+        let other = NamespaceRecord { name: "other".into(), created_at_ns: 0, created_by: None, comment: None };
         catalog.apply(&CatalogChange::CreateNamespace(other)).unwrap();
         catalog.apply(&table(1, "t")).unwrap();
         let elsewhere = ViewRecord { namespace: "other".into(), ..view("v", &["t"]) };

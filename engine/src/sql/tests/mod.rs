@@ -2,6 +2,7 @@
 
 mod deep;
 mod fixture;
+mod granting;
 mod parameters;
 mod parsing;
 mod planning;

@@ -334,7 +334,6 @@ fn what_comes_later_or_never() {
         "PREPARE p AS SELECT 1",
         "EXECUTE p",
         "CALL f()",
-        "GRANT SELECT ON t TO anna",
         "VACUUM",
         "PRAGMA x",
         "KILL 1",
