@@ -5,7 +5,7 @@
 //!    before: for another user a statement runs only when the actor is `service` or higher *now*, and the subject is there
 //!    *now* and of no higher role.
 //! 2. Rows, rights, defaults and limits are the subject's. The session, its transactions and its settings are the actor's.
-//! 3. An identity that is another's owes an entry to the audit log ([`crate::audit::Duty`]), and so does a refusal.
+//! 3. An identity that is another's, or that reads the rows of all users, owes an entry to the audit log ([`crate::audit::Duty`]), and so does a refusal.
 //! 4. A user who is not there and one who was dropped give the same error, after the same work.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::execute::Outcome;
 use crate::identity::{Principal, Role};
 use crate::session::{Reach, Session};
-use crate::sql::mentions::relations;
+use crate::sql::mentions::{all_users, relations};
 use crate::sql::{Statement, TableName};
 
 /// A statement's text of refusal, for who may not act for others, or not for this one.
@@ -81,15 +81,31 @@ pub(crate) struct About<'a> {
     pub(crate) statement: &'a Statement,
     /// The name after AS USER.
     pub(crate) subject: Option<&'a str>,
+    /// Whether it names the rows of all users.
+    pub(crate) everyone: bool,
     pub(crate) fingerprint: Option<&'a Arc<str>>,
+}
+
+impl About<'_> {
+    /// Whether it is for another user, or reads the rows of all.
+    pub(crate) fn is_audited(&self) -> bool {
+        self.subject.is_some() || self.everyone
+    }
 }
 
 impl Engine {
     /// Who acts and for whom, when a statement runs. A refusal is in the audit log when it is given.
     pub(crate) async fn identity(&self, session: &Session, about: &About<'_>) -> Result<EffectiveIdentity> {
         let session = session.with_fingerprint(about.fingerprint.cloned());
-        let Some(name) = about.subject else { return Ok(EffectiveIdentity { session, duty: Duty::none() }) };
-        let (action, target) = described(&session, about.statement);
+        let (action, target) = match about.is_audited() {
+            true => described(&session, about.statement),
+            false => return Ok(EffectiveIdentity { session, duty: Duty::none() }),
+        };
+        let Some(name) = about.subject else {
+            let session = session.reading_everyone();
+            let entry = audit::entry(&session, action, target);
+            return Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session });
+        };
         let (actor, subject) = (self.principal(session.principal().name()), self.principal(name));
         let actor = actor.filter(|actor| actor.number() == session.principal().number());
         match may_act_for(actor.as_ref(), subject) {
@@ -162,17 +178,16 @@ fn described(session: &Session, statement: &Statement) -> (&'static str, Option<
         Some(namespace) => format!("{namespace}.{}", name.table),
         None => format!("{}.{}", session.namespace(), name.table),
     };
-    match statement {
-        Statement::Insert(insert) => ("INSERT", Some(full(&insert.table))),
-        Statement::Update(update) => ("UPDATE", Some(full(&update.table))),
-        Statement::Delete(delete) => ("DELETE", Some(full(&delete.table))),
-        Statement::Explain { inner, .. } => ("EXPLAIN", described(session, inner).1),
-        Statement::Query(query) => {
-            let names: Vec<_> = relations(query).iter().map(full).collect();
-            ("SELECT", (!names.is_empty()).then(|| names.join(", ")))
-        }
-        _ => ("OTHER", None),
-    }
+    let (action, mut names) = match statement {
+        Statement::Insert(insert) => ("INSERT", vec![full(&insert.table)]),
+        Statement::Update(update) => ("UPDATE", vec![full(&update.table)]),
+        Statement::Delete(delete) => ("DELETE", vec![full(&delete.table)]),
+        Statement::Explain { inner, .. } => return ("EXPLAIN", described(session, inner).1),
+        Statement::Query(query) => ("SELECT", relations(query).iter().map(full).collect()),
+        _ => ("OTHER", vec![]),
+    };
+    names.extend(all_users(statement).iter().map(|table| format!("all_users({table})")));
+    (action, (!names.is_empty()).then(|| names.join(", ")))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::fit::{BoundPlan, bind_values};
-use crate::sql::mentions::mentions_identifier;
+use crate::sql::mentions::{all_users, mentions_identifier};
 use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
@@ -45,6 +45,13 @@ pub enum StatementKind {
     Update,
 }
 
+/// For whom a statement is, as its text says.
+struct For {
+    subject: Option<String>,
+    everyone: bool,
+    fingerprint: Option<Arc<str>>,
+}
+
 /// A statement parsed and checked once; can be executed many times, each time on what is then there.
 #[derive(Debug)]
 pub struct Prepared {
@@ -53,6 +60,8 @@ pub struct Prepared {
     pub(crate) shown: Arc<str>,
     /// The user that it is for, when it says so.
     subject: Option<String>,
+    /// Whether it reads the rows of all users.
+    everyone: bool,
     /// Of a statement that the audit log may have.
     fingerprint: Option<Arc<str>>,
     kind: StatementKind,
@@ -96,9 +105,11 @@ impl Engine {
         }
         let (statement, subject) = sql::parse_for(sql, &self.limits)?;
         let shown = shown(sql, &statement);
-        let audited = subject.is_some() || !statement.is_query() && !is_planned(&statement);
+        let everyone = !all_users(&statement).is_empty();
+        let audited = subject.is_some() || everyone || !statement.is_query() && !is_planned(&statement);
         let fingerprint = audited.then(|| sql::fingerprint(sql, &self.limits).map(Arc::from)).flatten();
-        let prepared = Arc::new(self.prepare_for(session, statement, shown, subject, fingerprint).await?);
+        let prepared =
+            Arc::new(self.prepare_for(session, statement, shown, For { subject, everyone, fingerprint }).await?);
         if let Some((_, basis)) = &prepared.plan {
             // It is found by who sends it.
             let basis = Basis { principal: session.principal().clone(), ..basis.clone() };
@@ -107,24 +118,19 @@ impl Engine {
         Ok(prepared)
     }
 
-    /// Prepares a statement for the user that it names, if it does.
-    async fn prepare_for(
-        &self,
-        session: &Session,
-        statement: Statement,
-        shown: Arc<str>,
-        subject: Option<String>,
-        fingerprint: Option<Arc<str>>,
-    ) -> Result<Prepared> {
+    /// Prepares a statement for whom it is.
+    async fn prepare_for(&self, session: &Session, statement: Statement, shown: Arc<str>, of: For) -> Result<Prepared> {
         let again = statement.clone();
-        let about = About { statement: &again, subject: subject.as_deref(), fingerprint: fingerprint.as_ref() };
-        let prepared = match subject {
-            None => self.prepare_parsed(session, statement, shown)?,
-            Some(_) => {
+        let For { subject, everyone, fingerprint } = of;
+        let about =
+            About { statement: &again, subject: subject.as_deref(), everyone, fingerprint: fingerprint.as_ref() };
+        let prepared = match about.is_audited() {
+            false => self.prepare_parsed(session, statement, shown)?,
+            true => {
                 self.without_running(session, &about, |acting| self.prepare_parsed(acting, statement, shown)).await?
             }
         };
-        Ok(Prepared { subject, fingerprint, ..prepared })
+        Ok(Prepared { subject, everyone, fingerprint, ..prepared })
     }
 
     /// Whether a text has parameters, be it a statement or not.
@@ -162,18 +168,20 @@ impl Engine {
         }
         let (statement, shown) = (prepared.statement.clone(), Arc::clone(&prepared.shown));
         let (subject, fingerprint) = (prepared.subject.clone(), prepared.fingerprint.clone());
-        Ok(Arc::new(self.prepare_for(session, statement, shown, subject, fingerprint).await?))
+        let of = For { subject, everyone: prepared.everyone, fingerprint };
+        Ok(Arc::new(self.prepare_for(session, statement, shown, of).await?))
     }
 
     pub(crate) fn prepare_parsed(&self, session: &Session, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
         if !is_planned(&statement) {
             let kind = kind_of(&statement);
             let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
-            let (subject, fingerprint, origins) = (None, None, vec![]);
+            let (subject, everyone, fingerprint, origins) = (None, false, None, vec![]);
             return Ok(Prepared {
                 statement,
                 shown,
                 subject,
+                everyone,
                 fingerprint,
                 kind,
                 schema,
@@ -200,8 +208,8 @@ impl Engine {
         };
         let parameters = parameter_schema(&typed.parameters);
         let plan = Some((typed, Basis::of(tables)));
-        let (subject, fingerprint) = (None, None);
-        Ok(Prepared { statement, shown, subject, fingerprint, kind, schema, origins, parameters, plan })
+        let (subject, everyone, fingerprint) = (None, false, None);
+        Ok(Prepared { statement, shown, subject, everyone, fingerprint, kind, schema, origins, parameters, plan })
     }
 
     /// What a statement's names mean now, in its transaction.
@@ -223,6 +231,7 @@ impl Engine {
             newest,
             principal: self.subject(session)?,
             reach: session.reach(),
+            everyone: session.reads_everyone(),
             namespace: session.namespace(),
             temporary: session.temporary(),
             exposure,
@@ -244,7 +253,12 @@ impl Engine {
 impl Prepared {
     /// What it says of itself for [`Engine::identity`].
     pub(crate) fn about(&self) -> About<'_> {
-        About { statement: &self.statement, subject: self.subject.as_deref(), fingerprint: self.fingerprint.as_ref() }
+        About {
+            statement: &self.statement,
+            subject: self.subject.as_deref(),
+            everyone: self.everyone,
+            fingerprint: self.fingerprint.as_ref(),
+        }
     }
 
     /// Whether it was planned for tables like these.

@@ -30,6 +30,8 @@ pub struct Session {
     principal: Principal,
     /// For whom its statements are, when that is another user, and what they reach.
     acting: Option<(Principal, Reach)>,
+    /// Whether the statement that runs reads the rows of all users, and is in the audit log for it.
+    reads_everyone: bool,
     /// Where its client is.
     peer: Option<Arc<str>>,
     /// By which way its statements come.
@@ -74,6 +76,7 @@ impl Session {
         Self {
             principal,
             acting: None,
+            reads_everyone: false,
             peer: None,
             origin: "sql",
             fingerprint: None,
@@ -103,6 +106,15 @@ impl Session {
     /// The same session, for statements of a user that its own acts for. Only [`crate::effective`] may decide that.
     pub(crate) fn acting_for(&self, subject: Principal, reach: Reach) -> Self {
         Self { acting: Some((subject, reach)), ..self.clone() }
+    }
+
+    /// The same session, for a statement that reads the rows of all users. Only [`crate::effective`] may decide that.
+    pub(crate) fn reading_everyone(&self) -> Self {
+        Self { reads_everyone: true, ..self.clone() }
+    }
+
+    pub(crate) fn reads_everyone(&self) -> bool {
+        self.reads_everyone
     }
 
     pub(crate) fn with_origin(&self, origin: &'static str) -> Self {

@@ -1,5 +1,6 @@
 //! Names to tables, as one statement sees them: its snapshot, its user, its session's namespace.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -16,15 +17,16 @@ use seracdb_storage::system_columns::CommitTs;
 
 use crate::audit_log::{self, AUDIT_LOG};
 use crate::effective::refused_shared;
-use crate::error::{EngineError, Result};
-use crate::identity::Principal;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::identity::{Principal, Role};
 use crate::information_schema;
 use crate::rights::Object;
 use crate::running::Running;
-use crate::scan::{Exposure, ScopeTable, external};
+use crate::scan::{EveryonesTable, Exposure, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
+use crate::sql::planner::ALL_USERS_CATALOG;
 use crate::sql::suggest;
 use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
 use crate::temporary::is_temporary;
@@ -45,6 +47,8 @@ pub(crate) struct Tables {
     pub principal: Principal,
     /// What is reached for another user than the session's; `None` for its own.
     pub reach: Option<Reach>,
+    /// Whether it may read the rows of all users: it says so itself, and is in the audit log for it.
+    pub everyone: bool,
     /// What unqualified names mean.
     pub namespace: String,
     /// What they mean first: the session's temporary tables.
@@ -127,6 +131,9 @@ impl Tables {
 
     /// What the planner asks for: a table's columns, whose rows [`Tables::bind`] finds.
     pub(crate) fn source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
+        if name.catalog() == Some(ALL_USERS_CATALOG) {
+            return self.everyones_source(name);
+        }
         let is_target = name.catalog() == Some(TARGET_CATALOG);
         if let Some(catalog) = name.catalog().filter(|catalog| !is_target && *catalog != CATALOG) {
             return Err(external(EngineError::not_found(format!(
@@ -138,7 +145,40 @@ impl Tables {
         let schema = self.provider(&name, exposure)?.schema();
         // In a view a name means something else than outside, but a plan has both.
         name.namespace = Some(self.namespace_of(&name).to_owned());
-        Ok(Arc::new(Named { name, exposure, schema }))
+        Ok(Arc::new(Named { name, exposure, schema, of_all_users: false }))
+    }
+
+    fn everyones_source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
+        let namespace = name.schema().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
+        let mut name = TableName { namespace, table: name.table().to_owned() };
+        let schema = self.everyones(&name, self.exposure).map_err(external)?.schema();
+        name.namespace = Some(self.namespace_of(&name).to_owned());
+        Ok(Arc::new(Named { name, exposure: self.exposure, schema, of_all_users: true }))
+    }
+
+    /// The rows of all users of a table.
+    fn everyones(&self, name: &TableName, exposure: Exposure) -> Result<EveryonesTable> {
+        if self.principal.role() < Role::Admin {
+            let message = "permission denied: all_users requires the role admin or a higher one";
+            return Err(EngineError::new(ErrorKind::PermissionDenied, message));
+        }
+        if !self.everyone {
+            return Err(EngineError::invalid(
+                "all_users is possible in a statement itself only: not in a view, nor for another user",
+            ));
+        }
+        let table = self.record(name)?;
+        if table.kind == TableKind::Shared {
+            return Err(EngineError::invalid(format!("all_users: '{name}' is a shared table: read it by its name")));
+        }
+        let of_table = |scope: &Scope| scope.table == table.id;
+        let mut scopes: BTreeSet<Scope> = self.snapshot.hot_scopes()?.into_iter().filter(of_table).collect();
+        scopes.extend(self.snapshot.scopes_with_files(table.id)?);
+        scopes.extend(self.staged.iter().flat_map(Staged::written).filter(of_table));
+        let user = |scope: &Scope| self.catalog().user_by_number(scope.owner.0).map(|user| user.name.clone());
+        let named = scopes.into_iter().filter_map(|scope| Some((user(&scope)?, self.rows_of(table, scope, exposure))));
+        let schema = self.table(table, exposure).schema();
+        Ok(EveryonesTable::new(named.collect(), &schema))
     }
 
     /// A plan over these tables' rows. It was made for tables of the same names and columns; whether their user may read them
@@ -155,7 +195,11 @@ impl Tables {
                 let Some(named) = scan.source.downcast_ref::<Named>() else {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
                 };
-                scan.source = provider_as_source(self.provider(&named.name, named.exposure)?);
+                let (name, exposure) = (&named.name, named.exposure);
+                scan.source = provider_as_source(match named.of_all_users {
+                    true => Arc::new(self.everyones(name, exposure).map_err(external)?),
+                    false => self.provider(name, exposure)?,
+                });
                 Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
             }
             other => Ok(Transformed::no(other)),
@@ -201,8 +245,11 @@ impl Tables {
     }
 
     pub(crate) fn table(&self, record: &Arc<TableRecord>, exposure: Exposure) -> ScopeTable {
+        self.rows_of(record, self.scope(record), exposure)
+    }
+
+    fn rows_of(&self, record: &Arc<TableRecord>, scope: Scope, exposure: Exposure) -> ScopeTable {
         let not_before = record.ttl_ns.map(|ttl| CommitTs::stored(self.now_ns.saturating_sub(ttl)));
-        let scope = self.scope(record);
         let staged = self.staged.as_ref().map(|staged| staged.scope(scope).cloned().unwrap_or_default());
         ScopeTable::new(Arc::clone(&self.snapshot), staged, scope, Arc::clone(record), not_before, exposure)
     }
@@ -235,6 +282,8 @@ struct Named {
     name: TableName,
     exposure: Exposure,
     schema: SchemaRef,
+    /// Whether its rows are those of all users.
+    of_all_users: bool,
 }
 
 /// Namespace and name of the table that a plan names here.

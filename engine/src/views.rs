@@ -155,7 +155,7 @@ fn inside(tables: &Tables, namespace: &str, query: &Query) -> Tables {
         true => Exposure::All,
         false => Exposure::Visible,
     };
-    Tables { namespace: namespace.to_owned(), temporary: None, exposure, ..tables.clone() }
+    Tables { namespace: namespace.to_owned(), temporary: None, exposure, everyone: false, ..tables.clone() }
 }
 
 /// A view's plan with the columns that the view was created with.

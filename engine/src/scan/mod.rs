@@ -9,6 +9,7 @@
 //! generation that became a file is no longer read as hot rows. So any predicate may be pushed down.
 
 mod cold;
+mod everyone;
 mod figures;
 mod hot;
 mod id_range;
@@ -36,6 +37,7 @@ use crate::error::EngineError;
 use crate::transaction::StagedScope;
 
 pub(crate) use cold::{ColdTier, OBJECTS_URL};
+pub(crate) use everyone::EveryonesTable;
 
 /// Number of the batch file that a row lies in; 0 for a hot row, [`crate::transaction::STAGED_FILE`] for one that is not
 /// committed.

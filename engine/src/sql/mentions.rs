@@ -54,6 +54,51 @@ pub(crate) fn relations(query: &Query) -> Vec<TableName> {
     relations.found
 }
 
+/// The table function that reads the rows of all users.
+pub(crate) const ALL_USERS: &str = "all_users";
+
+/// What `all_users(…)` is called with, as often as the statement says that.
+pub(crate) fn all_users(statement: &Statement) -> Vec<String> {
+    let mut calls = Calls { found: vec![] };
+    let _ = match statement {
+        Statement::Query(query) => query.visit(&mut calls),
+        Statement::Explain { inner, .. } => return all_users(inner),
+        Statement::Insert(insert) => match &insert.source {
+            InsertSource::Query(query) => query.visit(&mut calls),
+            InsertSource::Values(rows) => rows.visit(&mut calls),
+            InsertSource::Defaults => ControlFlow::Continue(()),
+        },
+        Statement::Update(update) => {
+            let _ = update.assignments.iter().try_for_each(|(_, value)| value.visit(&mut calls));
+            update.selection.visit(&mut calls)
+        }
+        Statement::Delete(delete) => delete.selection.visit(&mut calls),
+        _ => ControlFlow::Continue(()),
+    };
+    calls.found
+}
+
+struct Calls {
+    found: Vec<String>,
+}
+
+impl Visitor for Calls {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let (name, args) = match factor {
+            TableFactor::Table { name, args: Some(args), .. } => (name, &args.args),
+            TableFactor::Function { name, args, .. } => (name, args),
+            _ => return ControlFlow::Continue(()),
+        };
+        if name.0.last().and_then(|part| part.as_ident()).is_some_and(|ident| fold(ident) == ALL_USERS) {
+            let args: Vec<_> = args.iter().map(|arg| arg.to_string().trim_matches('\'').to_owned()).collect();
+            self.found.push(args.join(", "));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 struct Relations {
     found: Vec<TableName>,
     ctes: Ctes<()>,

@@ -4,6 +4,10 @@ use std::fmt;
 
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::dialect::SeracDialect;
 use crate::error::{EngineError, Result};
 
 /// The one catalog there is. `seracdb.ns.t` and `ns.t` are the same table.
@@ -38,6 +42,14 @@ impl TableName {
                 "'{name}' is not a table name: write table, namespace.table or {CATALOG}.namespace.table"
             ))),
         }
+    }
+
+    /// The name that a text is, written as in a statement.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        let mut parser = Parser::new(&SeracDialect).try_with_sql(text).ok()?;
+        let name = parser.parse_object_name(false).ok()?;
+        let is_all = parser.peek_token().token == Token::EOF;
+        Self::parse(&name).ok().filter(|_| is_all)
     }
 
     /// The AST's name for it, quoted, so that it means the same again.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
-use datafusion::common::{DFSchemaRef, TableReference, plan_datafusion_err};
+use datafusion::common::{DFSchemaRef, ScalarValue, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
@@ -15,8 +15,24 @@ use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, 
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
+use super::mentions::ALL_USERS;
+use super::names::TableName;
+use crate::error::EngineError;
+use crate::scan::external;
+
+/// The catalog in which the planner asks for a table's rows of all users.
+pub(crate) const ALL_USERS_CATALOG: &str = "seracdb all users";
+
 /// Where the planner finds a table. An error of ours comes out as it is: [`crate::scan::external`] wraps it.
 pub(crate) type Tables<'a> = dyn Fn(&TableReference) -> DfResult<Arc<dyn TableSource>> + 'a;
+
+/// What `all_users('ns.t')` is asked for as.
+fn all_users_of(args: &[Expr]) -> Result<TableReference, EngineError> {
+    let wrong = || EngineError::invalid("write all_users('namespace.table'), with the table's name as a text");
+    let [Expr::Literal(ScalarValue::Utf8(Some(text)), _)] = args else { return Err(wrong()) };
+    let name = TableName::of_text(text).ok_or_else(wrong)?;
+    Ok(TableReference::full(ALL_USERS_CATALOG, name.namespace.unwrap_or_default(), name.table))
+}
 
 /// Plans queries. Knows what the session has; the tables are the caller's.
 pub(crate) struct Planner<'a> {
@@ -55,6 +71,10 @@ impl ContextProvider for Planner<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DfResult<Arc<dyn TableSource>> {
+        if name == ALL_USERS {
+            let table = all_users_of(&args).map_err(external)?;
+            return (self.tables)(&table);
+        }
         let function = self
             .state
             .table_functions()

@@ -129,6 +129,11 @@ impl Staged {
         self.scopes.get(&scope)
     }
 
+    /// The scopes of which something is staged.
+    pub(crate) fn written(&self) -> impl Iterator<Item = Scope> {
+        self.scopes.into_iter().map(|(scope, _)| *scope)
+    }
+
     /// Changes the catalog.
     pub(crate) fn change(&mut self, change: CatalogChange) -> Result<()> {
         Arc::make_mut(&mut self.catalog).apply(&change).map_err(seracdb_storage::StorageError::from)?;
