@@ -254,6 +254,8 @@ fn describe(catalog: &Catalog, change: &CatalogChange) -> Option<(&'static str, 
             let from = grantee(catalog, to);
             (None, "REVOKE", format!("{} ON {} FROM {from}", listed(privileges), granted(on, of_table)))
         }
+        Change::CreateToken(token) => (None, "CREATE TOKEN", format!("{} of {}", token.id, token.user)),
+        Change::DropToken(id) => (None, "DROP TOKEN", id.clone()),
         // The storage's own.
         Change::ReserveTable { .. } | Change::ForgetDropped(_) => return None,
     };

@@ -21,7 +21,7 @@ use crate::sql::statement::{self, CreateTable};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
-use crate::{comments, indexes, views};
+use crate::{api_tokens, comments, indexes, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -78,6 +78,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         }
         Statement::Grant(grant) => engine.grant(session, &engine.tables_for(session, statement)?, grant).await,
         Statement::Revoke(grant) => engine.revoke(session, &engine.tables_for(session, statement)?, grant).await,
+        Statement::DropToken { id, if_exists } => {
+            api_tokens::drop_token(engine, session, &engine.tables_for(session, statement)?, id, *if_exists).await
+        }
         Statement::FlushTable(name) => {
             require(engine, session, Role::Service, "STORAGE FLUSH")?;
             flush_table(engine, &engine.tables_for(session, statement)?, name).await

@@ -120,14 +120,16 @@ impl From<StorageError> for EngineError {
                 | CatalogError::NoTable(..)
                 | CatalogError::NoView(..)
                 | CatalogError::NoUser(_)
-                | CatalogError::NoIndex(_),
+                | CatalogError::NoIndex(_)
+                | CatalogError::NoToken(_),
             ) => ErrorKind::NotFound,
             StorageError::Catalog(
                 CatalogError::NamespaceExists(_)
                 | CatalogError::TableExists(..)
                 | CatalogError::ViewExists(..)
                 | CatalogError::IndexExists(_)
-                | CatalogError::UserExists(_),
+                | CatalogError::UserExists(_)
+                | CatalogError::TokenExists(_),
             ) => ErrorKind::AlreadyExists,
             StorageError::Catalog(CatalogError::UserChanged(_)) => ErrorKind::Aborted,
             StorageError::Catalog(CatalogError::FirstUser(_)) => ErrorKind::FailedPrecondition,

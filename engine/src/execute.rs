@@ -10,6 +10,7 @@ use datafusion::logical_expr::{ExplainFormat, ExplainOption, LogicalPlan, Logica
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
 
+use crate::api_tokens;
 use crate::ddl;
 use crate::effective::EffectiveIdentity;
 use crate::engine::Engine;
@@ -95,6 +96,11 @@ impl Engine {
             Statement::ShowManifest(_) | Statement::ShowManifestCache => {
                 let tables = self.tables_for(session, statement)?;
                 system::show(&self.store, &tables, statement).await.map(Outcome::Rows)
+            }
+            Statement::CreateToken(create) => {
+                let _run = begin(Way::Update)?;
+                let tables = self.tables_for(session, statement)?;
+                api_tokens::create(self, session, &tables, create).await.map(Outcome::Rows)
             }
             Statement::Transaction(statement) => {
                 transaction::run(self, session, statement).await.map(|()| Outcome::Changed(0))

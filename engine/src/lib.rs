@@ -7,6 +7,7 @@
 //! UPDATE   prepared → sql (dml) → tables → write → scan (cold, hot) → storage: commit
 //! ```
 
+mod api_tokens;
 mod audit;
 mod audit_log;
 mod comments;
@@ -35,6 +36,7 @@ mod running;
 mod scan;
 mod session;
 mod sql;
+mod standing;
 mod system;
 mod system_users;
 mod table_rights;
@@ -47,6 +49,7 @@ mod users;
 mod views;
 mod write;
 
+pub use api_tokens::RefusedToken;
 pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown};
 pub use error::{EngineError, ErrorKind, Result};
 pub use execute::{Outcome, Rows};
@@ -60,5 +63,6 @@ pub use seracdb_storage::manifest::{CacheConfig, CacheTotals};
 pub use seracdb_storage::system_columns;
 pub use session::Session;
 pub use sql::limits::STACK_BYTES;
+pub use standing::Standing;
 pub use transaction::{End, InUse, SavepointId, Transaction, TransactionConfig, TransactionId};
 pub use unpacked::unpacked_bytes;

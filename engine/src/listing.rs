@@ -9,6 +9,7 @@ use datafusion::common::TableReference;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 
+use crate::api_tokens;
 use crate::error::{EngineError, Result};
 use crate::session::{INFORMATION_SCHEMA, describes};
 use crate::sql::errors::{from_arrow, from_datafusion};
@@ -25,6 +26,9 @@ pub(crate) fn explain_schema() -> SchemaRef {
 pub(crate) fn schema_of(statement: &Statement) -> SchemaRef {
     if let Some(schema) = system::schema_of(statement) {
         return schema;
+    }
+    if let Statement::CreateToken(_) = statement {
+        return api_tokens::created_schema();
     }
     text_schema(match statement {
         Statement::ShowTables { .. } => &["namespace", "table", "kind"],

@@ -79,6 +79,11 @@ impl Prepared {
         self.kind
     }
 
+    /// Whether it changes something and gives rows of it: it is to run once, however often the rows are asked for.
+    pub fn runs_once(&self) -> bool {
+        matches!(self.statement, Statement::CreateToken(_))
+    }
+
     /// The columns of the result as a client sees them; no columns for an update. Execution gives exactly this schema.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

@@ -20,6 +20,7 @@ use seracdb_storage::records::{BatchKind, BatchRecord, BatchStatus};
 use seracdb_storage::scope_place::ScopePlace;
 use seracdb_storage::store::Store;
 
+use crate::api_tokens;
 use crate::audit_log::{self, AUDIT_LOG};
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
@@ -34,12 +35,13 @@ use crate::tables::Tables;
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 6] = [AUDIT_LOG, BATCHES, GRANTS, INDEXES, QUERIES, USERS];
+pub(crate) const SYSTEM_TABLES: [&str; 7] = [AUDIT_LOG, BATCHES, GRANTS, INDEXES, QUERIES, TOKENS, USERS];
 
 const BATCHES: &str = "batches";
 const GRANTS: &str = "grants";
 const INDEXES: &str = "indexes";
 const QUERIES: &str = "queries";
+const TOKENS: &str = "tokens";
 const USERS: &str = "users";
 
 /// A table of the namespace, made when it is read.
@@ -64,6 +66,7 @@ impl TableProvider for SystemTable {
             AUDIT_LOG => audit_log::schema(),
             GRANTS => grants_schema(),
             INDEXES => indexes_schema(),
+            TOKENS => api_tokens::listed_schema(),
             QUERIES => queries_schema(),
             USERS => users_schema(),
             _ => batches_schema(),
@@ -88,6 +91,7 @@ impl TableProvider for SystemTable {
             }
             GRANTS => grants(&self.tables),
             INDEXES => indexes(&self.tables),
+            TOKENS => api_tokens::listed(&self.tables),
             QUERIES => queries(&self.tables),
             USERS => users(&self.tables),
             _ => all_batches(&self.tables),

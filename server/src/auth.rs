@@ -1,54 +1,44 @@
 //! Who is calling: credentials of a request, logins, sessions.
 //!
-//! Accepted: `authorization: Basic …` on any call, and `authorization: Bearer …` with the token that a Handshake gave. A call
-//! with a token is of the token's session; one with user and password is of the session of its cookie, if it has one that
-//! it was handed before ([`crate::cookies`]), and has a session of its own else. Nobody is anonymous, and nothing in a
-//! request body says who the caller is.
+//! Accepted: `authorization: Basic …` on any call, and `authorization: Bearer …` with the token that a Handshake gave, an API
+//! token, or a JWT. A call with a token is of the token's session; one with user and password is of the session of its
+//! cookie, if it has one that it was handed before ([`crate::cookies`]), and has a session of its own else. Nobody is
+//! anonymous, and nothing in a request body says who the caller is.
+//!
+//! A session ends with what it was opened with ([`crate::grants`]). Every refused login passes [`Auth::refused`].
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use arrow_flight::BasicAuth;
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use parking_lot::Mutex;
-use prost::Message;
 use secrecy::{ExposeSecret, SecretString};
-use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session, Transaction};
+use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session, Standing, Transaction};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::config::AuthSection;
 use crate::cookies::Cookies;
+use crate::credentials::{Credentials, Malformed, credentials, from_payload};
 use crate::expiring::Full;
 use crate::flight::status;
+use crate::grants::{Grant, Grants, ended};
+use crate::jwt::{Jwt, KeyId, is_jwt};
+use crate::lockout::{Lockout, Source};
 use crate::queries::Queries;
 use crate::sessions::{Found, Sessions, TokenKey};
-
-/// Go sends base64 without padding, everybody else with it.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Passwords that are checked at the same time. A check takes tens of megabytes and a core on purpose: without a limit,
 /// guessing would take all of them.
 const CHECKS_MAX: usize = 4;
 
+/// Bytes of a user's name in the log.
+const NAME_BYTES_SHOWN: usize = 128;
+
 /// Checked passwords that are remembered at most.
 const VERIFIED_MAX: usize = 10_000;
-
-const SEND_CREDENTIALS: &str = "no credentials: log in with user and password (Handshake, or an 'authorization: Basic' \
-                                header on the call), or send the 'authorization: Bearer' token of a login";
-
-/// What a request says about who sends it.
-enum Credentials {
-    Basic { user: String, password: SecretString },
-    Bearer(String),
-}
 
 /// An authenticated call.
 #[derive(Clone)]
@@ -59,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) token: Option<TokenKey>,
     /// The key of the session that the client may have from its next call on.
     pub(crate) handed: Option<TokenKey>,
+    /// What it rests on.
+    pub(crate) grant: Arc<Grant>,
 }
 
 impl Call {
@@ -67,57 +59,156 @@ impl Call {
     }
 }
 
+/// Why a login was refused. The log may know, who sent it need not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoCredentials,
+    Malformed,
+    /// Or an unknown user.
+    WrongPassword,
+    /// After wrong passwords, for so long.
+    LockedOut(Duration),
+    /// A token that no session has, or not any more.
+    NoSession,
+    /// What the session was opened with has ended.
+    SessionEnded,
+    ApiToken(&'static str),
+    Jwt(&'static str),
+}
+
+impl Refusal {
+    /// Its name in logs.
+    fn name(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "no credentials",
+            Self::Malformed => "malformed credentials",
+            Self::WrongPassword => "wrong user name or password",
+            Self::LockedOut(_) => "locked out after wrong passwords",
+            Self::NoSession => "unknown session",
+            Self::SessionEnded => "what the session was opened with has ended",
+            Self::ApiToken(_) => "API token",
+            Self::Jwt(_) => "JWT",
+        }
+    }
+
+    /// What is not said to who was refused.
+    fn detail(self) -> &'static str {
+        match self {
+            Self::ApiToken(why) | Self::Jwt(why) => why,
+            _ => "",
+        }
+    }
+
+    /// What is said to who was refused. It tells nothing of whether there is such a user, token or key.
+    fn status(self) -> Status {
+        let text = match self {
+            Self::NoCredentials => {
+                "no credentials: log in with user and password (Handshake, or an 'authorization: Basic' header on the call), \
+                 or send the 'authorization: Bearer' token of a login"
+            }
+            Self::Malformed => "the authorization header is malformed: send 'Basic …' or 'Bearer …'",
+            Self::WrongPassword => "wrong user name or password",
+            Self::LockedOut(wait) => {
+                return Status::unauthenticated(format!(
+                    "too many wrong passwords for this user from here: wait {} s",
+                    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+                ));
+            }
+            Self::NoSession => "the token is unknown or its session ended: log in again",
+            Self::SessionEnded => return ended(),
+            Self::ApiToken(_) | Self::Jwt(_) => {
+                "the token is not accepted: it is unknown, expired, or not for this server"
+            }
+        };
+        Status::unauthenticated(text)
+    }
+}
+
 pub(crate) struct Auth {
     engine: Arc<Engine>,
     queries: Queries,
     sessions: Sessions<Session>,
+    /// What sessions were opened with. Locked before the sessions.
+    opened_with: Mutex<HashMap<TokenKey, Arc<Grant>>>,
+    grants: Grants,
+    jwt: Option<Arc<Jwt>>,
     cookies: Cookies,
     /// What was begun by the calls that were handed a cookie, by that cookie's session.
     begun: Mutex<HashMap<TokenKey, Weak<Transaction>>>,
     /// Right passwords of the last seconds, by keyed hash; wrong ones never get here.
-    verified: Mutex<HashMap<[u8; 32], (Principal, Instant)>>,
+    verified: Mutex<HashMap<[u8; 32], (Arc<Grant>, Instant)>>,
     verified_for: Duration,
     checks: Semaphore,
+    lockout: Lockout,
     secret: [u8; 32],
 }
 
 impl Auth {
     /// `secret`: random, new in every process.
-    pub(crate) fn new(engine: Arc<Engine>, queries: Queries, config: &AuthSection, secret: [u8; 32]) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        queries: Queries,
+        config: &AuthSection,
+        jwt: Option<Jwt>,
+        secret: [u8; 32],
+    ) -> Self {
         let idle = Duration::from_secs(config.session_idle_seconds);
+        let jwt = jwt.map(Arc::new);
         Self {
+            grants: Grants::new(engine.clone(), jwt.clone()),
             engine,
             queries,
             sessions: Sessions::new(secret, idle, config.sessions_max),
+            opened_with: Mutex::default(),
+            jwt,
             cookies: Cookies::new(&secret, Instant::now(), idle),
             begun: Mutex::default(),
             verified: Mutex::default(),
             verified_for: Duration::from_secs(config.password_cache_seconds),
             checks: Semaphore::new(CHECKS_MAX),
+            lockout: Lockout::new(config),
             secret,
         }
     }
 
+    /// Refuses a login. All refusals pass here, with who it was said to be, where from, and why.
+    fn refused(&self, user: Option<&str>, peer: Option<SocketAddr>, why: Refusal) -> Status {
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        // No user has a longer name, and whoever tries does not fill the log.
+        let user = user.map(|user| &user[..user.floor_char_boundary(NAME_BYTES_SHOWN)]);
+        tracing::info!(user, peer, why = why.name(), detail = why.detail(), "a login was refused");
+        why.status()
+    }
+
     /// Authenticates one call; gives the cookie to hand out too, if there is one.
-    pub(crate) async fn call(&self, metadata: &MetadataMap) -> Result<(Call, Option<String>), Status> {
-        match credentials(metadata)? {
-            None => Err(Status::unauthenticated(SEND_CREDENTIALS)),
-            Some(Credentials::Bearer(token)) => Ok((self.by_token(&token)?, None)),
+    pub(crate) async fn call(
+        &self,
+        metadata: &MetadataMap,
+        peer: Option<SocketAddr>,
+    ) -> Result<(Call, Option<String>), Status> {
+        match self.credentials(metadata, peer)? {
+            None => Err(self.refused(None, peer, Refusal::NoCredentials)),
+            Some(Credentials::Bearer(token)) => Ok((self.by_bearer(&token, peer)?, None)),
             Some(Credentials::Basic { user, password }) => {
-                let principal = self.verify(user, password).await?;
+                let grant = self.verify(user, password, peer).await?;
                 let now = Instant::now();
-                if let Some(call) = self.by_cookie(metadata, &principal, now)? {
+                if let Some(call) = self.by_cookie(metadata, &grant, now)? {
                     return Ok((call, None));
                 }
-                let (key, cookie) = self.cookies.make(random()?, principal.number(), now);
-                let session = Arc::new(Session::of_one_call(principal));
-                Ok((Call { session, token: None, handed: Some(key) }, Some(cookie)))
+                let (key, cookie) = self.cookies.make(random()?, grant.principal().number(), now);
+                let session = Arc::new(Session::of_one_call(grant.principal().clone()));
+                Ok((Call { session, token: None, handed: Some(key), grant }, Some(cookie)))
             }
         }
     }
 
+    fn credentials(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Option<Credentials>, Status> {
+        credentials(metadata).map_err(|Malformed| self.refused(None, peer, Refusal::Malformed))
+    }
+
     /// A call of the session of its cookie, which is opened when the cookie is new.
-    fn by_cookie(&self, metadata: &MetadataMap, principal: &Principal, now: Instant) -> Result<Option<Call>, Status> {
+    fn by_cookie(&self, metadata: &MetadataMap, grant: &Arc<Grant>, now: Instant) -> Result<Option<Call>, Status> {
+        let principal = grant.principal();
         for cookie in self.cookies.of_call(metadata, principal.number(), now) {
             let open = || {
                 let session = Session::new(principal.clone());
@@ -125,14 +216,20 @@ impl Auth {
                 begun.into_iter().for_each(|begun| session.keep(begun));
                 session
             };
+            let mut opened_with = self.opened_with.lock();
             let found = match cookie.opens {
                 true => self.sessions.find_or_open(cookie.key, open, now).map_err(too_many)?,
                 false => self.sessions.find_key(&cookie.key, now),
             };
-            // A user whose role is another now begins anew.
-            if let Some(session) = found.filter(|session| session.principal() == principal) {
-                return Ok(Some(Call { session, token: Some(cookie.key), handed: None }));
+            let Some(session) = found else { continue };
+            let known = opened_with.entry(cookie.key).or_insert_with(|| Arc::clone(grant));
+            if session.principal() == principal && self.grants.stands(known) {
+                let grant = Arc::clone(known);
+                return Ok(Some(Call { session, token: Some(cookie.key), handed: None, grant }));
             }
+            // A user whose role or password is another now begins anew.
+            opened_with.remove(&cookie.key);
+            self.sessions.remove(&cookie.key);
         }
         Ok(None)
     }
@@ -147,17 +244,27 @@ impl Auth {
 
     /// Handshake: gives the token of a new session, or the same token when one came. `payload`: the body of the
     /// handshake, where some clients put user and password.
-    pub(crate) async fn login(&self, metadata: &MetadataMap, payload: &[u8]) -> Result<String, Status> {
-        let (user, password) = match credentials(metadata)? {
-            Some(Credentials::Bearer(token)) => return self.by_token(&token).map(|_| token),
+    pub(crate) async fn login(
+        &self,
+        metadata: &MetadataMap,
+        payload: &[u8],
+        peer: Option<SocketAddr>,
+    ) -> Result<String, Status> {
+        let (user, password) = match self.credentials(metadata, peer)? {
+            Some(Credentials::Bearer(token)) => return self.by_bearer(&token, peer).map(|_| token),
             Some(Credentials::Basic { user, password }) => (user, password),
-            None => from_payload(payload).ok_or_else(|| Status::unauthenticated(SEND_CREDENTIALS))?,
+            None => from_payload(payload).ok_or_else(|| self.refused(None, peer, Refusal::NoCredentials))?,
         };
-        let principal = self.verify(user, password).await?;
-        self.sessions.open(Session::new(principal), random()?, Instant::now()).map_err(too_many)
+        let grant = self.verify(user, password, peer).await?;
+        let session = Session::new(grant.principal().clone());
+        let mut opened_with = self.opened_with.lock();
+        let (key, token) = self.sessions.open(session, random()?, Instant::now()).map_err(too_many)?;
+        opened_with.insert(key, grant);
+        Ok(token)
     }
 
     pub(crate) fn close(&self, token: TokenKey) {
+        self.opened_with.lock().remove(&token);
         self.sessions.close(token);
     }
 
@@ -169,44 +276,120 @@ impl Auth {
     /// Forgets what has been idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         self.sessions.sweep(now);
+        self.opened_with.lock().retain(|key, _| self.sessions.is_live(key));
         self.verified.lock().retain(|_, (_, until)| *until > now);
         let mut begun = self.begun.lock();
         begun.retain(|_, transaction| transaction.upgrade().is_some_and(|transaction| transaction.is_open()));
         begun.shrink_to_fit();
     }
 
-    fn by_token(&self, token: &str) -> Result<Call, Status> {
-        match self.sessions.find(token, Instant::now()) {
-            Found::Live(key, session) => Ok(Call { session, token: Some(key), handed: None }),
-            Found::Closed => Err(Status::not_found("this session was closed: log in again")),
-            Found::Unknown => Err(Status::unauthenticated("the token is unknown or its session ended: log in again")),
+    /// Ends what has lost what it rests on; gives the sessions that were among it.
+    pub(crate) fn end_revoked(&self) -> Vec<TokenKey> {
+        self.grants.sweep();
+        let mut opened_with = self.opened_with.lock();
+        let revoked: Vec<TokenKey> = opened_with.extract_if(|_, grant| grant.has_ended()).map(|(key, _)| key).collect();
+        revoked.iter().for_each(|key| self.sessions.remove(key));
+        revoked
+    }
+
+    /// A call that comes with a token of one of three kinds.
+    fn by_bearer(&self, token: &str, peer: Option<SocketAddr>) -> Result<Call, Status> {
+        if Engine::is_api_token(token) {
+            let standing = self
+                .engine
+                .by_api_token(token)
+                .map_err(|refused| self.refused(refused.user.as_deref(), peer, Refusal::ApiToken(refused.why)))?;
+            return self.by_standing(token, standing, None);
+        }
+        if let Some(jwt) = self.jwt.as_ref().filter(|_| is_jwt(token)) {
+            let refused = |user: Option<&str>, why| self.refused(user, peer, Refusal::Jwt(why));
+            let vouched = jwt.vouched(token, self.engine.now_ns()).map_err(|why| refused(None, why))?;
+            let standing = self.engine.vouched(&vouched.user, vouched.role_max, vouched.until_ns);
+            let standing = standing.ok_or_else(|| refused(Some(&vouched.user), "there is no such user"))?;
+            return self.by_standing(token, standing, Some(vouched.key));
+        }
+        let (key, session) = match self.sessions.find(token, Instant::now()) {
+            Found::Live(key, session) => (key, session),
+            Found::Closed => return Err(Status::not_found("this session was closed: log in again")),
+            Found::Unknown => return Err(self.refused(None, peer, Refusal::NoSession)),
+        };
+        let mut opened_with = self.opened_with.lock();
+        match opened_with.get(&key).filter(|grant| self.grants.stands(grant)).cloned() {
+            Some(grant) => Ok(Call { session, token: Some(key), handed: None, grant }),
+            None => {
+                opened_with.remove(&key);
+                self.sessions.remove(&key);
+                Err(self.refused(Some(session.principal().name()), peer, Refusal::SessionEnded))
+            }
         }
     }
 
-    async fn verify(&self, user: String, password: SecretString) -> Result<Principal, Status> {
-        let key = self.password_key(&user, password.expose_secret());
-        if let Some(principal) = self.remembered(&key) {
-            return Ok(principal);
+    /// A call of the one session of a token that proves itself with each call. It is opened with the first, and again when it
+    /// has ended.
+    fn by_standing(&self, token: &str, standing: Standing, key: Option<KeyId>) -> Result<Call, Status> {
+        let (now, id) = (Instant::now(), self.sessions.key(token));
+        let mut opened_with = self.opened_with.lock();
+        let known = opened_with.get(&id).filter(|grant| self.grants.stands(grant)).cloned();
+        if let Some((grant, session)) = known.zip(self.sessions.find_key(&id, now))
+            && session.principal() == standing.principal()
+        {
+            return Ok(Call { session, token: Some(id), handed: None, grant });
         }
+        let session = Session::new(standing.principal().clone());
+        let session = self.sessions.open_anew(id, session, now).map_err(too_many)?;
+        let grant = self.grants.open(standing, key);
+        opened_with.insert(id, Arc::clone(&grant));
+        Ok(Call { session, token: Some(id), handed: None, grant })
+    }
+
+    /// Checks a password.
+    async fn verify(
+        &self,
+        user: String,
+        password: SecretString,
+        peer: Option<SocketAddr>,
+    ) -> Result<Arc<Grant>, Status> {
+        let key = self.password_key(&user, password.expose_secret());
+        if let Some(grant) = self.remembered(&key) {
+            return Ok(grant);
+        }
+        let source = Source::of(peer);
+        let admitted = || self.lockout.admit(&user, source, Instant::now()).map_err(Refusal::LockedOut);
+        admitted().map_err(|why| self.refused(Some(&user), peer, why))?;
         let _turn = self.checks.acquire().await.map_err(|_| Status::unavailable("the server is stopping"))?;
         // Another call of the same client may have come first while this one waited.
-        if let Some(principal) = self.remembered(&key) {
-            return Ok(principal);
+        if let Some(grant) = self.remembered(&key) {
+            return Ok(grant);
         }
-        let engine = self.engine.clone();
-        let checked = self.queries.run(async move { engine.authenticate(&user, password.expose_secret()).await });
-        let principal = checked.await.map_err(status::from_engine)?;
-        self.remember(key, &principal);
-        Ok(principal)
+        admitted().map_err(|why| self.refused(Some(&user), peer, why))?;
+        let (engine, name) = (self.engine.clone(), user.clone());
+        let checked = self.queries.run(async move { engine.by_password(&name, password.expose_secret()).await });
+        match checked.await {
+            Ok(standing) => {
+                self.lockout.succeeded(&user, source);
+                let grant = self.grants.open(standing, None);
+                self.remember(key, &grant);
+                Ok(grant)
+            }
+            Err(error) if error.kind == ErrorKind::Unauthenticated => {
+                self.lockout.failed(&user, source, Instant::now());
+                Err(self.refused(Some(&user), peer, Refusal::WrongPassword))
+            }
+            Err(error) => Err(status::from_engine(error)),
+        }
     }
 
-    fn remembered(&self, key: &[u8; 32]) -> Option<Principal> {
-        let verified = self.verified.lock();
-        let (principal, until) = verified.get(key)?;
-        (*until > Instant::now()).then(|| principal.clone())
+    fn remembered(&self, key: &[u8; 32]) -> Option<Arc<Grant>> {
+        let mut verified = self.verified.lock();
+        let (grant, until) = verified.get(key)?;
+        if *until > Instant::now() && self.grants.stands(grant) {
+            return Some(Arc::clone(grant));
+        }
+        verified.remove(key);
+        None
     }
 
-    fn remember(&self, key: [u8; 32], principal: &Principal) {
+    fn remember(&self, key: [u8; 32], grant: &Arc<Grant>) {
         if self.verified_for.is_zero() {
             return;
         }
@@ -216,7 +399,7 @@ impl Auth {
             verified.retain(|_, (_, until)| *until > now);
         }
         if verified.len() < VERIFIED_MAX {
-            verified.insert(key, (principal.clone(), now + self.verified_for));
+            verified.insert(key, (Arc::clone(grant), now + self.verified_for));
         }
     }
 
@@ -246,82 +429,16 @@ pub(crate) fn random() -> Result<[u8; 32], Status> {
     Ok(bytes)
 }
 
-fn credentials(metadata: &MetadataMap) -> Result<Option<Credentials>, Status> {
-    let Some(header) = metadata.get("authorization") else {
-        // Where Arrow's C++ and Python clients put the token after a handshake with a payload.
-        let token = metadata.get_bin("auth-token-bin").and_then(|value| value.to_bytes().ok());
-        return Ok(token.map(|token| Credentials::Bearer(String::from_utf8_lossy(&token).into_owned())));
-    };
-    let malformed = || Status::unauthenticated("the authorization header is malformed: send 'Basic …' or 'Bearer …'");
-    let header = header.to_str().map_err(|_| malformed())?.trim();
-    let (scheme, value) = header.split_once(' ').ok_or_else(malformed)?;
-    let value = value.trim();
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(Some(Credentials::Bearer(value.to_owned())));
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return Err(malformed());
-    }
-    let decoded = BASE64.decode(value).map_err(|_| malformed())?;
-    let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
-    let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
-    Ok(Some(Credentials::Basic { user: user.to_owned(), password: password.into() }))
-}
-
-fn from_payload(payload: &[u8]) -> Option<(String, SecretString)> {
-    let auth = BasicAuth::decode(payload).ok()?;
-    (!auth.username.is_empty()).then(|| (auth.username, auth.password.into()))
-}
-
 #[cfg(test)]
 mod tests {
-    use tonic::metadata::MetadataValue;
-
     use super::*;
 
-    fn header(value: &str) -> Result<Option<Credentials>, Status> {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("authorization", value.parse().unwrap());
-        credentials(&metadata)
-    }
-
     #[test]
-    fn basic_is_read_with_and_without_padding() {
-        for value in ["Basic cm9vdDpwYQ==", "Basic cm9vdDpwYQ", "basic  cm9vdDpwYQ"] {
-            let Ok(Some(Credentials::Basic { user, password })) = header(value) else { panic!("{value} not read") };
-            assert_eq!((user.as_str(), password.expose_secret()), ("root", "pa"));
-        }
-    }
-
-    #[test]
-    fn a_password_may_hold_colons() {
-        let value = format!("Basic {}", BASE64.encode("u:a:b"));
-        let Ok(Some(Credentials::Basic { user, password })) = header(&value) else { panic!("not read") };
-        assert_eq!((user.as_str(), password.expose_secret()), ("u", "a:b"));
-    }
-
-    #[test]
-    fn bearer_comes_in_two_headers() {
-        assert!(matches!(header("Bearer abc"), Ok(Some(Credentials::Bearer(token))) if token == "abc"));
-        let mut metadata = MetadataMap::new();
-        metadata.insert_bin("auth-token-bin", MetadataValue::from_bytes(b"abc"));
-        assert!(matches!(credentials(&metadata), Ok(Some(Credentials::Bearer(token))) if token == "abc"));
-    }
-
-    #[test]
-    fn anything_else_is_unauthenticated() {
-        assert!(matches!(credentials(&MetadataMap::new()), Ok(None)));
-        for value in ["Basic", "Basic !!!", "Basic cm9vdA==", "Digest abc", "root"] {
-            let Err(status) = header(value) else { panic!("{value} was accepted") };
-            assert_eq!(status.code(), tonic::Code::Unauthenticated);
-        }
-    }
-
-    #[test]
-    fn a_handshake_payload_may_hold_user_and_password() {
-        let auth = BasicAuth { username: "u".into(), password: "p".into() };
-        assert_eq!(from_payload(&auth.encode_to_vec()).unwrap().0, "u");
-        assert!(from_payload(b"").is_none());
-        assert!(from_payload(&[0xff]).is_none());
+    fn a_refusal_tells_nothing_of_what_there_is() {
+        let texts =
+            |refusals: &[Refusal]| refusals.iter().map(|why| why.status().message().to_owned()).collect::<Vec<_>>();
+        let tokens = texts(&[Refusal::ApiToken("expired"), Refusal::ApiToken("unknown"), Refusal::Jwt("wrong key")]);
+        assert!(tokens.iter().all(|text| *text == tokens[0]));
+        assert_eq!(texts(&[Refusal::LockedOut(Duration::from_millis(1500))])[0].split(": ").nth(1), Some("wait 2 s"));
     }
 }

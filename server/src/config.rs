@@ -12,6 +12,8 @@ use figment::{Figment, Metadata, Profile, Provider};
 use seracdb_engine::{CacheConfig, EngineConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::jwt;
+
 /// All settings of a server.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -90,13 +92,72 @@ pub struct AuthSection {
     /// Sessions at the same time; further logins are refused.
     pub sessions_max: usize,
     /// Seconds for which a checked password is remembered, so that Basic credentials on every call do not cost a
-    /// password hash each; 0 = not at all. A changed password works beside the old one for at most this long.
+    /// password hash each; 0 = not at all. One that is changed is forgotten at once.
     pub password_cache_seconds: u64,
+    /// Wrong passwords of a user in a row, from one address, after which further ones have to wait; 0 = never.
+    pub lockout_attempts: u32,
+    /// Seconds of the first wait. Each further wrong password doubles it.
+    pub lockout_seconds: u64,
+    /// Seconds of the longest wait.
+    pub lockout_seconds_max: u64,
+    /// Users and addresses whose wrong passwords are counted: the last ones.
+    pub lockout_entries_max: usize,
+    /// File of the public keys (JWKS) that JWTs are signed with; absent = no JWT is taken. Read again when it changes.
+    pub jwks_file: Option<PathBuf>,
+    /// What the claim `iss` of a JWT has to be. Needed beside `jwks_file`.
+    pub jwt_issuer: Option<String>,
+    /// What the claim `aud` of a JWT has to be or to hold. Needed beside `jwks_file`.
+    pub jwt_audience: Option<String>,
+    /// Algorithms that a JWT may be signed with, of those with a public key.
+    pub jwt_algorithms: Vec<String>,
+    /// The claim with the user's name.
+    pub jwt_user_claim: String,
+    /// The claim with a role, which can only lower that of the user; absent = none.
+    pub jwt_role_claim: Option<String>,
+}
+
+impl AuthSection {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(name) = self.jwt_algorithms.iter().find(|name| jwt::algorithm(name).is_none()) {
+            return Err(ConfigError(format!(
+                "setting 'auth.jwt_algorithms' has '{name}': the algorithms are RS256, RS384, RS512, PS256, PS384, PS512, \
+                 ES256, ES384 and EdDSA"
+            )));
+        }
+        if self.jwks_file.is_none() {
+            return Ok(());
+        }
+        let is_set = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+        let needed = [
+            ("auth.jwt_issuer", is_set(&self.jwt_issuer)),
+            ("auth.jwt_audience", is_set(&self.jwt_audience)),
+            ("auth.jwt_algorithms", !self.jwt_algorithms.is_empty()),
+            ("auth.jwt_user_claim", !self.jwt_user_claim.is_empty()),
+        ];
+        match needed.iter().find(|(_, is_set)| !is_set) {
+            Some((name, _)) => Err(ConfigError(format!("setting '{name}' is needed beside 'auth.jwks_file'"))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for AuthSection {
     fn default() -> Self {
-        Self { session_idle_seconds: 3600, sessions_max: 10_000, password_cache_seconds: 15 }
+        Self {
+            session_idle_seconds: 3600,
+            sessions_max: 10_000,
+            password_cache_seconds: 15,
+            lockout_attempts: 10,
+            lockout_seconds: 1,
+            lockout_seconds_max: 900,
+            lockout_entries_max: 100_000,
+            jwks_file: None,
+            jwt_issuer: None,
+            jwt_audience: None,
+            jwt_algorithms: ["RS256", "ES256", "EdDSA"].map(str::to_owned).to_vec(),
+            jwt_user_claim: "sub".into(),
+            jwt_role_claim: None,
+        }
     }
 }
 
@@ -219,6 +280,7 @@ impl ServerConfig {
         let mut config: Self = figment.extract().map_err(|error| ConfigError(describe(error)))?;
         // As the variable may be set to nothing.
         config.server.object_store = config.server.object_store.filter(|url| !url.is_empty());
+        config.auth.jwks_file = config.auth.jwks_file.filter(|file| !file.as_os_str().is_empty());
         let storage = &mut config.engine.storage;
         storage.data_dir.clone_from(&config.server.data_dir);
         storage.object_store.clone_from(&config.server.object_store);
@@ -237,6 +299,9 @@ impl ServerConfig {
             ("manifest_cache.max_entries", self.manifest_cache.max_entries as u64),
             ("auth.session_idle_seconds", self.auth.session_idle_seconds),
             ("auth.sessions_max", self.auth.sessions_max as u64),
+            ("auth.lockout_seconds", self.auth.lockout_seconds),
+            ("auth.lockout_seconds_max", self.auth.lockout_seconds_max),
+            ("auth.lockout_entries_max", self.auth.lockout_entries_max as u64),
             ("flight.ticket_idle_seconds", self.flight.ticket_idle_seconds),
             ("flight.tickets_max", self.flight.tickets_max as u64),
             ("flight.prepared_idle_seconds", self.flight.prepared_idle_seconds),
@@ -250,6 +315,7 @@ impl ServerConfig {
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError(format!("setting '{name}' must be at least 1")));
         }
+        self.auth.validate()?;
         for (name, listen) in [("server.listen", &self.server.listen), ("http.listen", &self.http.listen)] {
             let port = listen.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             if port.is_none() {
@@ -412,6 +478,7 @@ mod tests {
             ("log.format", _) => "json".into(),
             ("engine.storage.durability", _) => "relaxed".into(),
             ("engine.pruning.pushdown", _) => "never".into(),
+            ("auth.jwt_algorithms", _) => "[\"ES384\"]".into(),
             (_, Value::Bool(_, value)) => (!value).to_string(),
             _ => "17".into(),
         }
@@ -424,8 +491,14 @@ mod tests {
         for (path, default) in leaves {
             let variable = format!("SERACDB_{}", path.to_uppercase().replace('.', "__"));
             let wanted = another(&path, &default);
-            let config = load("", &[(&variable, &wanted)], &[]).unwrap();
+            // What a file of keys needs beside it.
+            let beside = if path == "auth.jwks_file" { "[auth]\njwt_issuer = 'i'\njwt_audience = 'a'" } else { "" };
+            let config = load(beside, &[(&variable, &wanted)], &[]).unwrap();
             let found = leaf(&config, &path);
+            if let Value::Array(_, items) = &found {
+                assert_eq!(format!("[\"{}\"]", items[0].as_str().unwrap()), wanted, "{variable}");
+                continue;
+            }
             let found = match found.clone().into_string() {
                 Some(text) => text,
                 None => found
@@ -474,6 +547,26 @@ mod tests {
             let is_set = set.find_value(&path).is_ok();
             assert_eq!(is_set, !matches!(default, Value::Empty(..)), "{path}");
         }
+    }
+
+    #[test]
+    fn jwts_need_all_that_makes_them_safe() {
+        let complete = "jwks_file = '/k'\njwt_issuer = 'i'\njwt_audience = 'a'";
+        let auth = |lines: &str| load(&format!("[auth]\n{lines}"), &[], &[]);
+        assert!(auth(complete).unwrap().auth.jwks_file.is_some());
+        for left_out in ["jwt_issuer", "jwt_audience"] {
+            let lines: Vec<_> = complete.lines().filter(|line| !line.starts_with(left_out)).collect();
+            assert!(auth(&lines.join("\n")).unwrap_err().contains(&format!("'auth.{left_out}' is needed")));
+        }
+        for wrong in ["none", "HS256", "RS257"] {
+            let error = auth(&format!("{complete}\njwt_algorithms = ['RS256', '{wrong}']")).unwrap_err();
+            assert!(error.contains(&format!("has '{wrong}'")), "{error}");
+        }
+        assert!(auth(&format!("{complete}\njwt_algorithms = []")).is_err());
+        assert!(auth(&format!("{complete}\njwt_user_claim = ''")).is_err());
+        let variables = [("SERACDB_AUTH__JWT_ALGORITHMS", "[\"ES384\"]"), ("SERACDB_AUTH__JWKS_FILE", "")];
+        let config = load("", &variables, &[]).unwrap();
+        assert_eq!((config.auth.jwt_algorithms, config.auth.jwks_file), (vec!["ES384".to_owned()], None));
     }
 
     #[test]

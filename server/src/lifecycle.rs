@@ -22,6 +22,7 @@ use crate::auth::{Auth, random};
 use crate::config::ServerConfig;
 use crate::flight::{self, Flight};
 use crate::http;
+use crate::jwt::{Jwt, KeysError};
 use crate::queries::{self, Queries};
 
 /// The user of the first start.
@@ -48,6 +49,9 @@ const CLOSE: Duration = Duration::from_secs(30);
 
 /// How often what clients left behind is looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How often it is asked whether logins still stand: what runs ends within a second of what it rests on.
+const REVOKE: Duration = Duration::from_millis(500);
 
 /// Why the server could not start or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,9 @@ pub enum ServeError {
          says which; mend its cause and start again"
     )]
     StorageFailed,
+    /// The keys of JWTs cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Anything else of the system.
     #[error("cannot {what}: {source}")]
     System {
@@ -148,7 +155,7 @@ async fn start_and_drain(
 ) -> Result<(), ServeError> {
     create_root(queries, engine, &config.server.data_dir, root_password).await?;
     let secret = random().map_err(|status| EngineError::internal(status.message()))?;
-    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, secret);
+    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, Jwt::open(&config.auth)?, secret);
     let flight = Arc::new(Flight::new(engine.clone(), queries.clone(), auth, &config.flight));
 
     let grpc = listen("server.listen", &config.server.listen).await?;
@@ -245,10 +252,15 @@ async fn drain(
 }
 
 async fn sweep(flight: Arc<Flight>) {
-    let mut ticks = tokio::time::interval(SWEEP);
+    tokio::join!(every(SWEEP, || flight.sweep(Instant::now())), every(REVOKE, || flight.end_revoked()));
+}
+
+/// Looks again and again, until it is dropped.
+async fn every(period: Duration, look: impl Fn()) {
+    let mut ticks = tokio::time::interval(period);
     loop {
         ticks.tick().await;
-        flight.sweep(Instant::now());
+        look();
     }
 }
 

@@ -40,11 +40,21 @@ impl<S> Sessions<S> {
         Self { secret, state: Mutex::new(state) }
     }
 
-    /// Opens a session; gives its token. `random` becomes the token.
-    pub(crate) fn open(&self, session: S, random: [u8; 32], now: Instant) -> Result<String, Full> {
+    /// Opens a session; gives its key and its token. `random` becomes the token.
+    pub(crate) fn open(&self, session: S, random: [u8; 32], now: Instant) -> Result<(TokenKey, String), Full> {
         let token = BASE64_URL_SAFE_NO_PAD.encode(random);
-        self.state.lock().live.insert(self.key(&token), Arc::new(session), now)?;
-        Ok(token)
+        let key = self.key(&token);
+        self.state.lock().live.insert(key, Arc::new(session), now)?;
+        Ok((key, token))
+    }
+
+    /// Opens the session of a key, in the place of one that there was.
+    pub(crate) fn open_anew(&self, key: TokenKey, session: S, now: Instant) -> Result<Arc<S>, Full> {
+        let session = Arc::new(session);
+        let mut state = self.state.lock();
+        state.live.remove(&key);
+        state.live.insert(key, Arc::clone(&session), now)?;
+        Ok(session)
     }
 
     pub(crate) fn find(&self, token: &str, now: Instant) -> Found<S> {
@@ -91,6 +101,11 @@ impl<S> Sessions<S> {
         }
     }
 
+    /// Ends a session that is to be as if it had never been.
+    pub(crate) fn remove(&self, key: &TokenKey) {
+        self.state.lock().live.remove(key);
+    }
+
     /// Whether it has neither been closed nor swept.
     pub(crate) fn is_live(&self, key: &TokenKey) -> bool {
         self.state.lock().live.contains(key)
@@ -100,7 +115,8 @@ impl<S> Sessions<S> {
         self.state.lock().live.sweep(now);
     }
 
-    fn key(&self, token: &str) -> TokenKey {
+    /// The key of a token's session.
+    pub(crate) fn key(&self, token: &str) -> TokenKey {
         *blake3::keyed_hash(&self.secret, token.as_bytes()).as_bytes()
     }
 }
@@ -113,7 +129,7 @@ mod tests {
     fn a_token_is_its_session_until_closed_or_idle() {
         let start = Instant::now();
         let sessions = Sessions::new([1; 32], Duration::from_secs(10), 2);
-        let token = sessions.open("a", [7; 32], start).unwrap();
+        let (_, token) = sessions.open("a", [7; 32], start).unwrap();
         let Found::Live(key, session) = sessions.find(&token, start) else { panic!("not found") };
         assert_eq!(*session, "a");
         drop(session);
@@ -121,7 +137,7 @@ mod tests {
         assert!(matches!(sessions.find(&token, start), Found::Closed));
         assert!(matches!(sessions.find("something else", start), Found::Unknown));
 
-        let token = sessions.open("b", [8; 32], start).unwrap();
+        let (_, token) = sessions.open("b", [8; 32], start).unwrap();
         assert!(matches!(sessions.find(&token, start + Duration::from_secs(11)), Found::Unknown));
     }
 
@@ -140,10 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_removed_was_never_there_and_one_that_is_opened_anew_is_another() {
+        let start = Instant::now();
+        let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
+        let (key, token) = sessions.open("a", [7; 32], start).unwrap();
+        let anew = sessions.open_anew(key, "b", start).unwrap();
+        let Found::Live(_, found) = sessions.find(&token, start) else { panic!("not found") };
+        assert!(Arc::ptr_eq(&anew, &found));
+        sessions.remove(&key);
+        assert!(matches!(sessions.find(&token, start), Found::Unknown));
+        sessions.open_anew(key, "c", start).unwrap();
+        sessions.close(key);
+        assert!(sessions.open_anew(key, "d", start).is_ok(), "a token may come again");
+    }
+
+    #[test]
     fn logins_beyond_the_limit_are_refused() {
         let start = Instant::now();
         let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
-        let token = sessions.open("a", [7; 32], start).unwrap();
+        let (_, token) = sessions.open("a", [7; 32], start).unwrap();
         assert!(sessions.open("b", [8; 32], start).is_err());
         assert!(matches!(sessions.find(&token, start), Found::Live(..)));
     }

@@ -5,10 +5,11 @@
 //! 2. Table ids, user numbers, user names and file prefixes are never given out twice, also after a drop.
 //!
 //! Families `catalog` (keys `n/{namespace}`, `t/{table id}`, `v/{namespace}\0{view}`, `p/{prefix}`, `g/{table id}`,
-//! `r/{what rights are on}\0{who has them}`) and `users` (`{name}`); the values are JSON, unknown fields are ignored.
+//! `r/{what rights are on}\0{who has them}`, `k/{token id}`) and `users` (`{name}`); the values are JSON, unknown fields are ignored.
 
 mod comments;
 mod grants;
+mod tokens;
 mod users;
 mod views;
 
@@ -25,6 +26,7 @@ use crate::system_columns::{DELETED, DELETED_COLUMN_ID, ID, ID_COLUMN_ID, UPDATE
 pub use comments::CommentOn;
 use grants::GrantKey;
 pub use grants::{Given, GrantOn, GrantRecord, Grantee, Privilege};
+pub use tokens::TokenRecord;
 pub use users::{UserBecomes, UserChange, UserRecord};
 pub use views::{Readers, VIEW_NESTING_MAX, ViewRead, ViewRecord};
 
@@ -238,6 +240,10 @@ pub enum CatalogChange {
         /// The rights.
         privileges: Vec<Privilege>,
     },
+    /// Adds an API token.
+    CreateToken(TokenRecord),
+    /// Drops the API token of this id.
+    DropToken(String),
     /// Forgets a dropped table whose rows and files are gone.
     ForgetDropped(TableId),
 }
@@ -297,6 +303,12 @@ pub enum CatalogError {
     /// The user of the first start must stay.
     #[error("user '{0}' is the first one: it can be neither dropped nor given another role")]
     FirstUser(String),
+    /// The token is not there.
+    #[error("token '{0}' does not exist")]
+    NoToken(String),
+    /// The token is there.
+    #[error("token '{0}' exists already")]
+    TokenExists(String),
     /// The namespace has tables.
     #[error("namespace '{0}' is not empty: drop its tables and views first, or use CASCADE")]
     NotEmpty(String),
@@ -315,6 +327,7 @@ pub struct Catalog {
     users: BTreeMap<String, Arc<UserRecord>>,
     users_by_number: BTreeMap<u64, Arc<UserRecord>>,
     grants: BTreeMap<GrantKey, Arc<GrantRecord>>,
+    tokens: BTreeMap<String, Arc<TokenRecord>>,
     prefixes: BTreeSet<String>,
     dropped: BTreeMap<TableId, DroppedTable>,
     identity: CatalogIdentity,
@@ -355,6 +368,8 @@ pub enum CatalogRecord {
     User(UserRecord),
     /// `r/{on}\0{to}`
     Grant(GrantRecord),
+    /// `k/{id}`
+    Token(TokenRecord),
 }
 
 /// What a change writes: a record, or the removal of one.
@@ -372,6 +387,8 @@ pub enum CatalogWrite {
     RemoveDropped(TableId),
     /// Removes what a user or role was given on something.
     RemoveGrant(GrantOn, Grantee),
+    /// Removes an API token.
+    RemoveToken(String),
 }
 
 impl Catalog {
@@ -460,6 +477,8 @@ impl Catalog {
             CatalogChange::ChangeUser(change) => self.change_user(change),
             CatalogChange::Grant { on, to, privileges, given } => self.grant(on, to, privileges, given),
             CatalogChange::Revoke { on, to, privileges } => Ok(self.revoke(on, to, privileges)),
+            CatalogChange::CreateToken(record) => self.create_token(record),
+            CatalogChange::DropToken(id) => self.drop_token(id),
             CatalogChange::ForgetDropped(id) => {
                 self.dropped.remove(id);
                 Ok(vec![CatalogWrite::RemoveDropped(*id)])
@@ -621,6 +640,9 @@ impl Catalog {
             }
             CatalogRecord::Grant(record) => {
                 self.grants.insert((record.on.clone(), record.to.clone()), Arc::new(record));
+            }
+            CatalogRecord::Token(record) => {
+                self.tokens.insert(record.id.clone(), Arc::new(record));
             }
         }
     }

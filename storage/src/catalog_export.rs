@@ -1,4 +1,4 @@
-//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables, views, users and grants, for a data directory that goes on where another is gone.
+//! `_seracdb/catalog-e{epoch}.json`: namespaces, tables, views, users with their tokens, and grants, for a data directory that goes on where another is gone.
 //!
 //! Invariants:
 //! 1. It is written before any manifest that rests on it: a manifest's table is always in it.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{
     Catalog, CatalogRecord, CatalogWrite, DEFAULT_NAMESPACE, DroppedTable, GrantRecord, NamespaceRecord, TableKind,
-    TableRecord, UserRecord, ViewRecord,
+    TableRecord, TokenRecord, UserRecord, ViewRecord,
 };
 use crate::commit::{SequenceRecord, append_catalog};
 use crate::error::{Result, StorageError};
@@ -60,6 +60,7 @@ struct CatalogFile {
     users: Vec<UserRecord>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     grants: Vec<GrantRecord>,
+    tokens: Vec<TokenRecord>,
     /// Folders of tables that there are or were.
     prefixes: Vec<String>,
     dropped: Vec<DroppedTable>,
@@ -113,6 +114,7 @@ impl CatalogFile {
             views,
             users: catalog.users().map(|record| (**record).clone()).collect(),
             grants: catalog.grants().map(|record| (**record).clone()).collect(),
+            tokens: catalog.tokens().map(|record| (**record).clone()).collect(),
             prefixes: catalog.prefixes().map(str::to_owned).collect(),
             dropped: catalog.dropped().cloned().collect(),
         }
@@ -141,6 +143,7 @@ impl CatalogFile {
             .chain(self.views.into_iter().map(CatalogRecord::View))
             .chain(self.users.into_iter().map(CatalogRecord::User))
             .chain(self.grants.into_iter().map(CatalogRecord::Grant))
+            .chain(self.tokens.into_iter().map(CatalogRecord::Token))
             .chain(self.prefixes.into_iter().map(CatalogRecord::Prefix))
             .chain(self.dropped.into_iter().map(CatalogRecord::Dropped))
             .collect()

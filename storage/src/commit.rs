@@ -745,11 +745,15 @@ pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut
             CatalogWrite::Put(CatalogRecord::Grant(record)) => {
                 batch.put_cf(catalog, grant_key(&record.on, &record.to), to_json(record));
             }
+            CatalogWrite::Put(CatalogRecord::Token(record)) => {
+                batch.put_cf(catalog, format!("k/{}", record.id), to_json(record));
+            }
             CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
             CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
             CatalogWrite::RemoveView(namespace, name) => batch.delete_cf(catalog, view_key(namespace, name)),
             CatalogWrite::RemoveDropped(id) => batch.delete_cf(catalog, format!("g/{}", id.0)),
             CatalogWrite::RemoveGrant(on, to) => batch.delete_cf(catalog, grant_key(on, to)),
+            CatalogWrite::RemoveToken(id) => batch.delete_cf(catalog, format!("k/{id}")),
         }
     }
 }

@@ -654,6 +654,7 @@ fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
             [b'n', b'/', ..] => CatalogRecord::Namespace(serde_json::from_slice(json).map_err(bad)?),
             [b't', b'/', ..] => CatalogRecord::Table(serde_json::from_slice(json).map_err(bad)?),
             [b'v', b'/', ..] => CatalogRecord::View(serde_json::from_slice(json).map_err(bad)?),
+            [b'k', b'/', ..] => CatalogRecord::Token(serde_json::from_slice(json).map_err(bad)?),
             [b'g', b'/', ..] => CatalogRecord::Dropped(serde_json::from_slice(json).map_err(bad)?),
             [b'r', b'/', ..] => CatalogRecord::Grant(serde_json::from_slice(json).map_err(bad)?),
             [b'p', b'/', prefix @ ..] => CatalogRecord::Prefix(String::from_utf8_lossy(prefix).into_owned()),

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::api_tokens::{create_token, drop_token};
 use super::names::{TableName, fold, namespace_name};
 use super::parse::{Reader, comes_later};
 use super::statement::{ColumnDef, CreateIndex, CreateTable, Statement, TableKind};
@@ -40,6 +41,9 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.word("USER") {
         return create_user(reader);
     }
+    if reader.word("TOKEN") {
+        return create_token(reader);
+    }
     if reader.word("INDEX") {
         return create_index(reader);
     }
@@ -54,13 +58,13 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     let token = reader.parser.peek_token();
     let Token::Word(word) = &token.token else {
-        return Err(reader.expected("TABLE, VIEW, NAMESPACE, INDEX or USER after CREATE", &token));
+        return Err(reader.expected("TABLE, VIEW, NAMESPACE, INDEX, USER or TOKEN after CREATE", &token));
     };
     Err(match word.keyword {
         Keyword::MATERIALIZED => comes_later("CREATE MATERIALIZED VIEW"),
         Keyword::UNIQUE => comes_later("CREATE UNIQUE INDEX"),
         Keyword::OR => comes_later("CREATE OR REPLACE"),
-        Keyword::NoKeyword => reader.expected("TABLE, VIEW, NAMESPACE, INDEX or USER after CREATE", &token),
+        Keyword::NoKeyword => reader.expected("TABLE, VIEW, NAMESPACE, INDEX, USER or TOKEN after CREATE", &token),
         _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
     })
 }
@@ -88,6 +92,9 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
             return Err(unsupported("DROP VIEW of several views (drop them one by one)"));
         }
         return Ok(Statement::DropView { name, if_exists, cascade: cascade(reader) });
+    }
+    if reader.word("TOKEN") {
+        return drop_token(reader);
     }
     if reader.word("INDEX") {
         let if_exists = reader.words(&["IF", "EXISTS"]);

@@ -112,6 +112,15 @@ pub(crate) enum Statement {
     Grant(Grant),
     /// REVOKE rights ON something FROM somebody.
     Revoke(Grant),
+    /// CREATE TOKEN.
+    CreateToken(CreateToken),
+    /// DROP TOKEN [IF EXISTS] 'id'.
+    DropToken {
+        /// What it is called by.
+        id: String,
+        /// None of this id is no error.
+        if_exists: bool,
+    },
     /// STORAGE FLUSH TABLE name.
     FlushTable(TableName),
     /// STORAGE FLUSH ALL.
@@ -341,6 +350,26 @@ pub(crate) enum GrantedTo {
     Role(Role),
 }
 
+/// CREATE TOKEN [name] [FOR USER 'u'] [EXPIRES …].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CreateToken {
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// Who comes by it; `None` = who makes it.
+    pub user: Option<String>,
+    /// Until when it is worth something; `None` = until it is dropped.
+    pub expires: Option<Expiry>,
+}
+
+/// When a token expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// EXPIRES 'time'.
+    At(String),
+    /// EXPIRES IN 'interval'.
+    In(String),
+}
+
 /// A password on its way to its hash. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Password(pub String);
@@ -362,6 +391,7 @@ impl Statement {
             | Self::Describe(_)
             | Self::ShowManifest(_)
             | Self::ShowManifestCache
+            | Self::CreateToken(_)
             | Self::ShowSetting(_) => true,
             Self::Insert(_)
             | Self::Update(_)
@@ -380,6 +410,7 @@ impl Statement {
             | Self::DropUser { .. }
             | Self::Grant(_)
             | Self::Revoke(_)
+            | Self::DropToken { .. }
             | Self::FlushTable(_)
             | Self::FlushAll
             | Self::CompactTable(_)

@@ -99,13 +99,20 @@ impl Flight {
 
     /// Whose call this is. What it is handed goes with its answer, whatever that says.
     async fn authenticate<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let (call, cookie) = self.auth.call(request.metadata()).await?;
+        let (call, cookie) = self.auth.call(request.metadata(), request.remote_addr()).await?;
         let handed = request.extensions().get::<Handed>().zip(cookie);
         if let Some((handed, Ok(cookie))) = handed.map(|(handed, cookie)| (handed, cookie.parse())) {
             // Once for each request: there is nothing in it yet.
             let _ = handed.0.set(cookie);
         }
         Ok(call)
+    }
+
+    /// Ends what rests on a login that has ended.
+    pub(crate) fn end_revoked(&self) {
+        for session in self.auth.end_revoked() {
+            self.statements.forget(session);
+        }
     }
 
     /// Forgets what clients left behind.
@@ -170,6 +177,7 @@ impl FlightService for FlightRpc {
 
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Reply<Self::HandshakeStream> {
         guarded(async {
+            let peer = request.remote_addr();
             let (metadata, _, mut messages) = request.into_parts();
             // Credentials are in a header nearly always; then there need not be a message.
             let payload = match metadata.contains_key("authorization") {
@@ -181,7 +189,7 @@ impl FlightService for FlightRpc {
                     .map(|message| message.payload)
                     .unwrap_or_default(),
             };
-            let token = self.0.auth.login(&metadata, &payload).await?;
+            let token = self.0.auth.login(&metadata, &payload, peer).await?;
             let header = format!("Bearer {token}").parse();
             let header = header.map_err(|_| Status::unauthenticated("the token cannot be sent back"))?;
             let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
@@ -197,7 +205,8 @@ impl FlightService for FlightRpc {
             let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
             let endpoints = endpoints_wanted(request.metadata())?;
-            Ok(Response::new(self.0.flight_info(&call, request.into_inner(), &client, endpoints).await?))
+            let info = self.0.flight_info(&call, request.into_inner(), &client, endpoints);
+            Ok(Response::new(call.grant.hold(info).await?))
         })
         .await
     }
@@ -206,7 +215,7 @@ impl FlightService for FlightRpc {
         guarded(async {
             let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
-            let schema = self.0.schema(&call, request.get_ref(), &client).await?;
+            let schema = call.grant.hold(self.0.schema(&call, request.get_ref(), &client)).await?;
             Ok(Response::new(SchemaResult { schema }))
         })
         .await
@@ -216,9 +225,10 @@ impl FlightService for FlightRpc {
         guarded(async {
             let call = self.0.authenticate(&request).await?;
             let compression = Compression::wanted(request.metadata())?;
+            let grant = Arc::clone(&call.grant);
             let stream = match GetCommand::decode(request.get_ref())? {
-                GetCommand::Ticket(id) => self.0.fetch(call, id, compression).await?,
-                GetCommand::Prepared(id) => self.0.fetch_prepared(call, id, compression).await?,
+                GetCommand::Ticket(id) => grant.hold(self.0.fetch(call, id, compression)).await?,
+                GetCommand::Prepared(id) => grant.hold(self.0.fetch_prepared(call, id, compression)).await?,
                 GetCommand::Metadata(command) => {
                     from_batch(&self.0.metadata(&call, &command, &user_agent(request.metadata()))?)?
                 }
@@ -231,7 +241,7 @@ impl FlightService for FlightRpc {
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
         guarded(async {
             let call = self.0.authenticate(&request).await?;
-            let app_metadata = self.0.put(&call, request.into_inner()).await?;
+            let app_metadata = call.grant.hold(self.0.put(&call, request.into_inner())).await?;
             Ok(Response::new(once(PutResult { app_metadata })))
         })
         .await
@@ -241,7 +251,7 @@ impl FlightService for FlightRpc {
         guarded(async {
             let call = self.0.authenticate(&request).await?;
             let client = user_agent(request.metadata());
-            let body = self.0.action(&call, request.get_ref(), &client).await?;
+            let body = call.grant.hold(self.0.action(&call, request.get_ref(), &client)).await?;
             Ok(Response::new(iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
         })
         .await
@@ -267,7 +277,8 @@ impl FlightService for FlightRpc {
             let client = user_agent(request.metadata());
             // A query is planned at once and runs while it is fetched: there is nothing to ask for again.
             let endpoints = endpoints_wanted(request.metadata())?;
-            let info = self.0.flight_info(&call, request.into_inner(), &client, endpoints).await?;
+            let info = self.0.flight_info(&call, request.into_inner(), &client, endpoints);
+            let info = call.grant.hold(info).await?;
             let done =
                 PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
             Ok(Response::new(done))

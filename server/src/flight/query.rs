@@ -64,7 +64,7 @@ impl Flight {
         };
         let call = &call;
         match prepared.kind() {
-            StatementKind::Query if endpoints > 1 => {
+            StatementKind::Query if endpoints > 1 || prepared.runs_once() => {
                 let schema = result_schema(&prepared);
                 let mut tickets = self.issue_parts(call, &prepared, params, transaction, endpoints).await?.into_iter();
                 let first = tickets.next().unwrap_or_default();
@@ -201,7 +201,8 @@ impl Flight {
         let in_use = call.session.transaction().map(|transaction| transaction.in_use());
         let (reader, spool) = (call.principal(), Arc::clone(&self.spool));
         let user = SpoolUser::new(reader.number(), reader.name());
-        let delivery = Delivery { user, compression, spool, age_max: self.result_age_max };
+        let ended = call.grant.ended();
+        let delivery = Delivery { user, compression, spool, age_max: self.result_age_max, ended };
         from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use))
     }
 

@@ -22,6 +22,7 @@ use super::encode::{Compression, Encoder};
 use super::outbox::{Outbox, Unsent};
 use super::spool::{Spool, SpoolUser};
 use super::status;
+use crate::grants;
 use crate::queries::{Queries, stopping};
 
 /// Messages that wait for a slow client.
@@ -38,6 +39,8 @@ pub(crate) struct Delivery {
     pub(crate) spool: Arc<Spool>,
     /// A result that was not read to its end by then is given up.
     pub(crate) age_max: Duration,
+    /// Fires when the login that it rests on has ended.
+    pub(crate) ended: CancellationToken,
 }
 
 /// A result that is there already.
@@ -62,13 +65,14 @@ pub(crate) fn from_rows<E: std::error::Error + Send + Sync + 'static>(
     let stopped = cancel.clone().drop_guard();
     let all = queries.clone();
     let task = queries.spawn(async move {
-        let Delivery { user, compression, spool, age_max } = delivery;
+        let Delivery { user, compression, spool, age_max, ended } = delivery;
         let mut outbox = Outbox::new(sender, spool, user);
         let sent = send_rows(&schema, rows, &cancel, compression, &mut outbox);
-        let sent = tokio::time::timeout(age_max, sent).await;
+        let sent = async { tokio::time::timeout(age_max, sent).await.unwrap_or_else(|_| Err(too_old(age_max))) };
+        let sent = ended.run_until_cancelled(sent).await.unwrap_or_else(|| Err(grants::ended()));
         // Before the error is sent: a client that reads no more may keep nothing.
         drop(keep);
-        if let Err(status) = sent.unwrap_or_else(|_| Err(too_old(age_max))) {
+        if let Err(status) = sent {
             // What it computed with has to end, too.
             cancel.cancel();
             let status = if all.is_stopping() { status::from_engine(stopping()) } else { status };
@@ -182,7 +186,8 @@ mod tests {
         let limits = SpoolLimits { after: Duration::from_millis(50), bytes_max: 1 << 20, user_bytes_max: 1 << 20 };
         let spool = Spool::new(dir.path().to_owned(), limits);
         let user = SpoolUser::new(7, "ann");
-        Delivery { user, compression: Compression::None, spool, age_max: Duration::from_secs(3600) }
+        let (age_max, ended) = (Duration::from_secs(3600), CancellationToken::new());
+        Delivery { user, compression: Compression::None, spool, age_max, ended }
     }
 
     async fn decode(messages: Vec<FlightData>) -> (SchemaRef, Vec<RecordBatch>) {
@@ -235,6 +240,22 @@ mod tests {
         assert!(stream.next().await.unwrap().is_ok());
         cancel.cancel();
         assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Cancelled);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_the_login_that_it_rests_on() {
+        let queries = Queries::new(tokio::runtime::Handle::current());
+        let schema = strings(vec![]).schema();
+        let dir = tempfile::tempdir().unwrap();
+        let delivery = delivery(&dir);
+        let (ended, cancel) = (delivery.ended.clone(), CancellationToken::new());
+        let rows = stream::pending::<Result<RecordBatch, EngineError>>();
+        let mut stream = from_rows(&queries, schema, rows, cancel.clone(), delivery, ());
+        assert!(stream.next().await.unwrap().is_ok());
+        ended.cancel();
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Unauthenticated);
+        assert!(cancel.is_cancelled(), "what it computed with ends too");
+        assert!(stream.next().await.is_none());
     }
 
     #[tokio::test]

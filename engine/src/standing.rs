@@ -1,0 +1,168 @@
+//! What a login rests on, and whether that is still so.
+//!
+//! A login is of a user as the catalog had it then. It ends when the user is dropped or has another role, and, with what it was
+//! made with: a password that is another now, a token that was dropped or has expired. To ask is a look into memory.
+
+use std::sync::Arc;
+
+use seracdb_storage::catalog::{Catalog, TokenRecord, UserRecord};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::identity::{Principal, Role};
+
+/// A login, with what it rests on.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    user: Arc<UserRecord>,
+    principal: Principal,
+    proof: Proof,
+    until_ns: Option<i64>,
+}
+
+/// What a user has come with.
+#[derive(Debug, Clone)]
+enum Proof {
+    Password,
+    Token(Arc<TokenRecord>),
+    /// What somebody else vouches for.
+    Elsewhere,
+}
+
+impl Standing {
+    /// Who has logged in.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// A login by an API token.
+    pub(crate) fn by_token(user: &Arc<UserRecord>, token: &Arc<TokenRecord>) -> Option<Self> {
+        Self::of(user, None, Proof::Token(Arc::clone(token)), token.expires_at_ns)
+    }
+
+    fn of(user: &Arc<UserRecord>, role_max: Option<Role>, proof: Proof, until_ns: Option<i64>) -> Option<Self> {
+        if user.deleted_at_ns.is_some() {
+            return None;
+        }
+        let stored: Role = user.role.parse().ok()?;
+        let role = role_max.map_or(stored, |max| stored.min(max));
+        let principal = Principal::new(user.name.clone(), user.number, role);
+        Some(Self { user: Arc::clone(user), principal, proof, until_ns })
+    }
+
+    /// Whether it is as it was, by this catalog and time.
+    fn holds(&self, catalog: &Catalog, now_ns: i64) -> bool {
+        let as_it_was = |user: &Arc<UserRecord>| {
+            Arc::ptr_eq(user, &self.user)
+                || user.deleted_at_ns.is_none()
+                    && user.number == self.user.number
+                    && user.role == self.user.role
+                    && (!matches!(self.proof, Proof::Password) || user.password_hash == self.user.password_hash)
+        };
+        let is_there = match &self.proof {
+            Proof::Token(token) => catalog.token(&token.id).is_some_and(|known| known.hash == token.hash),
+            Proof::Password | Proof::Elsewhere => true,
+        };
+        is_there
+            && self.until_ns.is_none_or(|until| now_ns < until)
+            && catalog.user(&self.user.name).is_some_and(as_it_was)
+    }
+}
+
+impl Engine {
+    /// Checks a password; see [`Engine::authenticate`].
+    pub async fn by_password(&self, name: &str, password: &str) -> Result<Standing> {
+        let before = self.store.snapshot().catalog().user(name).cloned();
+        self.authenticate(name, password).await?;
+        let standing = before.and_then(|user| Standing::of(&user, None, Proof::Password, None));
+        // A password that was changed while it was checked may be the one that was right.
+        standing.filter(|standing| self.stands(standing)).ok_or_else(|| {
+            EngineError::new(ErrorKind::Unauthenticated, "the user was changed during the login: log in again")
+        })
+    }
+
+    /// A user for whom somebody else vouches, until a time: with no more than this role, if one is said. `None` when there is
+    /// no such user.
+    pub fn vouched(&self, name: &str, role_max: Option<Role>, until_ns: i64) -> Option<Standing> {
+        let snapshot = self.store.snapshot();
+        Standing::of(snapshot.catalog().user(name)?, role_max, Proof::Elsewhere, Some(until_ns))
+    }
+
+    /// Whether what a login rests on is still so.
+    pub fn stands(&self, standing: &Standing) -> bool {
+        standing.holds(self.store.snapshot().catalog(), self.now_ns())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seracdb_storage::catalog::CatalogRecord;
+
+    use super::*;
+
+    fn user() -> UserRecord {
+        UserRecord {
+            number: 7,
+            name: "ann".into(),
+            role: "admin".into(),
+            password_hash: "hash".into(),
+            created_at_ns: 0,
+            deleted_at_ns: None,
+        }
+    }
+
+    fn token() -> TokenRecord {
+        TokenRecord {
+            id: "t".into(),
+            name: None,
+            user: "ann".into(),
+            hash: "h".into(),
+            last_four: "abcd".into(),
+            created_at_ns: 0,
+            created_by: "ann".into(),
+            expires_at_ns: Some(100),
+        }
+    }
+
+    fn catalog(user: UserRecord, token: Option<TokenRecord>) -> Catalog {
+        let records = [CatalogRecord::User(user)].into_iter();
+        Catalog::from_records(records.chain(token.map(CatalogRecord::Token)))
+    }
+
+    #[test]
+    fn it_ends_with_what_it_rests_on() {
+        let user_then = Arc::new(user());
+        let password = Standing::of(&user_then, None, Proof::Password, None).unwrap();
+        let by_token = Standing::by_token(&user_then, &Arc::new(token())).unwrap();
+        let vouched = Standing::of(&user_then, Some(Role::User), Proof::Elsewhere, Some(100)).unwrap();
+        let (another_password, another_role, dropped) = (
+            UserRecord { password_hash: "other".into(), ..user() },
+            UserRecord { role: "user".into(), ..user() },
+            UserRecord { deleted_at_ns: Some(1), ..user() },
+        );
+        // By password, by token, vouched for.
+        for (catalog, now, expected) in [
+            (catalog(user(), Some(token())), 99, [true, true, true]),
+            (catalog(user(), Some(token())), 100, [true, false, false]),
+            (catalog(user(), None), 99, [true, false, true]),
+            (catalog(user(), Some(TokenRecord { hash: "i".into(), ..token() })), 99, [true, false, true]),
+            (catalog(another_password, Some(token())), 99, [false, true, true]),
+            (catalog(another_role, Some(token())), 99, [false; 3]),
+            (catalog(dropped, Some(token())), 99, [false; 3]),
+            (Catalog::default(), 99, [false; 3]),
+        ] {
+            let found = [&password, &by_token, &vouched].map(|standing| standing.holds(&catalog, now));
+            assert_eq!(found, expected, "{catalog:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_said_only_lowers() {
+        let role = |max| Standing::of(&Arc::new(user()), max, Proof::Elsewhere, None).unwrap().principal().role();
+        assert_eq!(role(None), Role::Admin);
+        assert_eq!(role(Some(Role::User)), Role::User);
+        assert_eq!(role(Some(Role::System)), Role::Admin);
+        let dropped = UserRecord { deleted_at_ns: Some(1), ..user() };
+        assert!(Standing::of(&Arc::new(dropped), None, Proof::Password, None).is_none());
+    }
+}
