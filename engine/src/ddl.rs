@@ -142,6 +142,7 @@ async fn drop_table(
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
     tables.require_owner(Object::Table(record), "DROP TABLE")?;
+    views::require_no_hidden_reader(tables, Object::Table(record), cascade)?;
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
     drop_named(engine, session, change, if_exists).await

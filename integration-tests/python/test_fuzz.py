@@ -340,6 +340,7 @@ def populated(server: Server) -> None:
             run(root, f"CREATE USER {user} WITH PASSWORD '{password}' ROLE user")
         run(root, "CREATE TABLE t (n BIGINT, label TEXT)")
         run(root, "INSERT INTO t VALUES (1, 'one'), (2, 'two')")
+        run(root, "GRANT ALL ON t TO ROLE user")
         run(root, "CREATE USER TABLE diary (note TEXT)")
     with Caller(server, basic("bob", PASSWORDS["bob"])) as bob:
         run(bob, f"INSERT INTO diary VALUES ('{SECRET}')")

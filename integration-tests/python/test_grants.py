@@ -344,6 +344,26 @@ def test_a_view_needs_rights_on_it_and_on_what_it_reads(db, users, secret):
     assert "another user's" in told
 
 
+def test_views_of_others_are_not_named_to_who_drops_what_they_read(db, users):
+    svc = users.make("svc", "service")
+    svc.run("CREATE TABLE made (n INT)")
+    db.run("CREATE VIEW of_root AS SELECT n FROM made")
+    told = refused(svc, "DROP TABLE made", seracdb.InvalidArgument)
+    assert "read by a view of another user" in told and "of_root" not in told
+    svc.run("CREATE VIEW own_view AS SELECT n FROM made")
+    db.run("CREATE VIEW over AS SELECT n FROM own_view")
+    assert "over'" not in refused(svc, "DROP VIEW own_view", seracdb.InvalidArgument)
+    assert "read by the view" in refused(db, "DROP VIEW own_view", seracdb.InvalidArgument)
+    svc.run("DROP TABLE made CASCADE")
+    assert column(db, f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{users.namespace}'") == []
+
+
+def test_a_session_whose_user_has_another_role_now_still_sees_what_it_runs(db, users):
+    ann = users.make("ann")
+    db.run(f"ALTER USER {users.name('ann')} SET ROLE service")
+    assert len(column(ann, "SELECT statement FROM system.queries")) == 1
+
+
 def test_grants_go_with_their_table_and_are_shown(db, users, secret):
     ann, svc = users.make("ann"), users.make("svc", "service")
     db.run(f"GRANT SELECT, DELETE ON secret TO {users.name('ann')}")

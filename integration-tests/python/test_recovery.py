@@ -143,6 +143,7 @@ def test_users_and_their_rows_come_along(shared, tmp_path):
             db.run("CREATE USER carl WITH PASSWORD 'password of carl' ROLE user")
             db.run("CREATE TABLE fresh (n INT)")
             db.run("INSERT INTO fresh VALUES (1)")
+            db.run("GRANT SELECT ON fresh TO carl")
             db.run("STORAGE FLUSH TABLE fresh")
             db.run("DROP TABLE mine")
         with seracdb.connect(second.uri, "carl", "password of carl") as db:

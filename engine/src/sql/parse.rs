@@ -40,7 +40,7 @@ pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Result<(Statement, Option
         return Err(EngineError::invalid("the statement is empty"));
     }
     let parser = Parser::new(&SeracDialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens);
-    let mut reader = Reader { parser, limits, sql, end, hides_literals: false };
+    let mut reader = Reader { parser, limits, sql, end, hides_text: false };
     while reader.parser.consume_token(&Token::SemiColon) {}
     let statement = reader.statement()?;
     reader.end_of_statement()?;
@@ -70,7 +70,7 @@ pub(crate) struct Reader<'a> {
     /// Where the text ends, for errors about what is missing there.
     end: Location,
     /// Whether what follows may be a password, or a part of one that was cut in two by its quotes.
-    hides_literals: bool,
+    hides_text: bool,
 }
 
 impl Reader<'_> {
@@ -219,18 +219,15 @@ impl Reader<'_> {
         }
     }
 
-    /// From here on errors repeat no text but SQL's own words.
-    pub(crate) fn hide_literals(&mut self) {
-        self.hides_literals = true;
+    /// From here on errors repeat nothing of the statement.
+    pub(crate) fn hide_text(&mut self) {
+        self.hides_text = true;
     }
 
     fn shown(&self, token: &Token) -> String {
-        match token {
-            Token::Word(word) if word.quote_style.is_none() && word.keyword != Keyword::NoKeyword => {
-                format!("'{token}'")
-            }
-            _ if self.hides_literals => "something else".to_owned(),
-            _ => format!("'{token}'"),
+        match self.hides_text {
+            true => "something else".to_owned(),
+            false => format!("'{token}'"),
         }
     }
 

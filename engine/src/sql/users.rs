@@ -33,7 +33,7 @@ pub(crate) fn create_user(reader: &mut Reader<'_>) -> Result<Statement> {
 pub(crate) fn alter_user(reader: &mut Reader<'_>) -> Result<Statement> {
     let name = user_name(reader)?;
     // What follows may be a password that somebody has put where it does not belong.
-    reader.hide_literals();
+    reader.hide_text();
     let change = if reader.words(&["SET", "PASSWORD"]) {
         AlterUser::Password(password(reader)?)
     } else if reader.words(&["SET", "ROLE"]) {
@@ -72,7 +72,7 @@ pub(crate) fn role(reader: &mut Reader<'_>) -> Result<Role> {
 }
 
 fn password(reader: &mut Reader<'_>) -> Result<Password> {
-    reader.hide_literals();
+    reader.hide_text();
     match reader.parser.next_token().token {
         Token::SingleQuotedString(text) => Ok(Password(text)),
         // Not `expected`: what lacks its quotes may be a word that SQL has.
