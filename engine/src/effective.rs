@@ -106,9 +106,7 @@ impl Engine {
             let entry = audit::entry(&session, action, target);
             return Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session });
         };
-        let (actor, subject) = (self.principal(session.principal().name()), self.principal(name));
-        let actor = actor.filter(|actor| actor.number() == session.principal().number());
-        match may_act_for(actor.as_ref(), subject) {
+        match may_act_for(self.actor(&session).ok().as_ref(), self.principal(name)) {
             Ok(subject) => {
                 let acting = session.acting_for(subject, reach_of(about.statement));
                 let entry = audit::entry(&acting, action, target);

@@ -190,9 +190,8 @@ fn indexes_schema() -> SchemaRef {
 /// What runs now: of this user, to an admin of all.
 fn queries(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = Rows::new(queries_schema());
-    let is_shown = |entry: &Entry| {
-        tables.principal.role() >= Role::Admin || entry.principal.number() == tables.principal.number()
-    };
+    let is_shown =
+        |entry: &Entry| tables.principal.role() >= Role::Admin || entry.principal.number() == tables.principal.number();
     for entry in tables.running.list().iter().filter(|entry| is_shown(entry)) {
         rows.text(0, Some(&entry.number.to_string()));
         rows.text(1, Some(entry.principal.name()));

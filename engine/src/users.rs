@@ -135,10 +135,20 @@ impl Engine {
         Some(Principal::new(user.name.clone(), user.number, user.role.parse().ok()?))
     }
 
-    /// The user whose rights count for what a session does, as it is now: of the role that it has by now, and nobody once it was
-    /// dropped.
+    /// The user whose rights count for what a session does, as it is now, and nobody once it was dropped.
     pub(crate) fn subject(&self, session: &Session) -> Result<Principal> {
-        self.living(session.subject().number())
+        match session.impersonated() {
+            Some(subject) => self.living(subject.number()),
+            None => self.actor(session),
+        }
+    }
+
+    /// Whose session it is, as it is now: of the role that it has by now, or of the lower one that it has logged in with.
+    pub(crate) fn actor(&self, session: &Session) -> Result<Principal> {
+        let principal = session.principal();
+        let now = self.living(principal.number())?;
+        let role = now.role().min(principal.role());
+        Ok(Principal::new(now.name().to_owned(), now.number(), role))
     }
 
     /// A user by number, as it is now, unless it was dropped.
