@@ -3,9 +3,10 @@
 use seracdb_storage::bloom;
 use seracdb_storage::catalog::{CatalogChange, IndexRecord, TableKind, TableRecord};
 
-use crate::ddl::{check_name, forgive};
+use crate::ddl::forgive;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::naming::check_name;
 use crate::rights::Object;
 use crate::session::Session;
 use crate::sql::statement::CreateIndex;

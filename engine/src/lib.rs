@@ -26,6 +26,7 @@ mod listing;
 mod load;
 mod memory;
 mod metadata;
+mod naming;
 mod origins;
 mod output;
 mod plans;

@@ -94,6 +94,18 @@ impl Tables {
         }
     }
 
+    /// Refuses to drop, without CASCADE, what a view reads that the user does not see; the storage names the others.
+    pub(crate) fn require_no_hidden_reader(&self, object: Object<'_>, cascade: bool) -> Result<()> {
+        let (what, namespace, name) = (object.what(), object.namespace(), object.name());
+        let reads = |view: &ViewRecord| view.reads.iter().any(|read| read.namespace == namespace && read.name == name);
+        match !cascade && self.catalog().views().any(|view| reads(view) && !self.sees(Object::View(view))) {
+            true => Err(EngineError::invalid(format!(
+                "{what} '{namespace}.{name}' is read by a view of another user: that has to be dropped first, or use CASCADE"
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// The error for a view that reads what its reader may not.
     pub(crate) fn require_below(&self, view: &ViewRecord) -> Result<()> {
         let may_read = |read: &ViewRead| {

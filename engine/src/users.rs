@@ -12,12 +12,13 @@ use seracdb_storage::StorageError;
 use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::catalog::{CatalogChange, CatalogError, UserBecomes, UserChange, UserRecord};
 use seracdb_storage::commit::Commit;
+use tokio::sync::Semaphore;
 
 use crate::audit::{self, Ending};
-use crate::ddl::refuse_ambiguous;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::{Principal, Role};
+use crate::naming::refuse_ambiguous;
 use crate::rights::{UserAction, denied, may_change_user, may_change_users};
 use crate::session::Session;
 use crate::sql::statement::AlterUser;
@@ -25,6 +26,10 @@ use crate::transaction::Staged;
 
 /// Bytes of the longest password: clients send it in a header, which has no room for much more.
 const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Hashes that are made at the same time: each takes tens of megabytes and a core on purpose, and everyone may set their own
+/// password.
+static HASHING: Semaphore = Semaphore::const_new(2);
 
 /// What an unknown user's password is checked against, so that it takes as long as a known user's.
 static NOBODYS_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody").unwrap_or_default());
@@ -207,6 +212,7 @@ async fn password_hash(password: &str) -> Result<String> {
     if password.len() > PASSWORD_BYTES_MAX {
         return Err(EngineError::invalid(format!("a password has at most {PASSWORD_BYTES_MAX} bytes")));
     }
+    let _turn = HASHING.acquire().await.map_err(|e| EngineError::caused(ErrorKind::Internal, "password hash", e))?;
     let password = password.to_owned();
     off_the_async_threads(move || hash(&password)).await?
 }

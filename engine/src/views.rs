@@ -23,9 +23,10 @@ use seracdb_storage::catalog::{Catalog, CatalogChange, CatalogError, Privilege, 
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns;
 
-use crate::ddl::{check_name, forgive};
+use crate::ddl::forgive;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::naming::check_name;
 use crate::output::client_schema;
 use crate::prepared::{coerced, plan_query};
 use crate::rights::Object;
@@ -337,7 +338,7 @@ pub(crate) async fn drop_view(
         Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
     };
     tables.require_owner(Object::View(view), "DROP VIEW")?;
-    require_no_hidden_reader(tables, Object::View(view), cascade)?;
+    tables.require_no_hidden_reader(Object::View(view), cascade)?;
     let (namespace, name) = (view.namespace.clone(), view.name.clone());
     let dropped = engine.change_catalog(session, vec![CatalogChange::DropView { namespace, name, cascade }]).await;
     forgive(dropped, ErrorKind::NotFound, if_exists)
@@ -353,23 +354,6 @@ pub(crate) fn view<'a>(tables: &'a Tables, name: &TableName) -> Result<&'a Arc<V
     }
     let known: Vec<String> = tables.views().map(|view| tables.shown_name(&view.namespace, &view.name, name)).collect();
     Err(tables.unknown("view", name, &known))
-}
-
-/// Refuses to drop, without CASCADE, what a view reads that the user does not see; storage names the others.
-pub(crate) fn require_no_hidden_reader(tables: &Tables, object: Object<'_>, cascade: bool) -> Result<()> {
-    let reads = |view: &ViewRecord| {
-        view.reads.iter().any(|read| read.namespace == object.namespace() && read.name == object.name())
-    };
-    let hidden = |view: &Arc<ViewRecord>| reads(view) && !tables.sees(Object::View(view));
-    match !cascade && tables.catalog().views().any(hidden) {
-        true => Err(EngineError::invalid(format!(
-            "{} '{}.{}' is read by a view of another user: that has to be dropped first, or use CASCADE",
-            object.what(),
-            object.namespace(),
-            object.name()
-        ))),
-        false => Ok(()),
-    }
 }
 
 /// What becomes of the views over a table that is dropped.

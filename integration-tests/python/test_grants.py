@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from itertools import chain
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 import seracdb
 from raw_grpc import Caller, basic
 from rawflight import statement
+from test_manifests import until
 from wire import field, packed, parse, unpack
 
 PASSWORD = "a quiet pass phrase"
@@ -194,6 +196,23 @@ def test_each_right_is_needed_for_what_it_is(db, users, secret):
     told = refused(ann, "SELECT * FROM secret", seracdb.PermissionDenied)
     db.run(re.search(r"GRANT .* TO '[^']*'", told)[0])
     ann.query("SELECT * FROM secret")
+
+
+def test_there_is_no_name_that_is_read_without_a_right(db, users, secret):
+    """UPDATE and DELETE find their own target under a name that clients cannot say."""
+    ann = users.make("ann")
+    db.run(f"GRANT INSERT, UPDATE, DELETE ON secret TO {users.name('ann')}")
+    own = f'"seracdb target".{secret}'
+    for sql in (
+        f"SELECT * FROM {own}",
+        f"INSERT INTO secret SELECT id, text FROM {own}",
+        f"UPDATE secret SET id = (SELECT max(id) FROM {own})",
+        f"SELECT * FROM (SELECT * FROM {own}) AS x",
+    ):
+        for connection in (ann, db):
+            assert "cannot be a name" in refused(connection, sql, seracdb.InvalidArgument)
+    for catalog in ("view", "target", "seracdb_target", "datafusion"):
+        assert "unknown catalog" in refused(ann, f'SELECT * FROM "{catalog}".{secret}', seracdb.NotFound)
 
 
 @pytest.mark.parametrize(
@@ -470,6 +489,59 @@ def test_prepared_statements_notice_that_rights_have_changed(server, db, users, 
             reply = caller.call(method, info)
             assert reply.code is expected, reply
             assert "USER" in gone or HIDDEN in reply.text
+
+
+def test_a_prepared_update_notices_that_rights_have_changed(server, db, users, secret):
+    name = users.name("ann")
+    users.make("ann")
+    db.run(f"GRANT UPDATE ON secret TO {name}")
+    with Caller(server, basic(name, PASSWORD)).login() as caller:
+        request = packed("ActionCreatePreparedStatementRequest", field(1, f"UPDATE {secret} SET id = 9"))
+        reply = caller.call("DoAction", field(1, "CreatePreparedStatement") + field(2, request))
+        _, fields = unpack(bytes(parse(reply.message)[1]))
+        update = field(1, field(1, 2) + field(2, packed("CommandPreparedStatementUpdate", field(1, bytes(fields[1])))))
+        assert caller.call("DoPut", [update]).code is grpc.StatusCode.OK
+        db.run("UPDATE secret SET id = 1")
+        db.run(f"GRANT SELECT ON secret TO {name}")
+        db.run(f"REVOKE UPDATE ON secret FROM {name}")
+        assert caller.call("DoPut", [update]).code is grpc.StatusCode.PERMISSION_DENIED
+        db.run(f"REVOKE SELECT ON secret FROM {name}")
+        assert caller.call("DoPut", [update]).code is grpc.StatusCode.NOT_FOUND
+    assert column(db, "SELECT id FROM secret") == [1, 1]
+
+
+@pytest.mark.parametrize("gone", ["REVOKE INSERT ON {t} FROM {u}", "DROP USER {u}", "ALTER USER {u} SET ROLE user"])
+def test_an_ingest_that_is_under_way_notices_that_rights_have_changed(db, users, secret, gone):
+    ann, name = users.make("ann", "service"), users.name("ann")
+    on_role = "ALTER" in gone
+    db.run(f"GRANT INSERT ON secret TO {'ROLE service' if on_role else name}")
+    batch = pa.record_batch({"id": pa.array([7] * 1000, pa.int32()), "text": ["x"] * 1000})
+    begun, more = threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def batches():
+        yield batch
+        begun.set()
+        assert more.wait(60)
+        yield batch
+
+    def load() -> None:
+        try:
+            ann.ingest(secret, pa.RecordBatchReader.from_batches(batch.schema, batches()), mode="append")
+        except seracdb.Error as error:
+            told.append(str(error))
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        assert begun.wait(60)
+        until(lambda: column(db, f"SELECT rows FROM system.queries WHERE statement = 'INGEST INTO {secret}'"), "it runs")
+        db.run(gone.format(t=secret, u=name))
+    finally:
+        more.set()
+        loading.join()
+    assert len(told) == 1 and ("was dropped" in told[0] or HIDDEN in told[0]), told
+    assert column(db, "SELECT id FROM secret ORDER BY id") == [1, 2]
 
 
 def test_a_ticket_is_no_way_around(server, db, users, secret):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pyarrow.flight as flight
@@ -301,6 +302,8 @@ def test_users_and_grants_survive(tmp_path, shared):
                 svc.run("REVOKE INSERT ON app.t FROM ann")
             db.run("STORAGE FLUSH ALL")
         until(lambda: b'"delete"' in shared.read()["_seracdb/catalog-e1.json"], "the catalog is exported")
+        # A build that knows no grants refuses it, rather than to go on without them.
+        assert json.loads(shared.read()["_seracdb/catalog-e1.json"])["format_version"] == 3
         survived(first)
         first.restart()
         survived(first)

@@ -25,7 +25,7 @@ use super::suggest;
 use super::validate::unsupported;
 use crate::error::{EngineError, Result};
 
-/// The catalog in which the planner asks for the table that an UPDATE or DELETE changes. No statement can name it.
+/// The catalog in which the planner asks for the table that an UPDATE or DELETE changes. No statement can name it: the text of none may have it, see [`super::tokens`].
 pub(crate) const TARGET_CATALOG: &str = "seracdb target";
 
 /// The rows an UPDATE changes, as they will be: location columns, `_id`, `_updated`, all user columns in order.

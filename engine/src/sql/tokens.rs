@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::dialect::SeracDialect;
+use super::dml::TARGET_CATALOG;
 use super::limits::Limits;
 use crate::error::{EngineError, ErrorKind, Result};
 
@@ -38,9 +39,23 @@ pub(crate) fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>>
             ),
         ));
     }
+    refuse_own_names(&tokens)?;
     check_depth(&tokens, limits)?;
     number_placeholders(&mut tokens)?;
     Ok(tokens)
+}
+
+/// Refuses the name by which statements of ours are told from a client's: what it means is read without a right to.
+fn refuse_own_names(tokens: &[TokenWithSpan]) -> Result<()> {
+    let is_own = |token: &&TokenWithSpan| match &token.token {
+        Token::Word(word) => word.value == TARGET_CATALOG,
+        Token::DoubleQuotedString(text) => text == TARGET_CATALOG,
+        _ => false,
+    };
+    match tokens.iter().find(is_own) {
+        Some(token) => Err(syntax_error(token.span.start, &format!("{} cannot be a name", token.token))),
+        None => Ok(()),
+    }
 }
 
 /// A syntax error at a place.
@@ -315,6 +330,20 @@ mod tests {
             let error = placeholders(sql).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidArgument);
             assert!(error.message.contains(part), "{sql}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_target_is_ours() {
+        for sql in [
+            "SELECT * FROM \"seracdb target\".ns.t",
+            "UPDATE t SET a = (SELECT max(b) FROM \"seracdb target\".ns.t)",
+            "SELECT 1 AS \"seracdb target\"",
+        ] {
+            assert!(tokenize(sql, &Limits::default()).is_err(), "{sql}");
+        }
+        for sql in ["SELECT 'seracdb target'", "SELECT 1 AS \"seracdb  target\"", "SELECT \"Seracdb target\".a"] {
+            tokenize(sql, &Limits::default()).unwrap();
         }
     }
 

@@ -87,7 +87,7 @@ fn naming(info: &mut SqlInfoDataBuilder) {
     // "Case-insensitive" is what JDBC reads as "quoted names keep their case".
     let quoted = SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive;
     info.append(SqlInfo::SqlQuotedIdentifierCase, quoted as i32);
-    info.append(SqlInfo::SqlAllTablesAreSelectable, true);
+    info.append(SqlInfo::SqlAllTablesAreSelectable, false);
     info.append(SqlInfo::SqlExtraNameCharacters, "");
     info.append(SqlInfo::SqlSchemaTerm, "namespace");
     info.append(SqlInfo::SqlProcedureTerm, "procedure");
