@@ -164,6 +164,14 @@ def test_a_second_session_recalls_the_history_of_the_first(server, tmp_path):
     assert "first" in said and "42" in said, said
 
 
+def test_the_history_has_no_passwords(server, tmp_path):
+    with Terminal(server, tmp_path) as terminal:
+        terminal.run("CREATE USER terminal", "WITH PASSWORD 'xyzzy42plugh';", "alter user terminal set Password 'xyzzy43plugh';",
+                     "SELECT 41 + 1;")  # fmt: skip
+    history = (tmp_path / ".seracdb_history").read_text()
+    assert "SELECT 41 + 1;" in history and "xyzzy" not in history
+
+
 def test_timing_at_a_terminal(server, tmp_path):
     with Terminal(server, tmp_path) as terminal:
         said = terminal.run("SELECT 1;", "\\timing", "SELECT 2;", "\\timing", "SELECT 3;")

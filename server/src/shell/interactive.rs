@@ -43,7 +43,8 @@ pub(super) async fn run(client: &Client, format: Format, history: Option<PathBuf
 }
 
 fn remember(editor: &mut DefaultEditor, history: Option<&Path>, text: &str) {
-    if text.is_empty() {
+    // Who else reads the file need not read passwords.
+    if text.is_empty() || text.to_ascii_lowercase().contains("password") {
         return;
     }
     // A history that cannot be written is no reason to stop.
