@@ -161,7 +161,10 @@ impl Engine {
         let snapshot = self.store.snapshot();
         let user = snapshot.catalog().user_by_number(number).filter(|user| user.deleted_at_ns.is_none());
         let user = user.ok_or_else(|| {
-            EngineError::new(ErrorKind::Unauthenticated, "the user of this session was dropped: log in as another")
+            EngineError::new(
+                ErrorKind::Unauthenticated,
+                "this login has ended: its user was dropped. Log in as another",
+            )
         })?;
         Ok(Principal::new(user.name.clone(), number, user.role.parse()?))
     }

@@ -90,6 +90,7 @@ def make_users(server: Server) -> None:
         db.run("CREATE USER ann WITH PASSWORD 'ann'")
         db.run("CREATE USER sue WITH PASSWORD 'sue' ROLE service")
         db.run("CREATE TABLE t (n INT)")
+        db.run("GRANT ALL ON t TO ROLE user")
 
 
 def claims(**changed: Any) -> dict:

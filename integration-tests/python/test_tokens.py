@@ -323,11 +323,8 @@ def test_tokens_go_along_where_another_data_directory_goes_on(tmp_path):
 
 @pytest.fixture
 def altered(db, user) -> str:
-    """The user, where users can be changed."""
-    try:
-        db.run(f"ALTER USER {user} SET PASSWORD '{user}'")
-    except flightsql.NotSupportedError:
-        pytest.skip("ALTER USER is not there yet")
+    """The user, with a password that was set."""
+    db.run(f"ALTER USER {user} SET PASSWORD '{user}'")
     return user
 
 

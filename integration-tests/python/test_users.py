@@ -53,7 +53,9 @@ def test_a_password_is_changed_by_its_user_and_by_admins(server, connect, db, us
     assert logs_in(server, name, "of her own") and not logs_in(server, name, PASSWORD)
     adm.run(f"ALTER USER '{name}' SET PASSWORD 'given'")
     assert logs_in(server, name, "given") and not logs_in(server, name, "of her own")
-    for other in (ann, svc):
+    # What was logged in with the old one has ended.
+    assert "login has ended" in refused(ann, "SELECT 1", seracdb.Unauthenticated)
+    for other in (connect(name, "given"), svc):
         assert DENIED in refused(other, f"ALTER USER {namespace}_adm SET PASSWORD 'x'")
     assert "by that role only" in refused(adm, "ALTER USER root SET PASSWORD 'x'")
     assert logs_in(server, "root", ROOT_PASSWORD)
@@ -64,7 +66,7 @@ def test_a_password_is_changed_by_its_user_and_by_admins(server, connect, db, us
     assert "at most 1024 bytes" in refused(adm, f"ALTER USER {name} SET PASSWORD '{long}'", seracdb.InvalidArgument)
 
 
-def test_no_one_gives_or_takes_a_role_above_their_own(db, user, namespace):
+def test_no_one_gives_or_takes_a_role_above_their_own(db, connect, user, namespace):
     adm, other, svc, ann = user("adm", "admin"), user("other", "admin"), user("svc", "service"), user("ann")
     db.run(f"CREATE USER {namespace}_sys WITH PASSWORD '{PASSWORD}' ROLE system")
     for connection, sql in (
@@ -82,7 +84,9 @@ def test_no_one_gives_or_takes_a_role_above_their_own(db, user, namespace):
         assert DENIED in refused(connection, sql), sql
     adm.run(f"ALTER USER {namespace}_ann SET ROLE admin")
     adm.run(f"ALTER USER {namespace}_other SET ROLE user")
-    assert DENIED in refused(other, f"ALTER USER {namespace}_ann SET ROLE user")
+    assert "login has ended" in refused(other, f"ALTER USER {namespace}_ann SET ROLE user", seracdb.Unauthenticated)
+    again = connect(f"{namespace}_other", PASSWORD)
+    assert DENIED in refused(again, f"ALTER USER {namespace}_ann SET ROLE user")
     roles = dict(db.query("SELECT name, role FROM system.users WHERE name LIKE ?", [f"{namespace}%"]).to_pandas().values)
     assert roles == {
         f"{namespace}_{name}": role
@@ -108,7 +112,7 @@ def test_a_dropped_user_is_gone_at_once_and_for_good(server, db, user, namespace
     db.run(f"DROP USER {name}")
     for sql in ("SELECT 1", f"SELECT note FROM {namespace}.notes", f"DELETE FROM {namespace}.notes", "SHOW TABLES",
                 f"ALTER USER {name} SET PASSWORD 'x'", "COMMIT", "SET schema = 'default'"):  # fmt: skip
-        assert "was dropped" in refused(ann, sql, seracdb.Unauthenticated), sql
+        assert "login has ended" in refused(ann, sql, seracdb.Unauthenticated), sql
     with pytest.raises(seracdb.Unauthenticated):
         prepared.execute(f"SELECT note FROM {namespace}.notes")
         prepared.fetchall()
@@ -136,19 +140,26 @@ def test_root_stays_and_nobody_drops_themselves(db, connect, user, namespace):
         assert "nobody can drop themselves" in refused(connection, f"DROP USER {name}", seracdb.Error)
 
 
-def test_a_session_has_the_role_that_its_user_has_now(db, user, namespace):
+def test_a_login_has_the_role_that_its_user_has_now(db, connect, user, namespace):
     ann, name = user("ann"), f"{namespace}_ann"
+
+    def becomes(role: str) -> seracdb.Connection:
+        db.run(f"ALTER USER {name} SET ROLE {role}")
+        assert "login has ended" in refused(ann, "SELECT 1", seracdb.Unauthenticated)
+        return connect(name, PASSWORD)
+
     sql = f"CREATE TABLE {namespace}.t (a INT)"
     assert DENIED in refused(ann, sql)
-    db.run(f"ALTER USER {name} SET ROLE service")
+    ann = becomes("service")
     ann.run(sql)
-    db.run(f"ALTER USER {name} SET ROLE user")
+    ann = becomes("user")
     assert DENIED in refused(ann, f"CREATE TABLE {namespace}.u (a INT)")
     # What one has created stays one's own.
     ann.run(f"INSERT INTO {namespace}.t VALUES (1)")
     assert ann.query("SELECT count(*) AS n FROM system.users").to_pylist() == [{"n": 1}]
-    db.run(f"ALTER USER {name} SET ROLE admin")
+    ann = becomes("admin")
     assert ann.query("SELECT count(*) AS n FROM system.users").to_pylist()[0]["n"] > 1
+
 
 
 def test_changes_of_users_are_transactional(server, db, user, namespace):

@@ -24,10 +24,11 @@ use crate::cookies::Cookies;
 use crate::credentials::{Credentials, Malformed, credentials, from_payload};
 use crate::expiring::Full;
 use crate::flight::status;
-use crate::grants::{Grant, Grants, ended};
+use crate::grants::{Grant, Grants};
 use crate::jwt::{Jwt, KeyId, is_jwt};
 use crate::lockout::{Lockout, Source};
 use crate::queries::Queries;
+use crate::refusal::{Refusal, Refused};
 use crate::sessions::{Found, Sessions, TokenKey};
 
 /// Passwords that are checked at the same time. A check takes tens of megabytes and a core on purpose: without a limit,
@@ -56,71 +57,6 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn principal(&self) -> &Principal {
         self.session.principal()
-    }
-}
-
-/// Why a login was refused. The log may know, who sent it need not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    NoCredentials,
-    Malformed,
-    /// Or an unknown user.
-    WrongPassword,
-    /// After wrong passwords, for so long.
-    LockedOut(Duration),
-    /// A token that no session has, or not any more.
-    NoSession,
-    /// What the session was opened with has ended.
-    SessionEnded,
-    ApiToken(&'static str),
-    Jwt(&'static str),
-}
-
-impl Refusal {
-    /// Its name in logs.
-    fn name(self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no credentials",
-            Self::Malformed => "malformed credentials",
-            Self::WrongPassword => "wrong user name or password",
-            Self::LockedOut(_) => "locked out after wrong passwords",
-            Self::NoSession => "unknown session",
-            Self::SessionEnded => "what the session was opened with has ended",
-            Self::ApiToken(_) => "API token",
-            Self::Jwt(_) => "JWT",
-        }
-    }
-
-    /// What is not said to who was refused.
-    fn detail(self) -> &'static str {
-        match self {
-            Self::ApiToken(why) | Self::Jwt(why) => why,
-            _ => "",
-        }
-    }
-
-    /// What is said to who was refused. It tells nothing of whether there is such a user, token or key.
-    fn status(self) -> Status {
-        let text = match self {
-            Self::NoCredentials => {
-                "no credentials: log in with user and password (Handshake, or an 'authorization: Basic' header on the call), \
-                 or send the 'authorization: Bearer' token of a login"
-            }
-            Self::Malformed => "the authorization header is malformed: send 'Basic …' or 'Bearer …'",
-            Self::WrongPassword => "wrong user name or password",
-            Self::LockedOut(wait) => {
-                return Status::unauthenticated(format!(
-                    "too many wrong passwords for this user from here: wait {} s",
-                    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-                ));
-            }
-            Self::NoSession => "the token is unknown or its session ended: log in again",
-            Self::SessionEnded => return ended(),
-            Self::ApiToken(_) | Self::Jwt(_) => {
-                "the token is not accepted: it is unknown, expired, or not for this server"
-            }
-        };
-        Status::unauthenticated(text)
     }
 }
 
@@ -172,12 +108,22 @@ impl Auth {
     }
 
     /// Refuses a login. All refusals pass here, with who it was said to be, where from, and why.
-    fn refused(&self, user: Option<&str>, peer: Option<SocketAddr>, why: Refusal) -> Status {
+    fn refused(&self, user: Option<&str>, peer: Option<SocketAddr>, why: Refusal) -> Refused {
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         // No user has a longer name, and whoever tries does not fill the log.
         let user = user.map(|user| &user[..user.floor_char_boundary(NAME_BYTES_SHOWN)]);
         tracing::info!(user, peer, why = why.name(), detail = why.detail(), "a login was refused");
-        why.status()
+        Refused::new(user, why)
+    }
+
+    /// What is said to who was refused, once the audit log has it.
+    async fn noted(&self, refused: Refused, peer: Option<SocketAddr>) -> Status {
+        let Some((user, why)) = refused.entry else { return refused.status };
+        let peer = peer.map(|peer| peer.to_string());
+        match self.engine.audit_refused_login(&user, peer.as_deref(), &why).await {
+            Ok(()) => refused.status,
+            Err(error) => status::from_engine(error),
+        }
     }
 
     /// Authenticates one call; gives the cookie to hand out too, if there is one.
@@ -186,32 +132,50 @@ impl Auth {
         metadata: &MetadataMap,
         peer: Option<SocketAddr>,
     ) -> Result<(Call, Option<String>), Status> {
+        match self.authenticated(metadata, peer).await {
+            Ok(call) => Ok(call),
+            Err(refused) => Err(self.noted(refused, peer).await),
+        }
+    }
+
+    async fn authenticated(
+        &self,
+        metadata: &MetadataMap,
+        peer: Option<SocketAddr>,
+    ) -> Result<(Call, Option<String>), Refused> {
         match self.credentials(metadata, peer)? {
             None => Err(self.refused(None, peer, Refusal::NoCredentials)),
             Some(Credentials::Bearer(token)) => Ok((self.by_bearer(&token, peer)?, None)),
             Some(Credentials::Basic { user, password }) => {
                 let grant = self.verify(user, password, peer).await?;
                 let now = Instant::now();
-                if let Some(call) = self.by_cookie(metadata, &grant, now)? {
+                if let Some(call) = self.by_cookie(metadata, &grant, peer, now)? {
                     return Ok((call, None));
                 }
                 let (key, cookie) = self.cookies.make(random()?, grant.principal().number(), now);
-                let session = Arc::new(Session::of_one_call(grant.principal().clone()));
+                let session = Session::of_one_call(grant.principal().clone());
+                let session = Arc::new(session_at(peer, session));
                 Ok((Call { session, token: None, handed: Some(key), grant }, Some(cookie)))
             }
         }
     }
 
-    fn credentials(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Option<Credentials>, Status> {
+    fn credentials(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Option<Credentials>, Refused> {
         credentials(metadata).map_err(|Malformed| self.refused(None, peer, Refusal::Malformed))
     }
 
     /// A call of the session of its cookie, which is opened when the cookie is new.
-    fn by_cookie(&self, metadata: &MetadataMap, grant: &Arc<Grant>, now: Instant) -> Result<Option<Call>, Status> {
+    fn by_cookie(
+        &self,
+        metadata: &MetadataMap,
+        grant: &Arc<Grant>,
+        peer: Option<SocketAddr>,
+        now: Instant,
+    ) -> Result<Option<Call>, Status> {
         let principal = grant.principal();
         for cookie in self.cookies.of_call(metadata, principal.number(), now) {
             let open = || {
-                let session = Session::new(principal.clone());
+                let session = session_at(peer, Session::new(principal.clone()));
                 let begun = self.begun.lock().get(&cookie.key).and_then(Weak::upgrade);
                 begun.into_iter().for_each(|begun| session.keep(begun));
                 session
@@ -250,13 +214,25 @@ impl Auth {
         payload: &[u8],
         peer: Option<SocketAddr>,
     ) -> Result<String, Status> {
+        match self.logged_in(metadata, payload, peer).await {
+            Ok(token) => Ok(token),
+            Err(refused) => Err(self.noted(refused, peer).await),
+        }
+    }
+
+    async fn logged_in(
+        &self,
+        metadata: &MetadataMap,
+        payload: &[u8],
+        peer: Option<SocketAddr>,
+    ) -> Result<String, Refused> {
         let (user, password) = match self.credentials(metadata, peer)? {
             Some(Credentials::Bearer(token)) => return self.by_bearer(&token, peer).map(|_| token),
             Some(Credentials::Basic { user, password }) => (user, password),
             None => from_payload(payload).ok_or_else(|| self.refused(None, peer, Refusal::NoCredentials))?,
         };
         let grant = self.verify(user, password, peer).await?;
-        let session = Session::new(grant.principal().clone());
+        let session = session_at(peer, Session::new(grant.principal().clone()));
         let mut opened_with = self.opened_with.lock();
         let (key, token) = self.sessions.open(session, random()?, Instant::now()).map_err(too_many)?;
         opened_with.insert(key, grant);
@@ -293,24 +269,24 @@ impl Auth {
     }
 
     /// A call that comes with a token of one of three kinds.
-    fn by_bearer(&self, token: &str, peer: Option<SocketAddr>) -> Result<Call, Status> {
+    fn by_bearer(&self, token: &str, peer: Option<SocketAddr>) -> Result<Call, Refused> {
         if Engine::is_api_token(token) {
             let standing = self
                 .engine
                 .by_api_token(token)
                 .map_err(|refused| self.refused(refused.user.as_deref(), peer, Refusal::ApiToken(refused.why)))?;
-            return self.by_standing(token, standing, None);
+            return Ok(self.by_standing(token, standing, None, peer)?);
         }
         if let Some(jwt) = self.jwt.as_ref().filter(|_| is_jwt(token)) {
             let refused = |user: Option<&str>, why| self.refused(user, peer, Refusal::Jwt(why));
             let vouched = jwt.vouched(token, self.engine.now_ns()).map_err(|why| refused(None, why))?;
             let standing = self.engine.vouched(&vouched.user, vouched.role_max, vouched.until_ns);
             let standing = standing.ok_or_else(|| refused(Some(&vouched.user), "there is no such user"))?;
-            return self.by_standing(token, standing, Some(vouched.key));
+            return Ok(self.by_standing(token, standing, Some(vouched.key), peer)?);
         }
         let (key, session) = match self.sessions.find(token, Instant::now()) {
             Found::Live(key, session) => (key, session),
-            Found::Closed => return Err(Status::not_found("this session was closed: log in again")),
+            Found::Closed => return Err(Status::not_found("this session was closed: log in again").into()),
             Found::Unknown => return Err(self.refused(None, peer, Refusal::NoSession)),
         };
         let mut opened_with = self.opened_with.lock();
@@ -326,7 +302,13 @@ impl Auth {
 
     /// A call of the one session of a token that proves itself with each call. It is opened with the first, and again when it
     /// has ended.
-    fn by_standing(&self, token: &str, standing: Standing, key: Option<KeyId>) -> Result<Call, Status> {
+    fn by_standing(
+        &self,
+        token: &str,
+        standing: Standing,
+        key: Option<KeyId>,
+        peer: Option<SocketAddr>,
+    ) -> Result<Call, Status> {
         let (now, id) = (Instant::now(), self.sessions.key(token));
         let mut opened_with = self.opened_with.lock();
         let known = opened_with.get(&id).filter(|grant| self.grants.stands(grant)).cloned();
@@ -335,7 +317,7 @@ impl Auth {
         {
             return Ok(Call { session, token: Some(id), handed: None, grant });
         }
-        let session = Session::new(standing.principal().clone());
+        let session = session_at(peer, Session::new(standing.principal().clone()));
         let session = self.sessions.open_anew(id, session, now).map_err(too_many)?;
         let grant = self.grants.open(standing, key);
         opened_with.insert(id, Arc::clone(&grant));
@@ -348,7 +330,7 @@ impl Auth {
         user: String,
         password: SecretString,
         peer: Option<SocketAddr>,
-    ) -> Result<Arc<Grant>, Status> {
+    ) -> Result<Arc<Grant>, Refused> {
         let key = self.password_key(&user, password.expose_secret());
         if let Some(grant) = self.remembered(&key) {
             return Ok(grant);
@@ -375,7 +357,7 @@ impl Auth {
                 self.lockout.failed(&user, source, Instant::now());
                 Err(self.refused(Some(&user), peer, Refusal::WrongPassword))
             }
-            Err(error) => Err(status::from_engine(error)),
+            Err(error) => Err(status::from_engine(error).into()),
         }
     }
 
@@ -414,6 +396,11 @@ impl Auth {
     }
 }
 
+/// A session of a client at this address.
+fn session_at(peer: Option<SocketAddr>, session: Session) -> Session {
+    session.from_peer(peer.map(|peer| peer.ip().to_canonical().to_string()).as_deref())
+}
+
 fn too_many(_: Full) -> Status {
     Status::resource_exhausted(
         "too many sessions: close some, or raise auth.sessions_max or lower auth.session_idle_seconds",
@@ -427,18 +414,4 @@ pub(crate) fn random() -> Result<[u8; 32], Status> {
         status::from_engine(EngineError::caused(ErrorKind::Unavailable, "no random numbers to be had", error))
     })?;
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_tells_nothing_of_what_there_is() {
-        let texts =
-            |refusals: &[Refusal]| refusals.iter().map(|why| why.status().message().to_owned()).collect::<Vec<_>>();
-        let tokens = texts(&[Refusal::ApiToken("expired"), Refusal::ApiToken("unknown"), Refusal::Jwt("wrong key")]);
-        assert!(tokens.iter().all(|text| *text == tokens[0]));
-        assert_eq!(texts(&[Refusal::LockedOut(Duration::from_millis(1500))])[0].split(": ").nth(1), Some("wait 2 s"));
-    }
 }

@@ -19,5 +19,6 @@ mod jwt;
 pub mod lifecycle;
 mod lockout;
 mod queries;
+mod refusal;
 mod sessions;
 mod shell;

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 use super::dialect::SeracDialect;
 use super::dml::TARGET_CATALOG;
 use super::limits::Limits;
+use super::planner::ALL_USERS_CATALOG;
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// The highest parameter: what other databases allow, and a list of that length is made for every statement.
@@ -45,11 +46,14 @@ pub(crate) fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>>
     Ok(tokens)
 }
 
-/// Refuses the name by which statements of ours are told from a client's: what it means is read without a right to.
+/// By which statements of ours are told from a client's: what they mean is read without a right to.
+const OWN_NAMES: [&str; 2] = [TARGET_CATALOG, ALL_USERS_CATALOG];
+
+/// Refuses names that are ours.
 fn refuse_own_names(tokens: &[TokenWithSpan]) -> Result<()> {
     let is_own = |token: &&TokenWithSpan| match &token.token {
-        Token::Word(word) => word.value == TARGET_CATALOG,
-        Token::DoubleQuotedString(text) => text == TARGET_CATALOG,
+        Token::Word(word) => OWN_NAMES.contains(&word.value.as_str()),
+        Token::DoubleQuotedString(text) => OWN_NAMES.contains(&text.as_str()),
         _ => false,
     };
     match tokens.iter().find(is_own) {
@@ -334,11 +338,12 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_the_target_is_ours() {
+    fn some_names_are_ours() {
         for sql in [
             "SELECT * FROM \"seracdb target\".ns.t",
             "UPDATE t SET a = (SELECT max(b) FROM \"seracdb target\".ns.t)",
             "SELECT 1 AS \"seracdb target\"",
+            "SELECT * FROM \"seracdb all users\".ns.t",
         ] {
             assert!(tokenize(sql, &Limits::default()).is_err(), "{sql}");
         }

@@ -66,6 +66,11 @@ pub(super) fn actions() -> Vec<ActionType> {
     ACTIONS.iter().map(|(name, text)| ActionType { r#type: (*name).into(), description: (*text).into() }).collect()
 }
 
+/// Whether an action only takes away what ends with a session anyway.
+pub(super) fn closes(action: &Action) -> bool {
+    matches!(action.r#type.as_str(), "ClosePreparedStatement" | "CloseSession")
+}
+
 impl ActionCommand {
     fn decode(action: &Action) -> Result<Self, Status> {
         match action.r#type.as_str() {

@@ -56,6 +56,7 @@ use self::tickets::Tickets;
 use crate::auth::{Auth, Call};
 use crate::config::FlightSection;
 use crate::queries::Queries;
+use crate::refusal::Refusal;
 
 /// Bytes of a message that a client may send.
 const RECEIVE_BYTES_MAX: usize = 64 << 20;
@@ -249,7 +250,13 @@ impl FlightService for FlightRpc {
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {
         guarded(async {
-            let call = self.0.authenticate(&request).await?;
+            let call = match self.0.authenticate(&request).await {
+                // It has gone with its session: a client that tidies up after its last statement is told of no failure.
+                Err(status) if Refusal::is_of_ended_session(&status) && action::closes(request.get_ref()) => {
+                    return Ok(Response::new(iter([]).boxed()));
+                }
+                call => call?,
+            };
             let client = user_agent(request.metadata());
             let body = call.grant.hold(self.0.action(&call, request.get_ref(), &client)).await?;
             Ok(Response::new(iter(body.map(|body| Ok(arrow_flight::Result { body }))).boxed()))
