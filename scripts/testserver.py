@@ -2,7 +2,8 @@
 
 In Python: `with Server(data_dir) as server: …`, with `stop` (SIGTERM), `kill` (SIGKILL) and `start` again on the same
 directory. From a shell: `testserver.py COMMAND…` runs COMMAND beside a fresh server, which it finds by SERACDB_URI,
-SERACDB_USER and SERACDB_PASSWORD, and exits with the command's code.
+SERACDB_USER and SERACDB_PASSWORD, and exits with the command's code. A second one, at SERACDB_TLS_URI, lets only those in
+who show the client certificate in SERACDB_TLS_DIR.
 """
 
 from __future__ import annotations
@@ -37,6 +38,19 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def make_certificates(folder: Path, *more: str) -> Path:
+    """A CA in `folder`, and certificates of it for a server and a client."""
+    command = [binary(), "tls", "self-signed", "--dir", str(folder), *more]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def tls_args(folder: Path, clients_of: Path | None = None) -> list[str]:
+    """How a server is started with these certificates; `clients_of`: those whose clients alone may come in."""
+    args = ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key")]
+    return args if clients_of is None else [*args, "--tls-client-ca", str(clients_of / "ca.pem")]
 
 
 class Server:
@@ -98,7 +112,7 @@ class Server:
             line = lines.get(timeout=START_SECONDS)
             if line is None:
                 raise RuntimeError(f"the server exited with {self.process.wait()}:\n{self.log()[-4000:]}")
-            if found := re.search(r"seracdb ready on (grpc://\S+)", line):
+            if found := re.search(r"seracdb ready on (grpc(?:\+tls)?://\S+)", line):
                 self.uri = found.group(1)
                 # Said in the log just before; the last one is this start's.
                 self.http = "http://" + re.findall(r"\bhttp=(\S+)", self.log())[-1]
@@ -140,17 +154,21 @@ class Server:
 
 def main(command: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="seracdb-test-") as folder:
+        tls = make_certificates(Path(folder) / "tls")
         server = Server(Path(folder) / "data")
-        with server:
+        encrypted = Server(Path(folder) / "encrypted", args=tls_args(tls, clients_of=tls))
+        with server, encrypted:
             env = os.environ | {
                 "SERACDB_URI": server.uri,
                 "SERACDB_USER": "root",
                 "SERACDB_PASSWORD": ROOT_PASSWORD,
+                "SERACDB_TLS_URI": encrypted.uri,
+                "SERACDB_TLS_DIR": str(tls),
             }
             code = subprocess.run(command, env=env).returncode
-            alive = server.process.poll() is None
+            alive = server.process.poll() is None and encrypted.process.poll() is None
         if code != 0 or not alive:
-            print(server.log()[-4000:], file=sys.stderr)
+            print(server.log()[-4000:], encrypted.log()[-4000:], sep="\n", file=sys.stderr)
         return code if alive else code or 1
 
 

@@ -21,6 +21,7 @@ use crate::plans::Plans;
 use crate::running::{Running, UserLimits};
 use crate::scan::{ColdTier, OBJECTS_URL};
 use crate::sql::Limits;
+use crate::sql::limits::DEPTH_MAX;
 use crate::sql::names::CATALOG;
 use crate::sql::planted::planted_panic;
 use crate::sql::rules;
@@ -45,6 +46,9 @@ pub struct EngineConfig {
     pub storage: StorageConfig,
     /// Bytes a statement may have.
     pub statement_bytes_max: usize,
+    /// Levels that the expressions and queries of a statement may have in one another, [`crate::STATEMENT_DEPTH_MAX`] at
+    /// most.
+    pub statement_depth_max: usize,
     /// Bytes of memory queries may use together before they spill.
     pub query_memory_max: usize,
     /// Bytes of Bloom filters to keep in memory.
@@ -71,6 +75,7 @@ impl Default for EngineConfig {
         Self {
             storage: StorageConfig::default(),
             statement_bytes_max: 16 << 20,
+            statement_depth_max: DEPTH_MAX,
             query_memory_max: 4 << 30,
             filter_memory_max: 64 << 20,
             user: UserLimits::default(),
@@ -164,7 +169,8 @@ impl Engine {
             .with_runtime_env(runtime)
             .with_query_planner(Arc::new(give_way::Planner))
             .build();
-        let limits = Limits { statement_bytes_max: config.statement_bytes_max, ..Limits::default() };
+        let depth_max = config.statement_depth_max.min(DEPTH_MAX);
+        let limits = Limits { statement_bytes_max: config.statement_bytes_max, depth_max, ..Limits::default() };
         let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
         let plans = Arc::new(Plans::new(config.plans_max));

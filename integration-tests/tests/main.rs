@@ -9,5 +9,6 @@ mod pruning;
 mod scenarios;
 mod slt;
 mod tidy;
+mod tls;
 mod transactions;
 mod versions;

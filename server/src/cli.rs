@@ -1,4 +1,4 @@
-//! The command line: `seracdb serve` and `seracdb sql`.
+//! The command line: `seracdb serve`, `seracdb sql` and `seracdb tls`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSection, ServerConfig};
 use crate::lifecycle;
+use crate::self_signed::{self, SelfSigned};
 use crate::shell::{self, Connection, Format, Script};
 
 /// The variable with the password of `root` for a new data directory.
@@ -31,6 +32,16 @@ enum Command {
     Serve(Serve),
     /// Runs SQL on a server: a shell, or what -c, -f or a pipe gives.
     Sql(Sql),
+    /// Makes certificates.
+    #[command(subcommand)]
+    Tls(Tls),
+}
+
+#[derive(Subcommand)]
+enum Tls {
+    /// Makes a CA and certificates of it for a server and a client, for trying out. Its key is kept nowhere: for more
+    /// certificates, make new ones.
+    SelfSigned(SelfSigned),
 }
 
 #[derive(Args)]
@@ -54,6 +65,18 @@ struct Serve {
     /// the other is gone for good (server.take_over).
     #[arg(long)]
     take_over: bool,
+    /// The server's certificate as PEM; with it, Flight SQL is spoken over TLS only (server.tls.cert_file).
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The certificate's key as PEM (server.tls.key_file).
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// CA as PEM: clients have to show a certificate of it (server.tls.client_ca_file, server.tls.require_client_cert).
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Listens without TLS where other machines can reach it (server.insecure).
+    #[arg(long)]
+    insecure: bool,
 }
 
 #[derive(Args)]
@@ -70,6 +93,18 @@ struct Sql {
     /// File whose first line is the password; wins over the others.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// CA of the server's certificate as PEM, instead of those of this machine; for grpc+tls://.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Certificate to show to the server, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Key of that certificate, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Name that the server's certificate is for, when it is not that of the URI.
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
     /// SQL to run; several statements are separated by ';'.
     #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
     command: Option<String>,
@@ -86,6 +121,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(arguments) => serve(arguments),
         Command::Sql(arguments) => sql(arguments),
+        Command::Tls(Tls::SelfSigned(arguments)) => self_signed::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,12 +133,18 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(arguments: Serve) -> Result<(), String> {
+    let yes = || "true".to_owned();
     let flags = [
         ("server.data_dir", arguments.data_dir),
         ("server.listen", arguments.listen),
         ("http.listen", arguments.http_listen),
         ("server.object_store", arguments.object_store),
-        ("server.take_over", arguments.take_over.then(|| "true".to_owned())),
+        ("server.take_over", arguments.take_over.then(yes)),
+        ("server.tls.cert_file", arguments.tls_cert),
+        ("server.tls.key_file", arguments.tls_key),
+        ("server.tls.require_client_cert", arguments.tls_client_ca.is_some().then(yes)),
+        ("server.tls.client_ca_file", arguments.tls_client_ca),
+        ("server.insecure", arguments.insecure.then(yes)),
     ];
     let flags: Vec<_> = flags.into_iter().filter_map(|(path, value)| Some((path, value?))).collect();
     // Other programs' variables may be no Unicode; those are not ours.
@@ -159,7 +201,13 @@ fn sql(arguments: Sql) -> Result<(), String> {
         }
         (None, None) => Script::Stdin { history: std::env::home_dir().map(|home| home.join(".seracdb_history")) },
     };
-    let connection = Connection { uri: arguments.uri, user: arguments.user, password };
+    let tls = seracdb_client::Tls {
+        ca_file: arguments.tls_ca,
+        cert_file: arguments.tls_cert,
+        key_file: arguments.tls_key,
+        server_name: arguments.tls_server_name,
+    };
+    let connection = Connection { uri: arguments.uri, user: arguments.user, password, tls };
     shell::run(&connection, script, arguments.format)
 }
 

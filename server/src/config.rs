@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
-use seracdb_engine::{CacheConfig, EngineConfig};
+use seracdb_engine::{CacheConfig, EngineConfig, STATEMENT_DEPTH_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::jwt;
+mod transport;
+
+pub use self::transport::{LimitsSection, TlsSection};
 
 /// All settings of a server.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -53,6 +56,13 @@ pub struct ServerSection {
     pub node_id: String,
     /// Seconds that calls in flight get to finish when the server is asked to stop.
     pub drain_seconds: u64,
+    /// Whether Flight SQL may be served without TLS where others than this machine can reach it.
+    #[serde(deserialize_with = "figment::util::bool_from_str_or_int")]
+    pub insecure: bool,
+    /// Certificates: without them there is no TLS.
+    pub tls: TlsSection,
+    /// What one client, and all of them together, may take of connections.
+    pub limits: LimitsSection,
 }
 
 impl Default for ServerSection {
@@ -65,6 +75,9 @@ impl Default for ServerSection {
             take_over: storage.take_over,
             node_id: storage.node_id,
             drain_seconds: 10,
+            insecure: false,
+            tls: TlsSection::default(),
+            limits: LimitsSection::default(),
         }
     }
 }
@@ -281,6 +294,7 @@ impl ServerConfig {
         // As the variable may be set to nothing.
         config.server.object_store = config.server.object_store.filter(|url| !url.is_empty());
         config.auth.jwks_file = config.auth.jwks_file.filter(|file| !file.as_os_str().is_empty());
+        config.server.tls.drop_empty();
         let storage = &mut config.engine.storage;
         storage.data_dir.clone_from(&config.server.data_dir);
         storage.object_store.clone_from(&config.server.object_store);
@@ -309,10 +323,18 @@ impl ServerConfig {
             ("flight.prepared_session_max", self.flight.prepared_session_max as u64),
             ("flight.decoding_bytes_max", self.flight.decoding_bytes_max),
             ("flight.result_seconds_max", self.flight.result_seconds_max),
+            ("engine.statement_depth_max", self.engine.statement_depth_max as u64),
             ("engine.user.queries_max", self.engine.user.queries_max as u64),
             ("engine.user.temporary_tables_max", self.engine.user.temporary_tables_max as u64),
         ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        let positive = positive.into_iter().chain(self.server.limits.positive());
+        if self.engine.statement_depth_max > STATEMENT_DEPTH_MAX {
+            return Err(ConfigError(format!(
+                "setting 'engine.statement_depth_max' is {}: at most {STATEMENT_DEPTH_MAX} fit on a thread's stack",
+                self.engine.statement_depth_max
+            )));
+        }
+        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError(format!("setting '{name}' must be at least 1")));
         }
         self.auth.validate()?;
@@ -322,7 +344,7 @@ impl ServerConfig {
                 return Err(ConfigError(format!("setting '{name}' is '{listen}': give ADDRESS:PORT")));
             }
         }
-        Ok(())
+        self.server.tls.validate()
     }
 }
 
@@ -440,6 +462,10 @@ mod tests {
         assert!(error.contains("'manifest_cache.ttl_seconds'"), "{error}");
         let error = load("[engine.storage.manifest_cache]\nttl_seconds = 1", &[], &[]).unwrap_err();
         assert!(error.contains("set 'manifest_cache'"), "{error}");
+        let error = load("[engine]\nstatement_depth_max = 501", &[], &[]).unwrap_err();
+        assert!(error.contains("'engine.statement_depth_max'") && error.contains("500"), "{error}");
+        let error = load("[server.limits]\nstreams_max = 0", &[], &[]).unwrap_err();
+        assert!(error.contains("'server.limits.streams_max'"), "{error}");
         let error = load("[server]\ntake_over = 'perhaps'", &[], &[]).unwrap_err();
         assert!(error.contains("'server.take_over'"), "{error}");
     }
@@ -486,6 +512,13 @@ mod tests {
 
     #[test]
     fn every_setting_has_its_variable() {
+        // Half of TLS is refused.
+        let tls = [
+            ("SERACDB_SERVER__TLS__CERT_FILE", "x"),
+            ("SERACDB_SERVER__TLS__KEY_FILE", "x"),
+            ("SERACDB_SERVER__TLS__CLIENT_CA_FILE", "x"),
+            ("SERACDB_SERVER__TLS__REQUIRE_CLIENT_CERT", "true"),
+        ];
         let leaves = leaves();
         assert!(leaves.len() > 25, "{leaves:?}");
         for (path, default) in leaves {
@@ -493,7 +526,9 @@ mod tests {
             let wanted = another(&path, &default);
             // What a file of keys needs beside it.
             let beside = if path == "auth.jwks_file" { "[auth]\njwt_issuer = 'i'\njwt_audience = 'a'" } else { "" };
-            let config = load(beside, &[(&variable, &wanted)], &[]).unwrap();
+            let others = if path.starts_with("server.tls.") { &tls[..] } else { &[] };
+            let variables = [others, &[(&*variable, &*wanted)]].concat();
+            let config = load(beside, &variables, &[]).unwrap();
             let found = leaf(&config, &path);
             if let Value::Array(_, items) = &found {
                 assert_eq!(format!("[\"{}\"]", items[0].as_str().unwrap()), wanted, "{variable}");

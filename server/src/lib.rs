@@ -20,5 +20,7 @@ pub mod lifecycle;
 mod lockout;
 mod queries;
 mod refusal;
+mod self_signed;
 mod sessions;
 mod shell;
+mod transport;

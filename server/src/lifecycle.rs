@@ -16,14 +16,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::auth::{Auth, random};
-use crate::config::ServerConfig;
+use crate::config::{LimitsSection, ServerConfig};
 use crate::flight::{self, Flight};
 use crate::http;
 use crate::jwt::{Jwt, KeysError};
 use crate::queries::{self, Queries};
+use crate::transport::{Door, Entrance, TlsError};
 
 /// The user of the first start.
 const ROOT: &str = "root";
@@ -31,15 +31,12 @@ const ROOT: &str = "root";
 /// Where a generated password of `root` is, in the data directory.
 const ROOT_PASSWORD_FILE: &str = "root-password";
 
-/// JDBC copies unknown properties of its URL into headers.
-const HEADER_BYTES_MAX: u32 = 64 << 10;
-
 /// Bytes a client may send ahead, per call and per connection: the protocol's 64 KiB would throttle bulk loads.
 const CALL_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// How often an idle connection is probed, so that a client that vanished is noticed and its query stops.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Calls that a connection may break by what it sends. Then it ends.
+const STREAM_ERRORS_MAX: usize = 1024;
 
 /// How long calls that are cut off have for telling their clients.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -69,6 +66,19 @@ pub enum ServeError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Credentials would be there for everybody to read.
+    #[error(
+        "server.listen is {listen}, which other machines can reach, and there is no TLS: passwords and rows would travel in \
+         the clear. Give a certificate (--tls-cert, --tls-key; `seracdb tls self-signed` makes one for trying out), listen \
+         on 127.0.0.1, or say --insecure (server.insecure = true) when something else encrypts"
+    )]
+    Exposed {
+        /// The setting's value.
+        listen: String,
+    },
+    /// Certificates that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The generated password of `root` has no place.
     #[error("cannot write {}: {source}", path.display())]
     RootPassword {
@@ -117,9 +127,10 @@ async fn run(config: ServerConfig, root_password: Option<SecretString>, queries:
     // Before opening, so that a signal during recovery is not lost.
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
+    let entrance = Entrance::check(&config.server).await?;
     let engine = queries.run(Engine::open(config.engine.clone())).await?;
     let failure = tokio::spawn(stop_on_failure(engine.clone(), stop.clone()));
-    let served = start_and_drain(&config, root_password, &queries, &engine, &stop).await;
+    let served = start_and_drain(&config, &entrance, root_password, &queries, &engine, &stop).await;
     failure.abort();
     let served = if engine.has_storage_ended() { Err(ServeError::StorageFailed) } else { served };
     queries.stop();
@@ -148,6 +159,7 @@ async fn close(engine: Arc<Engine>) -> Result<(), ServeError> {
 /// Everything between the engine's opening and its closing.
 async fn start_and_drain(
     config: &ServerConfig,
+    entrance: &Entrance,
     root_password: Option<SecretString>,
     queries: &Queries,
     engine: &Arc<Engine>,
@@ -158,15 +170,19 @@ async fn start_and_drain(
     let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, Jwt::open(&config.auth)?, secret);
     let flight = Arc::new(Flight::new(engine.clone(), queries.clone(), auth, &config.flight));
 
-    let grpc = listen("server.listen", &config.server.listen).await?;
+    let grpc = entrance.listen().await?;
     let web = listen("http.listen", &config.http.listen).await?;
     let (grpc_address, web_address) = (address(&grpc)?, address(&web)?);
+    rotate(entrance)?;
     let web = tokio::spawn(http::serve(web, stop.clone().cancelled_owned()));
-    let grpc = tokio::spawn(serve_flight(grpc, flight.clone(), stop.clone()));
+    let door = Door::new(entrance, &config.server.limits);
+    let grpc = tokio::spawn(serve_flight(grpc, door, flight.clone(), config.server.limits.clone(), stop.clone()));
     let sweeper = tokio::spawn(sweep(flight));
 
-    tracing::info!(grpc = %grpc_address, http = %web_address, "ready");
-    say_ready(grpc_address).map_err(|source| ServeError::System { what: "write to stdout", source })?;
+    let tls = entrance.certificates().is_some();
+    tracing::info!(grpc = %grpc_address, http = %web_address, tls, "ready");
+    let said = say_ready(entrance.scheme(), grpc_address);
+    said.map_err(|source| ServeError::System { what: "write to stdout", source })?;
     let served = drain(grpc, queries, stop, Duration::from_secs(config.server.drain_seconds)).await;
     stop.cancel();
     sweeper.abort();
@@ -205,24 +221,46 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
 }
 
 /// The one line on stdout: what scripts and tests wait for.
-fn say_ready(address: SocketAddr) -> std::io::Result<()> {
+fn say_ready(scheme: &str, address: SocketAddr) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "seracdb ready on grpc://{address}")?;
+    writeln!(stdout, "seracdb ready on {scheme}://{address}")?;
     stdout.flush()
+}
+
+/// Takes over what the files of certificates become; ends with the process.
+fn rotate(entrance: &Entrance) -> Result<(), ServeError> {
+    if let Some(certificates) = entrance.certificates() {
+        let watch = Arc::clone(certificates).watch();
+        tokio::spawn(watch.map_err(|source| ServeError::System { what: "listen for signals", source })?);
+    }
+    Ok(())
 }
 
 async fn serve_flight(
     listener: TcpListener,
+    door: Door,
     flight: Arc<Flight>,
+    limits: LimitsSection,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    Server::builder()
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
+    let mut server = Server::builder()
+        .http2_max_header_list_size(limits.header_bytes_max)
+        .max_concurrent_streams(limits.streams_max)
+        // tonic would switch HTTP/2's own limit off.
+        .http2_max_local_error_reset_streams(Some(STREAM_ERRORS_MAX))
         .initial_stream_window_size(CALL_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_routes(flight::service(flight))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .http2_keepalive_interval(Some(Duration::from_secs(limits.keepalive_seconds)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(limits.keepalive_timeout_seconds)));
+    if limits.connection_seconds_max > 0 {
+        // Without a time for the rest: calls that run have limits of their own.
+        server = server.max_connection_age(Duration::from_secs(limits.connection_seconds_max));
+    }
+    let idle_max = Some(limits.request_idle_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let connections = door.connections(listener);
+    server
+        .add_routes(flight::service(flight, idle_max))
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
 }
 

@@ -12,6 +12,7 @@ use futures::Stream;
 use crate::error::{Error, Result};
 use crate::rows::Rows;
 use crate::statement::Statement;
+use crate::tls::Tls;
 use crate::transaction::Transaction;
 use crate::wire::{Wire, record_count, schema_in};
 
@@ -48,10 +49,15 @@ pub struct TableEntry {
 }
 
 impl Client {
-    /// Connects and logs in. `uri`: `grpc://HOST:PORT`. Errors: `Unavailable` when nobody answers there,
-    /// `Unauthenticated` for a wrong user or password.
+    /// Connects and logs in. `uri`: `grpc://HOST:PORT`, or `grpc+tls://HOST:PORT` to a server whose certificate this machine
+    /// trusts. Errors: `Unavailable` when nobody answers there, `Unauthenticated` for a wrong user or password.
     pub async fn connect(uri: &str, user: &str, password: &str) -> Result<Self> {
-        Ok(Self { wire: Wire::connect(uri, user, password).await? })
+        Self::connect_with(uri, user, password, &Tls::default()).await
+    }
+
+    /// The same to a server whose certificate is of another CA, or that wants one of its client.
+    pub async fn connect_with(uri: &str, user: &str, password: &str, tls: &Tls) -> Result<Self> {
+        Ok(Self { wire: Wire::connect(uri, user, password, tls).await? })
     }
 
     /// Runs a query.

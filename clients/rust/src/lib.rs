@@ -31,6 +31,7 @@ mod client;
 mod error;
 mod rows;
 mod statement;
+mod tls;
 mod transaction;
 mod wire;
 
@@ -38,5 +39,6 @@ pub use client::{Client, IngestMode, TableEntry};
 pub use error::{Error, Result};
 pub use rows::Rows;
 pub use statement::{Kind, Statement};
+pub use tls::Tls;
 pub use tonic::Code;
 pub use transaction::{Savepoint, Transaction};

@@ -17,6 +17,7 @@ use tonic::{Code, Request, Status};
 
 use crate::error::{Error, Result};
 use crate::rows::Rows;
+use crate::tls::Tls;
 
 /// Bytes of a message that the server may send; a single wide row can be larger than gRPC's default of 4 MiB.
 const RECEIVE_BYTES_MAX: usize = 256 << 20;
@@ -29,15 +30,29 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) async fn connect(uri: &str, user: &str, password: &str) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(http_uri(uri)?).and_then(|endpoint| endpoint.user_agent("seracdb-client"));
+    pub(crate) async fn connect(uri: &str, user: &str, password: &str, tls: &Tls) -> Result<Self> {
+        let no_address = |error| Error::caused(Code::InvalidArgument, format!("'{uri}' is no address"), error);
+        let address = http_uri(uri)?;
+        let endpoint = Endpoint::from_shared(address.uri).and_then(|endpoint| endpoint.user_agent("seracdb-client"));
         let endpoint = endpoint
-            .map_err(|error| Error::caused(Code::InvalidArgument, format!("'{uri}' is no address"), error))?
+            .map_err(no_address)?
             .tcp_nodelay(true)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20);
-        let channel = endpoint.connect().await.map_err(|error| {
-            Error::caused(Code::Unavailable, format!("cannot connect to {uri}: is the server running?"), error)
+        let channel = match address.is_tls {
+            true => {
+                let connector = tls.connector()?;
+                endpoint.connect_with_connector(tower::service_fn(move |uri| connector.clone().connect(uri))).await
+            }
+            false if tls.is_default() => endpoint.connect().await,
+            false => {
+                let text = format!("'{uri}' is without TLS: use grpc+tls://HOST:PORT");
+                return Err(Error::new(Code::InvalidArgument, text));
+            }
+        };
+        let channel = channel.map_err(|error| {
+            let text = format!("cannot connect to {uri}: is the server running? ({})", root_cause(&error));
+            Error::caused(Code::Unavailable, text, error)
         })?;
         let flight = FlightServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
         let authorization = log_in(flight.clone(), user, password).await?;
@@ -164,16 +179,32 @@ async fn log_in(mut flight: FlightServiceClient<Channel>, user: &str, password: 
     token.ok_or_else(|| Error::answer("the server gave no token: is it a SeracDB server?"))
 }
 
-/// gRPC's own form of an address.
-fn http_uri(uri: &str) -> Result<String> {
+/// An address as gRPC has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    uri: String,
+    is_tls: bool,
+}
+
+fn http_uri(uri: &str) -> Result<Address> {
     let (scheme, rest) = uri.split_once("://").unwrap_or(("grpc", uri));
     match scheme {
-        "grpc" | "grpc+tcp" | "http" => Ok(format!("http://{rest}")),
-        "grpc+tls" | "grpcs" | "https" => {
-            Err(Error::new(Code::Unimplemented, "TLS is not supported yet: use grpc://, behind a proxy if need be"))
+        "grpc" | "grpc+tcp" | "http" => Ok(Address { uri: format!("http://{rest}"), is_tls: false }),
+        "grpc+tls" | "grpcs" | "https" => Ok(Address { uri: format!("https://{rest}"), is_tls: true }),
+        _ => {
+            let text = format!("'{uri}' is no address: use grpc://HOST:PORT or grpc+tls://HOST:PORT");
+            Err(Error::new(Code::InvalidArgument, text))
         }
-        _ => Err(Error::new(Code::InvalidArgument, format!("'{uri}' is no address: use grpc://HOST:PORT"))),
     }
+}
+
+/// What is behind an error: "transport error" says nothing of certificates.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn descriptor(command: &impl ProstMessageExt) -> FlightDescriptor {
@@ -212,10 +243,11 @@ mod tests {
 
     #[test]
     fn addresses() {
-        assert_eq!(http_uri("grpc://h:1").unwrap(), "http://h:1");
-        assert_eq!(http_uri("grpc+tcp://h:1").unwrap(), "http://h:1");
-        assert_eq!(http_uri("h:1").unwrap(), "http://h:1");
-        assert_eq!(http_uri("grpc+tls://h:1").unwrap_err().code(), Code::Unimplemented);
+        let plain = Address { uri: "http://h:1".into(), is_tls: false };
+        assert_eq!(http_uri("grpc://h:1").unwrap(), plain);
+        assert_eq!(http_uri("grpc+tcp://h:1").unwrap(), plain);
+        assert_eq!(http_uri("h:1").unwrap(), plain);
+        assert_eq!(http_uri("grpc+tls://h:1").unwrap(), Address { uri: "https://h:1".into(), is_tls: true });
         assert_eq!(http_uri("ftp://h:1").unwrap_err().code(), Code::InvalidArgument);
     }
 }

@@ -22,6 +22,9 @@ use crate::error::{EngineError, ErrorKind, Result};
 /// The stack of a thread that parses and plans.
 pub const STACK_BYTES: usize = 16 << 20;
 
+/// Levels that the stack has room for.
+pub const DEPTH_MAX: usize = 500;
+
 /// How big and how deep a statement may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -52,7 +55,7 @@ impl Default for Limits {
             tokens_max: 2_000_000,
             chain_max: 10_000,
             nesting_max: 64,
-            depth_max: 500,
+            depth_max: DEPTH_MAX,
             nodes_max: 1_000_000,
             subqueries_max: 12,
             joins_max: 100,

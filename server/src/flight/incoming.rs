@@ -122,6 +122,9 @@ fn unreadable_stream(error: FlightError) -> EngineError {
         FlightError::Tonic(status) if status.code() == Code::OutOfRange => {
             EngineError::new(ErrorKind::ResourceExhausted, status::too_large().message())
         }
+        FlightError::Tonic(status) if status.code() == Code::ResourceExhausted => {
+            EngineError::new(ErrorKind::ResourceExhausted, status.message())
+        }
         FlightError::Tonic(status) => EngineError::new(ErrorKind::Cancelled, status.message()),
         FlightError::ExternalError(error) if error.is::<EngineError>() => match error.downcast() {
             Ok(error) => *error,

@@ -13,6 +13,7 @@ mod encode;
 mod incoming;
 mod metadata;
 mod outbox;
+mod patience;
 mod prepared;
 mod query;
 mod spool;
@@ -24,6 +25,7 @@ mod transactions;
 mod update;
 mod xdbc_types;
 
+use std::future::ready;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -38,7 +40,6 @@ use axum::middleware::{Next, from_fn, map_request, map_response};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{BoxStream, iter};
-use http_body_util::BodyExt;
 use seracdb_engine::Engine;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -48,6 +49,7 @@ use self::command::GetCommand;
 use self::decoding::Decoding;
 use self::encode::Compression;
 pub(crate) use self::incoming::is_reading;
+use self::patience::Patience;
 use self::prepared::Statements;
 use self::spool::{Spool, SpoolLimits};
 use self::status::guarded;
@@ -60,6 +62,13 @@ use crate::refusal::Refusal;
 
 /// Bytes of a message that a client may send.
 const RECEIVE_BYTES_MAX: usize = 64 << 20;
+
+/// The call that gives credentials, in its message where not in its headers.
+const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
+const DO_ACTION: &str = "/arrow.flight.protocol.FlightService/DoAction";
+
+/// Bytes of its messages: whoever sends them is nobody yet.
+const STRANGERS_BYTES_MAX: usize = 64 << 10;
 
 /// The header by which a client asks for several endpoints, to read them at the same time.
 const ENDPOINTS_HEADER: &str = "seracdb-endpoints";
@@ -100,6 +109,9 @@ impl Flight {
 
     /// Whose call this is. What it is handed goes with its answer, whatever that says.
     async fn authenticate<T>(&self, request: &Request<T>) -> Result<Call, Status> {
+        if let Some(call) = request.extensions().get::<Call>() {
+            return Ok(call.clone());
+        }
         let (call, cookie) = self.auth.call(request.metadata(), request.remote_addr()).await?;
         let handed = request.extensions().get::<Handed>().zip(cookie);
         if let Some((handed, Ok(cookie))) = handed.map(|(handed, cookie)| (handed, cookie.parse())) {
@@ -126,11 +138,17 @@ impl Flight {
     }
 }
 
-/// The gRPC service over these parts.
-pub(crate) fn service(flight: Arc<Flight>) -> Routes {
-    let service = FlightServiceServer::new(FlightRpc(flight)).max_decoding_message_size(RECEIVE_BYTES_MAX);
+/// The gRPC service over these parts. `idle_max`: how long a call may leave the server waiting for its next message.
+pub(crate) fn service(flight: Arc<Flight>, idle_max: Option<Duration>) -> Routes {
+    let service = FlightServiceServer::new(FlightRpc(Arc::clone(&flight))).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let routes = Routes::new(service).into_axum_router();
-    routes.layer(map_request(fail_when_cut_off)).layer(map_response(explain)).layer(from_fn(hand_out)).into()
+    let known = from_fn(move |request, next| admit(Arc::clone(&flight), request, next));
+    let patient = move |request: axum::extract::Request| {
+        let is_known = request.extensions().get::<Call>().is_some();
+        let bytes_max = if is_known { usize::MAX } else { STRANGERS_BYTES_MAX };
+        ready(request.map(|body| patience::patient(body, Patience { idle_max, bytes_max })))
+    };
+    routes.layer(map_request(patient)).layer(known).layer(map_response(explain)).layer(from_fn(hand_out)).into()
 }
 
 /// The cookie that a request's answer hands out.
@@ -148,11 +166,19 @@ async fn hand_out(mut request: axum::extract::Request, next: Next) -> axum::resp
     response
 }
 
-/// tonic takes a request that its client resets for one that has ended: half an ingest would be a whole one.
-async fn fail_when_cut_off(request: axum::extract::Request) -> axum::extract::Request {
-    request.map(|body| {
-        axum::body::Body::new(body.map_err(|error| Status::aborted(format!("the call was cut off: {error}"))))
-    })
+/// Turns a call away whose caller is unknown before its message is read: that may be large, and one of very many.
+async fn admit(flight: Arc<Flight>, mut request: axum::extract::Request, next: Next) -> axum::response::Response {
+    if request.uri().path() != HANDSHAKE {
+        let metadata = MetadataMap::from_headers(request.headers().clone());
+        let asked = Request::from_parts(metadata, request.extensions().clone(), ());
+        match guarded(flight.authenticate(&asked)).await {
+            Ok(call) => drop(request.extensions_mut().insert(call)),
+            // It may only want to tidy up.
+            Err(status) if Refusal::is_of_ended_session(&status) && request.uri().path() == DO_ACTION => {}
+            Err(status) => return status.into_http(),
+        }
+    }
+    next.run(request).await
 }
 
 /// A request that is too large, or no message at all, is refused before it gets here, in gRPC's words.

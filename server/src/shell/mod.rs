@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
-use seracdb_client::Client;
+use seracdb_client::{Client, Tls};
 
 use self::commands::Shell;
 pub(crate) use self::output::Format;
@@ -22,6 +22,7 @@ pub(crate) struct Connection {
     pub(crate) uri: String,
     pub(crate) user: String,
     pub(crate) password: SecretString,
+    pub(crate) tls: Tls,
 }
 
 /// Where the statements come from.
@@ -39,7 +40,8 @@ pub(crate) fn run(connection: &Connection, script: Script, format: Format) -> Re
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(async {
         let password = connection.password.expose_secret();
-        let client = Client::connect(&connection.uri, &connection.user, password).await.map_err(|e| e.to_string())?;
+        let client = Client::connect_with(&connection.uri, &connection.user, password, &connection.tls);
+        let client = client.await.map_err(|e| e.to_string())?;
         let result = match script {
             Script::Text(text) => run_text(&client, &text, format).await,
             Script::Stdin { history } if std::io::stdin().is_terminal() => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import adbc_driver_flightsql
@@ -15,6 +16,7 @@ from adbc_driver_manager import dbapi
 from ._address import resolve
 from ._errors import NotFound, raises_typed_errors, typed_errors
 from ._feed import Feed, Progress, progress_bar, row_count
+from ._tls import tls_options
 
 if TYPE_CHECKING:
     import pandas
@@ -178,18 +180,27 @@ def connect(
     namespace: str | None = None,
     autocommit: bool = True,
     options: Mapping[str, str] | None = None,
+    tls_ca: str | PathLike[str] | None = None,
+    tls_cert: str | PathLike[str] | None = None,
+    tls_key: str | PathLike[str] | None = None,
+    tls_server_name: str | None = None,
 ) -> Connection:
     """Connects and logs in.
 
     `uri`: `grpc://[user[:password]@]host[:port][/namespace]`, where the namespace is the one of names without one. What
     neither an argument nor the URI says is taken from SERACDB_URI, SERACDB_USER and SERACDB_PASSWORD.
 
+    With `grpc+tls://` the server's certificate has to be of a CA that this machine trusts, or of the one in the file
+    `tls_ca`. `tls_cert` and `tls_key` are the files of the certificate that a server may want from its clients,
+    `tls_server_name` the name in the server's certificate when it is another than the one in the URI. All files are PEM.
+
     `options` are further options of the ADBC driver (see `adbc_driver_flightsql.DatabaseOptions`).
     With `autocommit=False` a transaction is open all the time, ended by `commit()` and `rollback()`, as DB-API 2.0 has
     it.
     """
     address = resolve(uri, user, password, namespace)
-    kwargs = {DatabaseOptions.WITH_MAX_MSG_SIZE.value: str(_MESSAGE_BYTES_MAX), **(options or {})}
+    tls = tls_options(address.uri, ca=tls_ca, cert=tls_cert, key=tls_key, server_name=tls_server_name)
+    kwargs = {DatabaseOptions.WITH_MAX_MSG_SIZE.value: str(_MESSAGE_BYTES_MAX), **tls, **(options or {})}
     if address.user is not None:
         kwargs["username"] = address.user
     if address.password is not None:
