@@ -128,6 +128,12 @@ pub(crate) async fn create(
 /// Whose the token will be.
 fn owner(tables: &Tables, create: &CreateToken) -> Result<String> {
     let own = &tables.principal;
+    let stored = tables.catalog().user(own.name()).and_then(|user| user.role.parse::<Role>().ok());
+    if stored != Some(own.role()) {
+        return Err(denied(
+            "this login has a lower role than its user: it makes no tokens, which would have the user's",
+        ));
+    }
     let Some(name) = create.user.as_ref().filter(|name| *name != own.name()) else {
         return Ok(own.name().to_owned());
     };

@@ -16,11 +16,12 @@ import adbc_driver_flightsql.dbapi as flightsql
 import jwt
 import pyarrow.flight as flight
 import pytest
-from bearers import adbc, ends, execute, raw, refused, rows, start, whoami
+from bearers import adbc, ends, execute, header, raw, refused, rows, start, whoami
 from conftest import root
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from rawflight import statement
 from test_client_rules import java, java_rows
 from test_transactions import COMMIT, REFUSED
 from testserver import Server
@@ -231,6 +232,23 @@ def test_a_role_can_only_be_lowered(served):
             raw(served, signed(sub="ann", role=role)).query("CREATE NAMESPACE too_high")
     with pytest.raises(REFUSED, match="permission denied"):
         raw(served, signed(sub="root", role="user")).query("CREATE USER evil WITH PASSWORD 'x'")
+    # Nor by way of a token, which would have the user's own role.
+    for sql in ("CREATE TOKEN", "CREATE TOKEN FOR USER ann"):
+        with pytest.raises(REFUSED, match="lower role"):
+            raw(served, signed(sub="root", role="admin")).query(sql)
+    (row,) = raw(served, signed(sub="sue", role="service")).query("CREATE TOKEN")
+    assert whoami(served, row["token"]) == "sue"
+
+
+def test_a_ticket_is_of_the_role_that_it_was_issued_to(served):
+    """Its parts run already, with the rights of that."""
+    high, low = raw(served, signed(sub="sue")), raw(served, signed(sub="sue", role="user"))
+    several = flight.FlightCallOptions(headers=[header(signed(sub="sue")), (b"seracdb-endpoints", b"2")])
+    for options in (high.options, several):
+        info = high.connection.get_flight_info(statement("SELECT 1 AS n"), options)
+        with pytest.raises(REFUSED, match="no such ticket"):
+            low.connection.do_get(info.endpoints[0].ticket, low.options).read_all()
+        assert high.connection.do_get(info.endpoints[0].ticket, high.options).read_all().num_rows == 1
 
 
 def test_what_runs_ends_when_it_expires(served):

@@ -12,7 +12,7 @@ import pyarrow.flight as flight
 import pytest
 import seracdb
 from adbc_driver_manager import AdbcStatusCode as Code
-from bearers import adbc, ends, execute, raw, refused, rows, start, whoami
+from bearers import ENDLESS, SECONDS_MAX, adbc, ends, execute, raw, refused, rows, start, whoami
 from conftest import Connections
 from rawflight import statement
 from test_client_rules import java, java_rows
@@ -259,6 +259,21 @@ def test_what_runs_ends_with_its_token(server, db, namespace, end):
     assert db.query(f"SELECT n FROM {namespace}.t").num_rows == 0
     assert other.read_chunk().data.num_rows > 0
     other.cancel()
+
+
+def test_a_driver_is_told_that_its_token_has_ended(server, db):
+    row = made(db)
+    # Not prepared: the driver would be refused the end of that too, and keep it.
+    with adbc(server, row["token"]) as connection, connection.cursor() as cursor:
+        cursor.adbc_statement.set_sql_query(ENDLESS)
+        batches = pa.RecordBatchReader.from_stream(cursor.adbc_statement.execute_query()[0])
+        assert batches.read_next_batch().num_rows > 0
+        db.run(f"DROP TOKEN '{row['token_id']}'")
+        began = time.monotonic()
+        with pytest.raises((OSError, pa.ArrowException), match="(?i)login has ended.*unauthenticated"):
+            while time.monotonic() - began < 30:
+                batches.read_next_batch()
+        assert time.monotonic() - began < SECONDS_MAX
 
 
 def test_a_load_ends_with_its_token_and_leaves_nothing(server, db, namespace):

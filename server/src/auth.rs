@@ -60,6 +60,9 @@ impl Call {
     }
 }
 
+/// Logins by the keyed hash of user and password, and until when they are remembered.
+type Verified = HashMap<[u8; 32], (Arc<Grant>, Instant)>;
+
 pub(crate) struct Auth {
     engine: Arc<Engine>,
     queries: Queries,
@@ -72,7 +75,7 @@ pub(crate) struct Auth {
     /// What was begun by the calls that were handed a cookie, by that cookie's session.
     begun: Mutex<HashMap<TokenKey, Weak<Transaction>>>,
     /// Right passwords of the last seconds, by keyed hash; wrong ones never get here.
-    verified: Mutex<HashMap<[u8; 32], (Arc<Grant>, Instant)>>,
+    verified: Mutex<Verified>,
     verified_for: Duration,
     checks: Semaphore,
     lockout: Lockout,

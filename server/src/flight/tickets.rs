@@ -1,6 +1,6 @@
 //! Tickets: what GetFlightInfo planned or did, for DoGet to fetch.
 //!
-//! A ticket belongs to the user that got it. It may be fetched again while it lives: a query then runs again, the
+//! A ticket belongs to the user that got it, as long as the user's role is the same. It may be fetched again while it lives: a query then runs again, the
 //! count of an update is only told again. A ticket nobody fetches goes after a while; fetched ones are kept for
 //! repeated fetches only as long as there is room, so that a busy client never meets the limit.
 
@@ -36,7 +36,8 @@ pub(crate) enum Planned {
 }
 
 pub(crate) struct Ticket {
-    owner: u64,
+    /// With the role that it was issued to: what runs already runs with the rights of that.
+    owner: Principal,
     pub(crate) planned: Planned,
     /// Fires when the client cancels, or when the server stops; running fetches stop.
     pub(crate) cancel: CancellationToken,
@@ -72,7 +73,7 @@ impl Tickets {
         cancel: CancellationToken,
     ) -> Result<TicketId, Status> {
         let id = TicketId(Uuid::new_v4().into_bytes());
-        let ticket = Ticket { owner: owner.number(), planned, cancel };
+        let ticket = Ticket { owner: owner.clone(), planned, cancel };
         self.state.lock().live.insert(id, Arc::new(ticket), now).map_err(|_| {
             Status::resource_exhausted(
                 "too many statements wait to be fetched: fetch or cancel some, or raise flight.tickets_max",
@@ -83,7 +84,7 @@ impl Tickets {
 
     pub(crate) fn fetch(&self, owner: &Principal, id: TicketId, now: Instant) -> Result<Arc<Ticket>, Status> {
         let mut state = self.state.lock();
-        let found = state.live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
+        let found = state.live.get(&id, now).filter(|ticket| ticket.owner == *owner);
         let ticket = found.ok_or_else(no_ticket)?;
         if !state.fetched.contains(&id) {
             state.fetched.push_back(id);
@@ -98,14 +99,14 @@ impl Tickets {
 
     /// Has a ticket's idle time start again.
     pub(crate) fn touch(&self, owner: &Principal, id: TicketId, now: Instant) -> Result<(), Status> {
-        let found = self.state.lock().live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
+        let found = self.state.lock().live.get(&id, now).filter(|ticket| ticket.owner == *owner);
         found.map(drop).ok_or_else(no_ticket)
     }
 
     /// Cancels what the ticket stands for; whether there was such a ticket.
     pub(crate) fn cancel(&self, owner: &Principal, id: TicketId, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let found = state.live.get(&id, now).filter(|ticket| ticket.owner == owner.number());
+        let found = state.live.get(&id, now).filter(|ticket| ticket.owner == *owner);
         let Some(ticket) = found else { return false };
         ticket.cancel.cancel();
         state.live.remove(&id);

@@ -33,7 +33,7 @@ impl Version {
 
 /// The keys of a file that are for signatures and that this build knows.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<Key>);
+pub(crate) struct Keys(Vec<Key>);
 
 #[derive(Debug)]
 pub(super) struct Key {

@@ -15,10 +15,12 @@ use parking_lot::Mutex;
 use seracdb_engine::Role;
 use serde_json::{Map, Value};
 
-pub(crate) use self::keys::KeyId;
-pub(crate) use self::keys::KeysError;
+pub(crate) use self::keys::{KeyId, KeysError};
 use self::keys::{Keys, Version};
 use crate::config::AuthSection;
+
+/// Time that a token may be early, as clocks differ: it only just was made. None may be late.
+const EARLY_NS: i64 = 30_000_000_000;
 
 type Claims = Map<String, Value>;
 
@@ -87,7 +89,7 @@ impl Jwt {
         if header.crit.is_some() {
             return Err("its header has what must be understood, and is not");
         }
-        let keys = self.keys();
+        let keys = self.refreshed();
         let mut validation = Validation::new(header.alg);
         // The claims are looked at below: by the server's clock, and strictly.
         validation.required_spec_claims.clear();
@@ -100,13 +102,13 @@ impl Jwt {
         self.rules.vouched(&claims, key, now_ns)
     }
 
-    /// Whether a key is still in the file.
+    /// Whether the file had a key when it was last looked at.
     pub(crate) fn has(&self, key: &KeyId) -> bool {
-        self.keys().has(key)
+        self.keys.lock().0.has(key)
     }
 
     /// The keys as the file has them now; as it had them when it cannot be read.
-    fn keys(&self) -> Arc<Keys> {
+    pub(crate) fn refreshed(&self) -> Arc<Keys> {
         let mut known = self.keys.lock();
         let now = Version::of(&self.file);
         if now != known.1 {
@@ -142,7 +144,7 @@ impl Rules {
         }
         match claims.get("nbf").map(time_ns) {
             None => {}
-            Some(Some(from)) if from <= now_ns => {}
+            Some(Some(from)) if from <= now_ns.saturating_add(EARLY_NS) => {}
             Some(Some(_)) => return Err("it is not valid yet"),
             Some(None) => return Err("it does not say from when on it is valid"),
         }
@@ -214,6 +216,7 @@ mod tests {
         assert_eq!((ann.user.as_str(), ann.role_max, ann.until_ns), ("ann", None, 1_001_000_000_000));
         assert!(with("aud", json!(["other", "seracdb"])).is_ok());
         assert!(with("nbf", json!(1000)).is_ok());
+        assert!(with("nbf", json!(1030)).is_ok());
         assert_eq!(with("exp", json!(1000.5)).unwrap().until_ns, 1_000_500_000_000);
         assert_eq!(with("role", json!("user")).unwrap().role_max, Some(Role::User));
     }
@@ -233,7 +236,7 @@ mod tests {
             ("exp", json!(-1)),
             ("exp", json!("1001")),
             ("exp", json!(null)),
-            ("nbf", json!(1001)),
+            ("nbf", json!(1031)),
             ("nbf", json!("1")),
             ("nbf", json!(null)),
             ("sub", json!("")),
