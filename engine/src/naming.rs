@@ -21,13 +21,16 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 
 /// Refuses a name that looks like another one: with characters that are not seen, or not in Unicode's normal form C.
 pub(crate) fn refuse_ambiguous(what: &str, name: &str) -> Result<()> {
-    // Line and paragraph separators, what turns the direction of text, zero-width spaces and the byte order mark.
-    let unseen = ['\u{2028}', '\u{2029}', '\u{200B}', '\u{200E}', '\u{200F}', '\u{FEFF}'];
+    // The soft hyphen, line and paragraph separators, what turns the direction of text, zero-width spaces and the byte order mark.
+    let unseen =
+        ['\u{AD}', '\u{61C}', '\u{180E}', '\u{2028}', '\u{2029}', '\u{200B}', '\u{200E}', '\u{200F}', '\u{FEFF}'];
     let is_unseen = |c: char| {
         c.is_control() || unseen.contains(&c) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}')
     };
     let why = if name.contains(is_unseen) {
         "it has characters that are not seen"
+    } else if name.trim() != name || name.contains(|c: char| c.is_whitespace() && c != ' ') {
+        "it has spaces at its ends, or other ones than the plain space"
     } else if !ComposingNormalizerBorrowed::new_nfc().is_normalized(name) {
         "it is not in Unicode's normal form C (NFC), in which each text is written in one way only"
     } else {
@@ -46,7 +49,21 @@ mod tests {
             assert!(refuse_ambiguous("user", name).is_ok(), "{name}");
             assert!(check_name("table", name).is_ok(), "{name}");
         }
-        for name in ["Zoe\u{308}", "\u{2126}", "a\nb", "a\u{7f}", "\u{85}", "a\u{202E}b", "\u{FEFF}a", "a\u{200B}"] {
+        for name in [
+            "Zoe\u{308}",
+            "\u{2126}",
+            "a\nb",
+            "a\u{7f}",
+            "\u{85}",
+            "a\u{202E}b",
+            "\u{FEFF}a",
+            "a\u{200B}",
+            "a\u{AD}",
+            " ",
+            "a ",
+            " a",
+            "a\u{A0}b",
+        ] {
             let refused = refuse_ambiguous("user", name).unwrap_err().message;
             assert!(refused.is_ascii() && !refused.contains('\n'), "{refused}");
             assert!(check_name("table", name).is_err(), "{name}");
