@@ -3,6 +3,7 @@
 //! Every line is a ratio within one run: ours against a peer or a limit of the machine, in alternating rounds, by their
 //! medians. Absolute times are printed for orientation only.
 
+mod as_user;
 mod database;
 mod ids;
 mod measure;
@@ -31,6 +32,9 @@ async fn main() {
     let size = if arguments.smoke { Size::SMOKE } else { Size::FULL };
     let wanted = |name: &str| name.contains(&arguments.only);
     println!("{}", Line::HEADER);
+    if wanted("as user") {
+        as_user::run(size).await;
+    }
     if wanted("ids") {
         ids::run(size);
     }

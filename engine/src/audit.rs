@@ -136,7 +136,7 @@ impl Duty {
     }
 
     /// What a transaction keeps of it, to say at its end how that was.
-    pub(crate) fn to_staged(&mut self, rows: u64) -> Option<AuditEntry> {
+    pub(crate) fn take_over(&mut self, rows: u64) -> Option<AuditEntry> {
         let owed = self.0.as_mut()?;
         owed.staged = true;
         Some(AuditEntry { rows: Some(rows), ..owed.entry.clone() })

@@ -75,7 +75,7 @@ impl Engine {
                 let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), &prepared.statement)?;
                 let written = self.write_over(&mut tables, prepared, params, run).await?;
                 if let Some(mut staged) = tables.staged {
-                    staged.owes(identity.duty.to_staged(written));
+                    staged.owes(identity.duty.take_over(written));
                     self.stage(&transaction, staged)?;
                 }
                 Ok(written)
