@@ -29,7 +29,7 @@ pub(crate) fn refuse_ambiguous(what: &str, name: &str) -> Result<()> {
     };
     let why = if name.contains(is_unseen) {
         "it has characters that are not seen"
-    } else if name.trim() != name || name.contains(|c: char| c.is_whitespace() && c != ' ') {
+    } else if what == "user" && (name.trim() != name || name.contains(|c: char| c.is_whitespace() && c != ' ')) {
         "it has spaces at its ends, or other ones than the plain space"
     } else if !ComposingNormalizerBorrowed::new_nfc().is_normalized(name) {
         "it is not in Unicode's normal form C (NFC), in which each text is written in one way only"
@@ -49,25 +49,16 @@ mod tests {
             assert!(refuse_ambiguous("user", name).is_ok(), "{name}");
             assert!(check_name("table", name).is_ok(), "{name}");
         }
-        for name in [
-            "Zoe\u{308}",
-            "\u{2126}",
-            "a\nb",
-            "a\u{7f}",
-            "\u{85}",
-            "a\u{202E}b",
-            "\u{FEFF}a",
-            "a\u{200B}",
-            "a\u{AD}",
-            " ",
-            "a ",
-            " a",
-            "a\u{A0}b",
-        ] {
+        for name in
+            ["Zoe\u{308}", "\u{2126}", "a\nb", "a\u{7f}", "\u{85}", "a\u{202E}b", "\u{FEFF}a", "a\u{200B}", "a\u{AD}"]
+        {
             let refused = refuse_ambiguous("user", name).unwrap_err().message;
             assert!(refused.is_ascii() && !refused.contains('\n'), "{refused}");
             assert!(check_name("table", name).is_err(), "{name}");
             assert!(check_name("column", name).is_ok(), "{name}");
+        }
+        for name in [" ", "a ", " a", "a\u{A0}b"] {
+            assert!(refuse_ambiguous("user", name).is_err() && check_name("table", name).is_ok(), "{name}");
         }
     }
 }
