@@ -11,21 +11,24 @@ pub(crate) async fn run(size: Size) {
     let root = server.client().await;
     root.update("CREATE USER ann WITH PASSWORD 'long enough' ROLE user").await.expect("CREATE USER");
     root.update("CREATE USER TABLE notes (n BIGINT, note TEXT)").await.expect("CREATE TABLE");
-    root.update("INSERT INTO notes VALUES (1, 'own')").await.expect("INSERT");
-    root.update("INSERT INTO notes AS USER 'ann' VALUES (1, 'hers')").await.expect("INSERT");
+    let rows = size.rounds * size.statements;
+    for subject in ["", " AS USER 'ann'"] {
+        let fill = format!("INSERT INTO notes{subject} SELECT value, 'own' FROM generate_series(1, {rows})");
+        root.update(&fill).await.expect("INSERT");
+    }
     let pairs = [
-        ("insert", "INSERT INTO notes{} VALUES (2, 'another')"),
+        ("insert", "INSERT INTO notes{} VALUES (0, 'another')"),
         ("update", "UPDATE notes{} SET note = 'changed' WHERE n = 1"),
-        ("delete", "DELETE FROM notes{} WHERE n = 2"),
+        ("delete", "DELETE FROM notes{} WHERE n = {n}"),
     ];
     for (name, sql) in pairs {
-        let (acting, own) = (sql.replace("{}", " AS USER 'ann'"), sql.replace("{}", ""));
         let (mut with, mut without) = (Vec::new(), Vec::new());
-        for _ in 0..size.rounds {
-            for (times, sql) in [(&mut with, &acting), (&mut without, &own)] {
+        for round in 0..size.rounds {
+            for (times, subject) in [(&mut with, " AS USER 'ann'"), (&mut without, "")] {
                 let start = Instant::now();
-                for _ in 0..size.statements {
-                    root.update(sql).await.expect("a statement");
+                for statement in 1..=size.statements {
+                    let n = (round * size.statements + statement).to_string();
+                    root.update(&sql.replace("{}", subject).replace("{n}", &n)).await.expect("a statement");
                 }
                 times.push(start.elapsed() / size.statements as u32);
             }
