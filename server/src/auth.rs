@@ -267,7 +267,7 @@ impl Auth {
         self.grants.sweep();
         let mut opened_with = self.opened_with.lock();
         let revoked: Vec<TokenKey> = opened_with.extract_if(|_, grant| grant.has_ended()).map(|(key, _)| key).collect();
-        revoked.iter().for_each(|key| self.sessions.remove(key));
+        revoked.iter().for_each(|key| self.sessions.revoke(key));
         revoked
     }
 
@@ -290,6 +290,7 @@ impl Auth {
         let (key, session) = match self.sessions.find(token, Instant::now()) {
             Found::Live(key, session) => (key, session),
             Found::Closed => return Err(Status::not_found("this session was closed: log in again").into()),
+            Found::Revoked => return Err(self.refused(None, peer, Refusal::SessionEnded)),
             Found::Unknown => return Err(self.refused(None, peer, Refusal::NoSession)),
         };
         let mut opened_with = self.opened_with.lock();
@@ -297,7 +298,7 @@ impl Auth {
             Some(grant) => Ok(Call { session, token: Some(key), handed: None, grant }),
             None => {
                 opened_with.remove(&key);
-                self.sessions.remove(&key);
+                self.sessions.revoke(&key);
                 Err(self.refused(Some(session.principal().name()), peer, Refusal::SessionEnded))
             }
         }

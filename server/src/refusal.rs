@@ -76,9 +76,9 @@ impl Refusal {
         matches!(self, Self::WrongPassword | Self::ApiToken(_) | Self::Jwt(_))
     }
 
-    /// Whether a status says that the session of a call is there no more.
+    /// Whether a status says that the session of a call has ended.
     pub(crate) fn is_of_ended_session(status: &Status) -> bool {
-        [Self::NoSession, Self::SessionEnded].iter().any(|why| why.status().message() == status.message())
+        status.message() == Self::SessionEnded.status().message()
     }
 }
 

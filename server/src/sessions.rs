@@ -25,18 +25,21 @@ pub(crate) struct Sessions<S> {
 struct State<S> {
     live: Expiring<TokenKey, S>,
     closed: VecDeque<TokenKey>,
+    /// Those that have lost what they rested on.
+    revoked: VecDeque<TokenKey>,
 }
 
 /// What a token stands for.
 pub(crate) enum Found<S> {
     Live(TokenKey, Arc<S>),
     Closed,
+    Revoked,
     Unknown,
 }
 
 impl<S> Sessions<S> {
     pub(crate) fn new(secret: [u8; 32], idle: Duration, max: usize) -> Self {
-        let state = State { live: Expiring::new(idle, max), closed: VecDeque::new() };
+        let state = State { live: Expiring::new(idle, max), closed: VecDeque::new(), revoked: VecDeque::new() };
         Self { secret, state: Mutex::new(state) }
     }
 
@@ -63,6 +66,7 @@ impl<S> Sessions<S> {
         match state.live.get(&key, now) {
             Some(session) => Found::Live(key, session),
             None if state.closed.contains(&key) => Found::Closed,
+            None if state.revoked.contains(&key) => Found::Revoked,
             None => Found::Unknown,
         }
     }
@@ -94,10 +98,15 @@ impl<S> Sessions<S> {
     pub(crate) fn close(&self, key: TokenKey) {
         let mut state = self.state.lock();
         if state.live.remove(&key).is_some() {
-            if state.closed.len() == CLOSED_MAX {
-                state.closed.pop_front();
-            }
-            state.closed.push_back(key);
+            remember(&mut state.closed, key);
+        }
+    }
+
+    /// Ends a session that has lost what it rested on. Its token says so for a while; its cookie may open another.
+    pub(crate) fn revoke(&self, key: &TokenKey) {
+        let mut state = self.state.lock();
+        if state.live.remove(key).is_some() {
+            remember(&mut state.revoked, *key);
         }
     }
 
@@ -121,6 +130,13 @@ impl<S> Sessions<S> {
     }
 }
 
+fn remember(ended: &mut VecDeque<TokenKey>, key: TokenKey) {
+    if ended.len() == CLOSED_MAX {
+        ended.pop_front();
+    }
+    ended.push_back(key);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +152,11 @@ mod tests {
         sessions.close(key);
         assert!(matches!(sessions.find(&token, start), Found::Closed));
         assert!(matches!(sessions.find("something else", start), Found::Unknown));
+        let (key, token) = sessions.open("r", [9; 32], start).unwrap();
+        sessions.revoke(&key);
+        assert!(matches!(sessions.find(&token, start), Found::Revoked));
+        assert!(sessions.find_or_open(key, || "again", start).unwrap().is_some());
+        sessions.remove(&key);
 
         let (_, token) = sessions.open("b", [8; 32], start).unwrap();
         assert!(matches!(sessions.find(&token, start + Duration::from_secs(11)), Found::Unknown));
