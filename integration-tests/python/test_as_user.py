@@ -368,3 +368,26 @@ def test_every_statement_for_a_user_is_noted_through_kills(tmp_path):
                 assert committed.to_pylist()[0]["n"] == rows.to_pylist()[0]["n"] >= acknowledged["allowed"]
                 denied = db.query("SELECT count(*) AS n FROM system.audit_log WHERE outcome = 'denied' AND subject_user_id = 'nobody'")
                 assert denied.to_pylist()[0]["n"] >= acknowledged["denied"] > 0
+
+
+def test_refused_logins_are_in_the_log_with_where_they_came_from(server, as_):
+    db = as_("root")
+    for user in ["ann", "nobody"]:
+        with pytest.raises(seracdb.Unauthenticated):
+            seracdb.connect(server.uri, user, "not the password").query("SELECT 1")
+    (token,) = db.query("CREATE TOKEN mine").to_pylist()
+    forged = token["token"][:-8] + ("0" * 8 if token["token"][-8:] != "0" * 8 else "1" * 8)
+    options = {"adbc.flight.sql.authorization_header": f"Bearer {forged}"}
+    with pytest.raises(flightsql.Error):
+        with flightsql.connect(server.uri, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    found = audit(db, "action = 'LOGIN'")
+    assert {row["actor_user_id"] for row in found} >= {"ann", "nobody"} and len({row["actor_user_id"] for row in found}) == 3
+    for row in found:
+        assert (row["origin"], row["outcome"], row["actor_role"], row["session_id"]) == ("login", "denied", None, None)
+        assert row["peer"].startswith("127.0.0.1:")
+    assert {row["target"].split(":")[0] for row in found} == {"wrong user name or password", "API token"}
+    assert "not the password" not in str(found) and forged not in str(found)
+    # What a session does has its client's address too.
+    as_("the_service").run("INSERT INTO app.notes AS USER 'ann' VALUES (1, 'x')")
+    assert [row["peer"] for row in audit(db)] == ["127.0.0.1"]
