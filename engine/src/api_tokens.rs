@@ -25,6 +25,7 @@ use crate::session::Session;
 use crate::sql::statement::{CreateToken, Expiry};
 use crate::standing::Standing;
 use crate::tables::Tables;
+use crate::users::unknown_user;
 
 /// What tells them from other bearer tokens.
 const PREFIX: &str = "serac_";
@@ -140,8 +141,7 @@ fn owner(tables: &Tables, create: &CreateToken) -> Result<String> {
     if own.role() < Role::Admin {
         return Err(denied("CREATE TOKEN … FOR USER requires the role admin or a higher one"));
     }
-    let user = tables.catalog().user(name).filter(|user| user.deleted_at_ns.is_none());
-    let user = user.ok_or_else(|| EngineError::not_found(format!("user '{name}' does not exist")))?;
+    let user = tables.catalog().live_user(name).ok_or_else(|| unknown_user(name))?;
     if user.role.parse::<Role>()? > own.role() {
         return Err(denied("a token for a user of a higher role than one's own cannot be made"));
     }

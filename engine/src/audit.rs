@@ -106,7 +106,6 @@ fn cut(name: &str) -> String {
 
 /// What a statement owes to the log: nothing, when it acts for its own user.
 #[must_use = "what is owed to the audit log is to be paid"]
-#[derive(Default)]
 pub(crate) struct Duty(Option<Owed>);
 
 struct Owed {

@@ -13,8 +13,9 @@ use futures::stream;
 use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::snapshot::Snapshot;
 
-use crate::error::{EngineError, ErrorKind, Result};
+use crate::error::Result;
 use crate::identity::Role;
+use crate::rights::denied;
 use crate::row_builder::{NUMBER, Rows, TEXT, TIME};
 use crate::scan::external;
 use crate::tables::Tables;
@@ -49,10 +50,7 @@ pub(crate) fn schema() -> SchemaRef {
 pub(crate) fn require_admin(tables: &Tables) -> Result<()> {
     match tables.principal.role() >= Role::Admin {
         true => Ok(()),
-        false => Err(EngineError::new(
-            ErrorKind::PermissionDenied,
-            "permission denied: system.audit_log requires the role admin or a higher one",
-        )),
+        false => Err(denied("system.audit_log requires the role admin or a higher one")),
     }
 }
 

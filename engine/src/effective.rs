@@ -5,10 +5,13 @@
 //!    before: for another user a statement runs only when the actor is `service` or higher *now*, and the subject is there
 //!    *now* and of no higher role.
 //! 2. Rows, rights, defaults and limits are the subject's. The session, its transactions and its settings are the actor's.
-//! 3. An identity that is another's, or that reads the rows of all users, owes an entry to the audit log ([`crate::audit::Duty`]), and so does a refusal.
+//! 3. An identity that is another's, or that reads the rows of all users, owes an entry to the audit log
+//!    ([`crate::audit::Duty`]), and so does a refusal.
 //! 4. A user who is not there and one who was dropped give the same error, after the same work.
 
 use std::sync::Arc;
+
+use seracdb_storage::audit::AuditEntry;
 
 use crate::audit::{self, Duty, Ending};
 use crate::engine::Engine;
@@ -29,16 +32,12 @@ const SHARED: &str = "AS USER not supported for Shared tables";
 /// A statement's actor and subject, and what is owed to the audit log for it.
 #[must_use = "a statement runs with its identity, and is settled by it"]
 pub(crate) struct EffectiveIdentity {
-    session: Session,
+    /// The session as the subject has it.
+    pub(crate) session: Session,
     pub(crate) duty: Duty,
 }
 
 impl EffectiveIdentity {
-    /// The session as the subject has it.
-    pub(crate) fn session(&self) -> &Session {
-        &self.session
-    }
-
     /// Pays what is owed still, before the client is told of the end.
     pub(crate) async fn settle<T: Settled>(self, done: Result<T>) -> Result<T> {
         let (ending, rows) = match &done {
@@ -76,17 +75,18 @@ impl<T> Settled for Vec<T> {
     }
 }
 
-/// What a statement says of itself, for its identity.
-pub(crate) struct About<'a> {
-    pub(crate) statement: &'a Statement,
+/// For whom a statement is, as its text says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Purpose {
     /// The name after AS USER.
-    pub(crate) subject: Option<&'a str>,
+    pub(crate) subject: Option<String>,
     /// Whether it names the rows of all users.
     pub(crate) everyone: bool,
-    pub(crate) fingerprint: Option<&'a Arc<str>>,
+    /// Of a statement that the audit log may have.
+    pub(crate) fingerprint: Option<Arc<str>>,
 }
 
-impl About<'_> {
+impl Purpose {
     /// Whether it is for another user, or reads the rows of all.
     pub(crate) fn is_audited(&self) -> bool {
         self.subject.is_some() || self.everyone
@@ -95,29 +95,32 @@ impl About<'_> {
 
 impl Engine {
     /// Who acts and for whom, when a statement runs. A refusal is in the audit log when it is given.
-    pub(crate) async fn identity(&self, session: &Session, about: &About<'_>) -> Result<EffectiveIdentity> {
-        let session = session.with_fingerprint(about.fingerprint.cloned());
-        let (action, target) = match about.is_audited() {
-            true => described(&session, about.statement),
-            false => return Ok(EffectiveIdentity { session, duty: Duty::none() }),
-        };
-        let Some(name) = about.subject else {
+    pub(crate) async fn identity(
+        &self,
+        session: &Session,
+        statement: &Statement,
+        purpose: &Purpose,
+    ) -> Result<EffectiveIdentity> {
+        let session = session.with_fingerprint(purpose.fingerprint.clone());
+        if !purpose.is_audited() {
+            return Ok(EffectiveIdentity { session, duty: Duty::none() });
+        }
+        let (action, target) = described(&session, statement);
+        let Some(name) = &purpose.subject else {
             let session = session.reading_everyone();
             let entry = audit::entry(&session, action, target);
             return Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session });
         };
-        match may_act_for(self.actor(&session).ok().as_ref(), self.principal(name)) {
+        let subject = self.principal(name);
+        match may_act_for(self.actor(&session).ok().as_ref(), subject.as_ref()) {
             Ok(subject) => {
-                let acting = session.acting_for(subject, reach_of(about.statement));
-                let entry = audit::entry(&acting, action, target);
-                Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session: acting })
+                let session = session.acting_for(subject.clone(), reach_of(statement));
+                let entry = audit::entry(&session, action, target);
+                Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session })
             }
             Err(refusal) => {
-                let mut entry = audit::entry(&session, action, target);
-                entry.subject = Some(match self.principal(name) {
-                    Some(known) => audit::party(&known),
-                    None => audit::stranger(name),
-                });
+                let subject = subject.as_ref().map_or_else(|| audit::stranger(name), audit::party);
+                let entry = AuditEntry { subject: Some(subject), ..audit::entry(&session, action, target) };
                 audit::save(&self.store, vec![audit::ended(&entry, Ending::Denied, None)]).await?;
                 Err(refusal)
             }
@@ -128,11 +131,12 @@ impl Engine {
     pub(crate) async fn without_running<T>(
         &self,
         session: &Session,
-        about: &About<'_>,
+        statement: &Statement,
+        purpose: &Purpose,
         work: impl FnOnce(&Session) -> Result<T>,
     ) -> Result<T> {
-        let identity = self.identity(session, about).await?;
-        match work(identity.session()) {
+        let identity = self.identity(session, statement, purpose).await?;
+        match work(&identity.session) {
             Ok(done) => {
                 identity.unused();
                 Ok(done)
@@ -146,7 +150,7 @@ impl Engine {
 }
 
 /// Whether the actor may act for the subject, as both are now. `None`: not there, or dropped.
-fn may_act_for(actor: Option<&Principal>, subject: Option<Principal>) -> Result<Principal> {
+fn may_act_for<'a>(actor: Option<&Principal>, subject: Option<&'a Principal>) -> Result<&'a Principal> {
     let denied = || EngineError::new(ErrorKind::PermissionDenied, DENIED);
     let role = actor.map(Principal::role).filter(|role| *role >= Role::Service).ok_or_else(denied)?;
     let subject = subject.ok_or_else(|| EngineError::invalid(NOBODY))?;
@@ -201,13 +205,13 @@ mod tests {
         use Role::{Admin, Service, System, User};
         for actor in Role::ALL {
             for subject in Role::ALL {
-                let allowed = may_act_for(Some(&user("a", actor)), Some(user("s", subject))).is_ok();
+                let allowed = may_act_for(Some(&user("a", actor)), Some(&user("s", subject))).is_ok();
                 assert_eq!(allowed, actor >= Service && subject <= actor, "{actor} for {subject}");
             }
         }
         let text = |actor: Option<Role>, subject: Option<Role>| {
-            let actor = actor.map(|role| user("a", role));
-            may_act_for(actor.as_ref(), subject.map(|role| user("s", role))).unwrap_err().message
+            let (actor, subject) = (actor.map(|role| user("a", role)), subject.map(|role| user("s", role)));
+            may_act_for(actor.as_ref(), subject.as_ref()).unwrap_err().message
         };
         // Who may not learns nothing about who is there.
         for subject in [None, Some(User), Some(System)] {

@@ -11,8 +11,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
 
 use crate::api_tokens;
+use crate::audit::Duty;
 use crate::ddl;
-use crate::effective::EffectiveIdentity;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::listing;
@@ -59,19 +59,20 @@ impl Engine {
         prepared: &Prepared,
         params: Option<RecordBatch>,
     ) -> Result<Outcome> {
-        let mut identity = self.identity(session, &prepared.about()).await?;
-        let done = self.run(&mut identity, prepared, params).await;
+        let mut identity = self.identity(session, &prepared.statement, &prepared.purpose).await?;
+        let done = self.run(&identity.session, &mut identity.duty, prepared, params).await;
         identity.settle(done).await
     }
 
     async fn run(
         self: &Arc<Self>,
-        identity: &mut EffectiveIdentity,
+        session: &Session,
+        duty: &mut Duty,
         prepared: &Prepared,
         params: Option<RecordBatch>,
     ) -> Result<Outcome> {
         let params = check_params(prepared, params)?;
-        let (session, statement) = (&identity.session().clone(), &prepared.statement);
+        let statement = &prepared.statement;
         if !matches!(statement, Statement::Transaction(TransactionStatement::Rollback)) {
             // Gone is who was dropped, whatever sessions are left.
             self.subject(session)?;
@@ -83,7 +84,7 @@ impl Engine {
                 self.query(session, prepared, values, run).await.map(Outcome::Rows)
             }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.write(identity, prepared, params.as_ref(), &begin(Way::Update)?).await.map(Outcome::Changed)
+                self.write(session, duty, prepared, params.as_ref(), &begin(Way::Update)?).await.map(Outcome::Changed)
             }
             // What says little, or ends what runs, a user may always do.
             Statement::ShowTables { .. }
@@ -131,8 +132,8 @@ impl Engine {
                 Outcome::Changed(_) => Err(EngineError::internal("only what gives rows has parts")),
             };
         }
-        let identity = self.identity(session, &prepared.about()).await?;
-        let done = self.query_in_parts(identity.session(), prepared, params, parts_max).await;
+        let identity = self.identity(session, &prepared.statement, &prepared.purpose).await?;
+        let done = self.query_in_parts(&identity.session, prepared, params, parts_max).await;
         identity.settle(done).await
     }
 

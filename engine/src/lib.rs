@@ -1,6 +1,6 @@
 //! SeracDB's engine: SQL over the storage crate.
 //!
-//! What it does not know: gRPC, Flight, TLS, tokens, command lines.
+//! What it does not know: gRPC, Flight, TLS, JWTs, tokens of sessions, command lines.
 //!
 //! ```text
 //! SELECT   prepared → sql → tables → execute → scan (cold, hot) → output

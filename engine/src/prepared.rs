@@ -10,7 +10,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use seracdb_storage::system_columns;
 
-use crate::effective::About;
+use crate::effective::Purpose;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::give_way::Stop;
@@ -45,25 +45,14 @@ pub enum StatementKind {
     Update,
 }
 
-/// For whom a statement is, as its text says.
-struct For {
-    subject: Option<String>,
-    everyone: bool,
-    fingerprint: Option<Arc<str>>,
-}
-
 /// A statement parsed and checked once; can be executed many times, each time on what is then there.
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) statement: Statement,
     /// Its text as others may see it: without secrets, and not too long.
     pub(crate) shown: Arc<str>,
-    /// The user that it is for, when it says so.
-    subject: Option<String>,
-    /// Whether it reads the rows of all users.
-    everyone: bool,
-    /// Of a statement that the audit log may have.
-    fingerprint: Option<Arc<str>>,
+    /// For whom it is.
+    pub(crate) purpose: Purpose,
     kind: StatementKind,
     schema: SchemaRef,
     /// The tables of its columns, as far as they have one; of a SELECT only.
@@ -113,29 +102,33 @@ impl Engine {
         let everyone = !all_users(&statement).is_empty();
         let audited = subject.is_some() || everyone || !statement.is_query() && !is_planned(&statement);
         let fingerprint = audited.then(|| sql::fingerprint(sql, &self.limits).map(Arc::from)).flatten();
-        let prepared =
-            Arc::new(self.prepare_for(session, statement, shown, For { subject, everyone, fingerprint }).await?);
+        let purpose = Purpose { subject, everyone, fingerprint };
+        let prepared = Arc::new(self.prepare_for(session, statement, shown, purpose).await?);
         if let Some((_, basis)) = &prepared.plan {
             // It is found by who sends it.
-            let basis = Basis { principal: session.principal().clone(), ..basis.clone() };
+            let basis = Basis { principal: self.subject(session)?, ..basis.clone() };
             self.plans.keep(sql, basis, &prepared);
         }
         Ok(prepared)
     }
 
     /// Prepares a statement for whom it is.
-    async fn prepare_for(&self, session: &Session, statement: Statement, shown: Arc<str>, of: For) -> Result<Prepared> {
-        let again = statement.clone();
-        let For { subject, everyone, fingerprint } = of;
-        let about =
-            About { statement: &again, subject: subject.as_deref(), everyone, fingerprint: fingerprint.as_ref() };
-        let prepared = match about.is_audited() {
+    async fn prepare_for(
+        &self,
+        session: &Session,
+        statement: Statement,
+        shown: Arc<str>,
+        purpose: Purpose,
+    ) -> Result<Prepared> {
+        let prepared = match purpose.is_audited() {
             false => self.prepare_parsed(session, statement, shown)?,
             true => {
-                self.without_running(session, &about, |acting| self.prepare_parsed(acting, statement, shown)).await?
+                let described = statement.clone();
+                let work = |acting: &Session| self.prepare_parsed(acting, statement, shown);
+                self.without_running(session, &described, &purpose, work).await?
             }
         };
-        Ok(Prepared { subject, everyone, fingerprint, ..prepared })
+        Ok(Prepared { purpose, ..prepared })
     }
 
     /// Whether a text has parameters, be it a statement or not.
@@ -163,7 +156,7 @@ impl Engine {
     /// for: its columns may be others then.
     pub async fn renew(&self, session: &Session, prepared: &Arc<Prepared>) -> Result<Arc<Prepared>> {
         let Some((_, basis)) = &prepared.plan else { return Ok(Arc::clone(prepared)) };
-        let now = match prepared.subject {
+        let now = match prepared.purpose.subject {
             None => self.basis(session)?,
             // Whether it may be for that user is asked when it runs.
             Some(_) => Basis { principal: basis.principal.clone(), ..self.basis(session)? },
@@ -172,28 +165,15 @@ impl Engine {
             return Ok(Arc::clone(prepared));
         }
         let (statement, shown) = (prepared.statement.clone(), Arc::clone(&prepared.shown));
-        let (subject, fingerprint) = (prepared.subject.clone(), prepared.fingerprint.clone());
-        let of = For { subject, everyone: prepared.everyone, fingerprint };
-        Ok(Arc::new(self.prepare_for(session, statement, shown, of).await?))
+        Ok(Arc::new(self.prepare_for(session, statement, shown, prepared.purpose.clone()).await?))
     }
 
     pub(crate) fn prepare_parsed(&self, session: &Session, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
         if !is_planned(&statement) {
             let kind = kind_of(&statement);
             let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
-            let (subject, everyone, fingerprint, origins) = (None, false, None, vec![]);
-            return Ok(Prepared {
-                statement,
-                shown,
-                subject,
-                everyone,
-                fingerprint,
-                kind,
-                schema,
-                origins,
-                parameters,
-                plan: None,
-            });
+            let (purpose, origins) = (Purpose::default(), vec![]);
+            return Ok(Prepared { statement, shown, purpose, kind, schema, origins, parameters, plan: None });
         }
         self.prepare_over(&self.tables_for(session, &statement)?, statement, shown)
     }
@@ -213,8 +193,8 @@ impl Engine {
         };
         let parameters = parameter_schema(&typed.parameters);
         let plan = Some((typed, Basis::of(tables)));
-        let (subject, everyone, fingerprint) = (None, false, None);
-        Ok(Prepared { statement, shown, subject, everyone, fingerprint, kind, schema, origins, parameters, plan })
+        let purpose = Purpose::default();
+        Ok(Prepared { statement, shown, purpose, kind, schema, origins, parameters, plan })
     }
 
     /// What a statement's names mean now, in its transaction.
@@ -256,16 +236,6 @@ impl Engine {
 }
 
 impl Prepared {
-    /// What it says of itself for [`Engine::identity`].
-    pub(crate) fn about(&self) -> About<'_> {
-        About {
-            statement: &self.statement,
-            subject: self.subject.as_deref(),
-            everyone: self.everyone,
-            fingerprint: self.fingerprint.as_ref(),
-        }
-    }
-
     /// Whether it was planned for tables like these.
     pub(crate) fn fits(&self, tables: &Tables) -> bool {
         self.plan.as_ref().is_some_and(|(_, basis)| *basis == Basis::of(tables))

@@ -17,10 +17,10 @@ use seracdb_storage::system_columns::CommitTs;
 
 use crate::audit_log::{self, AUDIT_LOG};
 use crate::effective::refused_shared;
-use crate::error::{EngineError, ErrorKind, Result};
+use crate::error::{EngineError, Result};
 use crate::identity::{Principal, Role};
 use crate::information_schema;
-use crate::rights::Object;
+use crate::rights::{Object, denied};
 use crate::running::Running;
 use crate::scan::{EveryonesTable, Exposure, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
@@ -159,8 +159,7 @@ impl Tables {
     /// The rows of all users of a table.
     fn everyones(&self, name: &TableName, exposure: Exposure) -> Result<EveryonesTable> {
         if self.principal.role() < Role::Admin {
-            let message = "permission denied: all_users requires the role admin or a higher one";
-            return Err(EngineError::new(ErrorKind::PermissionDenied, message));
+            return Err(denied("all_users requires the role admin or a higher one"));
         }
         if !self.everyone {
             return Err(EngineError::invalid(

@@ -25,7 +25,6 @@ use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::{CommitTs, RowId};
 
 use crate::audit::Duty;
-use crate::effective::EffectiveIdentity;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::execute::row_values;
@@ -61,12 +60,12 @@ impl Engine {
     /// or staged in the session's transaction.
     pub(crate) async fn write(
         &self,
-        identity: &mut EffectiveIdentity,
+        session: &Session,
+        duty: &mut Duty,
         prepared: &Prepared,
         params: Option<&RecordBatch>,
         run: &Run,
     ) -> Result<u64> {
-        let session = identity.session().clone();
         match session.transaction() {
             Some(transaction) => {
                 let _alone = transaction.changing().await;
@@ -75,12 +74,12 @@ impl Engine {
                 let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), &prepared.statement)?;
                 let written = self.write_over(&mut tables, prepared, params, run).await?;
                 if let Some(mut staged) = tables.staged {
-                    staged.owes(identity.duty.take_over(written));
+                    staged.owes(duty.take_over(written));
                     self.stage(&transaction, staged)?;
                 }
                 Ok(written)
             }
-            None => self.write_and_commit(&session.outside(), &mut identity.duty, prepared, params, run).await,
+            None => self.write_and_commit(&session.outside(), duty, prepared, params, run).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! SeracDB's storage: row versions in RocksDB, batch files in Parquet, one commit point over both.
 //!
-//! What it does not know: SQL, rights, DataFusion, Flight.
+//! What it does not know: SQL, who may do what, DataFusion, Flight.
 //!
 //! A write goes [`store::Store::commit`] → `committer` → `commit::CommitState` → RocksDB. A read takes
 //! [`store::Store::snapshot`] and asks it for a [`snapshot::ScopeView`]: files, the positions masked in them, and the

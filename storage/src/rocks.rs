@@ -150,11 +150,9 @@ impl Rocks {
         &self,
         family: Family,
         end: &[u8],
-        visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), below(Some(end.to_vec())));
-        iterator.seek_to_first();
-        visit_all(iterator, visit)
+        self.scan_while(family, end, |key, value| visit(key, value).map(|()| true))
     }
 
     /// Calls `visit` with every key and value below `end`, in order, as long as it says so.
