@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from raw_grpc import SERVICE, Metadata, basic, frame, literal
+from raw_grpc import SERVICE, Metadata, basic, frame, literal, read_exactly
 from testserver import ROOT_PASSWORD, Server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -86,13 +86,7 @@ class Line:
             yield got
 
     def read(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            more = self.socket.recv(count - len(data))
-            if not more:
-                raise ConnectionError("closed")
-            data += more
-        return data
+        return read_exactly(self.socket, count)
 
     def close(self) -> None:
         self.socket.close()

@@ -92,6 +92,16 @@ class Caller:
         self.close()
 
 
+def read_exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = connection.recv(count - len(data))
+        if not more:
+            raise ConnectionError("closed")
+        data += more
+    return data
+
+
 class Frames:
     """HTTP/2 by hand, for headers that gRPC's own client refuses to send."""
 
@@ -136,13 +146,7 @@ class Frames:
                 return "answered"
 
     def read(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            more = self.socket.recv(count - len(data))
-            if not more:
-                raise ConnectionError("closed")
-            data += more
-        return data
+        return read_exactly(self.socket, count)
 
     def __enter__(self) -> Frames:
         return self

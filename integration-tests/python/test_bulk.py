@@ -245,19 +245,24 @@ def test_a_savepoint_undoes_a_load(db, server):
     assert contents(db) == expected(data(), data(2 * ROWS)) | {-1: "x"}
 
 
+def load_in_vain(db: seracdb.Connection, table: str, undone: bool) -> None:
+    """A load into a table of the open transaction that comes to nothing: undone by a savepoint, or refused."""
+    db.run("SAVEPOINT s")
+    if undone:
+        load(db, table, data(), "append")
+        db.run("ROLLBACK TO s")
+        return
+    holes = pa.table({"n": data().column("n"), "v": pa.array(["x"] * (ROWS - 1) + [None])})
+    with pytest.raises(seracdb.Error, match="NOT NULL"):
+        load(db, table, pa.concat_tables([data(ROWS), holes]), "append")
+
+
 @pytest.mark.parametrize("first", ["undone", "refused", "refused, and no other"])
 def test_a_table_whose_first_load_failed_keeps_what_comes_then(db, server, connect_to, first):
     reader = connect_to()
     db.run("BEGIN")
     db.run("CREATE TABLE t (n BIGINT, v TEXT NOT NULL)")
-    db.run("SAVEPOINT s")
-    if first == "undone":
-        load(db, "t", data(), "append")
-        db.run("ROLLBACK TO s")
-    else:
-        holes = pa.table({"n": data().column("n"), "v": pa.array(["x"] * (ROWS - 1) + [None])})
-        with pytest.raises(seracdb.Error, match="NOT NULL"):
-            load(db, "t", pa.concat_tables([data(ROWS), holes]), "append")
+    load_in_vain(db, "t", undone=first == "undone")
     if first != "refused, and no other":
         load(db, "t", data(), "append")
     db.run("COMMIT")
@@ -468,14 +473,7 @@ def test_a_table_that_came_after_a_failed_load_leaves_nothing_when_it_is_dropped
     db.run("CREATE NAMESPACE app")
     db.run("BEGIN")
     db.run("CREATE TABLE app.t (n BIGINT, v TEXT NOT NULL)")
-    db.run("SAVEPOINT s")
-    if first == "undone":
-        load(db, "app.t", data(), "append")
-        db.run("ROLLBACK TO s")
-    else:
-        holes = pa.table({"n": data().column("n"), "v": pa.array(["x"] * (ROWS - 1) + [None])})
-        with pytest.raises(seracdb.Error, match="NOT NULL"):
-            load(db, "app.t", holes, "append")
+    load_in_vain(db, "app.t", undone=first == "undone")
     db.run("COMMIT")
     db.run("INSERT INTO app.t VALUES (-1, 'hot')")
     db.run("STORAGE FLUSH TABLE app.t")

@@ -122,7 +122,7 @@ impl Auth {
     /// What is said to who was refused, once the audit log has it.
     async fn noted(&self, refused: Refused, peer: Option<SocketAddr>) -> Status {
         let Some((user, why)) = refused.entry else { return refused.status };
-        let peer = peer.map(|peer| peer.to_string());
+        let peer = peer.map(address);
         match self.engine.audit_refused_login(&user, peer.as_deref(), &why).await {
             Ok(()) => refused.status,
             Err(error) => status::from_engine(error),
@@ -402,7 +402,12 @@ impl Auth {
 
 /// A session of a client at this address.
 fn session_at(peer: Option<SocketAddr>, session: Session) -> Session {
-    session.from_peer(peer.map(|peer| peer.ip().to_canonical().to_string()).as_deref())
+    session.from_peer(peer.map(address).as_deref())
+}
+
+/// A client's address as the audit log has it.
+fn address(peer: SocketAddr) -> String {
+    peer.ip().to_canonical().to_string()
 }
 
 fn too_many(_: Full) -> Status {
