@@ -29,6 +29,7 @@ mod documents {
 
 mod client;
 mod error;
+mod resend;
 mod rows;
 mod statement;
 mod tls;

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 
 use crate::error::{Error, Result};
+use crate::resend::Resending;
 use crate::rows::Rows;
 use crate::tls::Tls;
 
@@ -25,7 +26,7 @@ const RECEIVE_BYTES_MAX: usize = 256 << 20;
 /// A connection with the token of a session. Clones share both.
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
-    flight: FlightServiceClient<Channel>,
+    flight: FlightServiceClient<Resending>,
     authorization: AsciiMetadataValue,
 }
 
@@ -54,7 +55,7 @@ impl Wire {
             let text = format!("cannot connect to {uri}: is the server running? ({})", root_cause(&error));
             Error::caused(Code::Unavailable, text, error)
         })?;
-        let flight = FlightServiceClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
+        let flight = FlightServiceClient::new(Resending(channel)).max_decoding_message_size(RECEIVE_BYTES_MAX);
         let authorization = log_in(flight.clone(), user, password).await?;
         Ok(Self { flight, authorization })
     }
@@ -168,7 +169,7 @@ fn input_error(error: arrow_flight::error::FlightError) -> Error {
     }
 }
 
-async fn log_in(mut flight: FlightServiceClient<Channel>, user: &str, password: &str) -> Result<AsciiMetadataValue> {
+async fn log_in(mut flight: FlightServiceClient<Resending>, user: &str, password: &str) -> Result<AsciiMetadataValue> {
     let mut request = Request::new(stream::iter([HandshakeRequest::default()]));
     let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
     let basic: AsciiMetadataValue =
