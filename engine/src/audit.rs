@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. Whoever acts for another user, or is refused that, owes one entry: a [`Duty`]. It is paid once, and durably, before the
 //!    client is told anything: by the commit of the rows that it is about, or by a write of its own.
-//! 2. A statement that nobody waits for any more pays too, in the background ([`Duty`]'s drop).
+//! 2. A statement that nobody waits for any more pays too, in the background ([`Duty`]'s drop). Whoever is about to pay has the
+//!    duty, and goes on to the end without being waited for: so it is never paid twice.
 //! 3. Whatever changes the catalog has its entries in the same commit ([`of_changes`] knows every kind of change).
 //! 4. When an entry cannot be written the statement fails.
 //! 5. Entries hold names and numbers, no literals and no secrets.
@@ -24,6 +25,9 @@ use crate::temporary::is_temporary;
 
 /// Bytes of a name above which the log cuts it: who is refused may have sent anything.
 const NAME_BYTES_MAX: usize = 256;
+
+/// Bytes of the names of all that a statement is about, above which the log cuts them.
+const TARGET_BYTES_MAX: usize = 8192;
 
 /// What became of what an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub(crate) fn entry(session: &Session, action: &str, target: Option<String>) -> 
         subject: session.impersonated().map(party),
         origin: session.origin().to_owned(),
         action: action.to_owned(),
-        target: target.map(|name| cut(&name)),
+        target: target.map(|names| cut_to(&names, TARGET_BYTES_MAX)),
         rows: None,
         outcome: String::new(),
         session: Some(session.id().to_owned()),
@@ -97,15 +101,21 @@ pub(crate) fn stranger(name: &str) -> AuditParty {
     AuditParty { user: cut(name), role: None }
 }
 
-fn cut(name: &str) -> String {
-    match name.len() > NAME_BYTES_MAX {
-        true => format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES_MAX)]),
-        false => name.to_owned(),
+/// A name, or its beginning.
+pub(crate) fn cut(name: &str) -> String {
+    cut_to(name, NAME_BYTES_MAX)
+}
+
+fn cut_to(text: &str, bytes_max: usize) -> String {
+    match text.len() > bytes_max {
+        true => format!("{}…", &text[..text.floor_char_boundary(bytes_max)]),
+        false => text.to_owned(),
     }
 }
 
 /// What a statement owes to the log: nothing, when it acts for its own user.
 #[must_use = "what is owed to the audit log is to be paid"]
+#[derive(Default)]
 pub(crate) struct Duty(Option<Owed>);
 
 struct Owed {
@@ -118,6 +128,10 @@ struct Owed {
 impl Duty {
     pub(crate) fn none() -> Self {
         Self(None)
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 
     pub(crate) fn of(entry: AuditEntry, store: &Arc<Store>) -> Self {
@@ -143,14 +157,12 @@ impl Duty {
 
     /// Pays what is owed still, with a write of its own, for a statement that ended like this. Nobody is told of the end before.
     pub(crate) async fn settle(mut self, ending: Ending, rows: Option<u64>) -> Result<()> {
-        let Some(owed) = &self.0 else { return Ok(()) };
+        let Some(owed) = self.0.take() else { return Ok(()) };
         let ending = match ending {
             Ending::Committed if owed.staged => Ending::Staged,
             other => other,
         };
-        save(&owed.store, vec![ended(&owed.entry, ending, rows)]).await?;
-        self.0 = None;
-        Ok(())
+        save(&owed.store, vec![ended(&owed.entry, ending, rows)]).await
     }
 }
 
@@ -167,7 +179,7 @@ pub(crate) async fn save(store: &Arc<Store>, entries: Vec<AuditEntry>) -> Result
     if entries.is_empty() {
         return Ok(());
     }
-    // To its end also when nobody waits: what was done may be known already.
+    // To its end also when nobody waits: what was done may be known already. It begins before the first time that this waits.
     let commit = Commit::of_catalog(store.snapshot(), vec![], entries);
     let saving = Arc::clone(store);
     let saved = store.to_its_end(async move { saving.commit(commit).await });

@@ -9,9 +9,10 @@
 //!    ([`crate::audit::Duty`]), and so does a refusal.
 //! 4. A user who is not there and one who was dropped give the same error, after the same work.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use seracdb_storage::audit::AuditEntry;
+use seracdb_storage::audit::{AuditEntry, AuditParty};
 
 use crate::audit::{self, Duty, Ending};
 use crate::engine::Engine;
@@ -111,20 +112,54 @@ impl Engine {
             let entry = audit::entry(&session, action, target);
             return Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session });
         };
-        let subject = self.principal(name);
-        match may_act_for(self.actor(&session).ok().as_ref(), subject.as_ref()) {
-            Ok(subject) => {
-                let session = session.acting_for(subject.clone(), reach_of(statement));
-                let entry = audit::entry(&session, action, target);
-                Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session })
-            }
-            Err(refusal) => {
-                let subject = subject.as_ref().map_or_else(|| audit::stranger(name), audit::party);
+        let acting = match self.may_act(&session, name) {
+            Ok(subject) => session.acting_for(subject, reach_of(statement)),
+            Err((refusal, subject)) => {
                 let entry = AuditEntry { subject: Some(subject), ..audit::entry(&session, action, target) };
                 audit::save(&self.store, vec![audit::ended(&entry, Ending::Denied, None)]).await?;
-                Err(refusal)
+                return Err(refusal);
             }
+        };
+        let entry = audit::entry(&acting, action, target);
+        Ok(EffectiveIdentity { duty: Duty::of(entry, &self.store), session: acting })
+    }
+
+    /// The user of this name, if the session may act for them now; else why not, and who was meant.
+    fn may_act(&self, session: &Session, name: &str) -> Result<Principal, (EngineError, AuditParty)> {
+        let subject = self.principal(name);
+        let allowed = may_act_for(self.actor(session).ok().as_ref(), subject.as_ref());
+        allowed
+            .cloned()
+            .map_err(|refusal| (refusal, subject.as_ref().map_or_else(|| audit::stranger(name), audit::party)))
+    }
+
+    /// The error for a text with AS USER that is no statement: who may not act for that user is told so, as with any other. Both
+    /// are noted.
+    pub(crate) async fn unread(&self, session: &Session, name: &str, sql: &str, error: EngineError) -> EngineError {
+        let session = session.with_fingerprint(self.fingerprint(sql));
+        let (error, subject, ending) = match self.may_act(&session, name) {
+            Ok(subject) => (error, audit::party(&subject), Ending::Failed),
+            Err((refusal, subject)) => (refusal, subject, Ending::Denied),
+        };
+        let entry = AuditEntry { subject: Some(subject), ..audit::entry(&session, "OTHER", None) };
+        match audit::save(&self.store, vec![audit::ended(&entry, ending, None)]).await {
+            Ok(()) => error,
+            Err(unwritten) => unwritten,
         }
+    }
+
+    /// Whether what was staged for other users may still be committed: their actor may act for each of them now.
+    pub(crate) fn may_still_act<'a>(
+        &self,
+        actor: &Principal,
+        staged: impl Iterator<Item = &'a AuditEntry>,
+    ) -> Result<()> {
+        let subjects: BTreeSet<&str> =
+            staged.filter_map(|entry| entry.subject.as_ref()).map(|subject| subject.user.as_str()).collect();
+        for name in subjects {
+            may_act_for(Some(actor), self.principal(name).as_ref())?;
+        }
+        Ok(())
     }
 
     /// Does something as the user that a statement is for, without running it. Only what fails is noted.
@@ -177,18 +212,22 @@ fn reach_of(statement: &Statement) -> Reach {
 /// What a statement is called in the log, and what it is about.
 fn described(session: &Session, statement: &Statement) -> (&'static str, Option<String>) {
     let full = |name: &TableName| match &name.namespace {
-        Some(namespace) => format!("{namespace}.{}", name.table),
-        None => format!("{}.{}", session.namespace(), name.table),
+        Some(namespace) => audit::cut(&format!("{namespace}.{}", name.table)),
+        None => audit::cut(&format!("{}.{}", session.namespace(), name.table)),
     };
-    let (action, mut names) = match statement {
-        Statement::Insert(insert) => ("INSERT", vec![full(&insert.table)]),
-        Statement::Update(update) => ("UPDATE", vec![full(&update.table)]),
-        Statement::Delete(delete) => ("DELETE", vec![full(&delete.table)]),
+    let (action, changed) = match statement {
+        Statement::Insert(insert) => ("INSERT", Some(&insert.table)),
+        Statement::Update(update) => ("UPDATE", Some(&update.table)),
+        Statement::Delete(delete) => ("DELETE", Some(&delete.table)),
         Statement::Explain { inner, .. } => return ("EXPLAIN", described(session, inner).1),
-        Statement::Query(query) => ("SELECT", relations(query).iter().map(full).collect()),
-        _ => ("OTHER", vec![]),
+        Statement::Query(_) => ("SELECT", None),
+        _ => ("OTHER", None),
     };
-    names.extend(all_users(statement).iter().map(|table| format!("all_users({table})")));
+    let mut names: Vec<String> = changed.map(full).into_iter().collect();
+    // Before the tables that it reads besides, which may be more than the log has room for.
+    let everyones = all_users(statement);
+    names.extend(everyones.iter().map(|table| format!("all_users({})", table.as_ref().map_or("?".to_owned(), full))));
+    names.extend(relations(statement).iter().map(full));
     (action, (!names.is_empty()).then(|| names.join(", ")))
 }
 

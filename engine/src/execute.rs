@@ -1,5 +1,6 @@
 //! Executing: a prepared statement on the newest snapshot, with its parameters bound.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
@@ -9,10 +10,12 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::{ExplainFormat, ExplainOption, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
+use futures::FutureExt;
 
 use crate::api_tokens;
 use crate::audit::Duty;
 use crate::ddl;
+use crate::effective::{EffectiveIdentity, Settled};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::listing;
@@ -60,8 +63,9 @@ impl Engine {
         params: Option<RecordBatch>,
     ) -> Result<Outcome> {
         let mut identity = self.identity(session, &prepared.statement, &prepared.purpose).await?;
-        let done = self.run(&identity.session, &mut identity.duty, prepared, params).await;
-        identity.settle(done).await
+        let run = AssertUnwindSafe(self.run(&identity.session, &mut identity.duty, prepared, params));
+        let done = run.catch_unwind().await;
+        settled(identity, done).await
     }
 
     async fn run(
@@ -133,8 +137,9 @@ impl Engine {
             };
         }
         let identity = self.identity(session, &prepared.statement, &prepared.purpose).await?;
-        let done = self.query_in_parts(&identity.session, prepared, params, parts_max).await;
-        identity.settle(done).await
+        let done = AssertUnwindSafe(self.query_in_parts(&identity.session, prepared, params, parts_max));
+        let done = done.catch_unwind().await;
+        settled(identity, done).await
     }
 
     async fn query_in_parts(
@@ -186,6 +191,18 @@ impl Engine {
         match self.execute(session, &prepared, None).await? {
             Outcome::Rows(rows) => Ok(rows),
             Outcome::Changed(_) => Err(EngineError::internal("a query gave no rows")),
+        }
+    }
+}
+
+/// Settles what a statement owes, before its client is told of its end: also when that is a panic, which goes on then.
+async fn settled<T: Settled>(identity: EffectiveIdentity, done: std::thread::Result<Result<T>>) -> Result<T> {
+    match done {
+        Ok(done) => identity.settle(done).await,
+        Err(panic) => {
+            // The log says itself when it could not be written.
+            let _ = identity.settle::<T>(Err(EngineError::panicked())).await;
+            std::panic::resume_unwind(panic)
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::statement::AlterUser;
 use crate::sql::wildcards::leave_out_deleted;
-use crate::sql::{self, Statement};
+use crate::sql::{self, Read, Statement};
 use crate::tables::Tables;
 use crate::views::Views;
 use crate::write;
@@ -97,11 +97,16 @@ impl Engine {
         if let Some(known) = self.basis(session).ok().and_then(|basis| self.plans.find(sql, basis)) {
             return Ok(known);
         }
-        let (statement, subject) = sql::parse_for(sql, &self.limits)?;
+        let Read { statement, subject } = sql::parse_for(sql, &self.limits);
+        let statement = match (statement, subject.as_deref()) {
+            (Ok(statement), _) => statement,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(name)) => return Err(self.unread(session, name, sql, error).await),
+        };
         let shown = shown(sql, &statement);
         let everyone = !all_users(&statement).is_empty();
         let audited = subject.is_some() || everyone || !statement.is_query() && !is_planned(&statement);
-        let fingerprint = audited.then(|| sql::fingerprint(sql, &self.limits).map(Arc::from)).flatten();
+        let fingerprint = audited.then(|| self.fingerprint(sql)).flatten();
         let purpose = Purpose { subject, everyone, fingerprint };
         let prepared = Arc::new(self.prepare_for(session, statement, shown, purpose).await?);
         if let Some((_, basis)) = &prepared.plan {
@@ -129,6 +134,10 @@ impl Engine {
             }
         };
         Ok(Prepared { purpose, ..prepared })
+    }
+
+    pub(crate) fn fingerprint(&self, sql: &str) -> Option<Arc<str>> {
+        sql::fingerprint(sql, &self.limits).map(Arc::from)
     }
 
     /// Whether a text has parameters, be it a statement or not.
@@ -215,6 +224,7 @@ impl Engine {
             staged,
             newest,
             principal: self.subject(session)?,
+            actor: session.impersonated().map(|_| self.actor(session)).transpose()?,
             reach: session.reach(),
             everyone: session.reads_everyone(),
             namespace: session.namespace(),

@@ -45,6 +45,8 @@ pub(crate) struct Tables {
     pub newest: Option<Arc<Catalog>>,
     /// Whose rights count, and whose rows of user tables it reads.
     pub principal: Principal,
+    /// Who acts for them, when that is another user.
+    pub actor: Option<Principal>,
     /// What is reached for another user than the session's; `None` for its own.
     pub reach: Option<Reach>,
     /// Whether it may read the rows of all users: it says so itself, and is in the audit log for it.
@@ -219,8 +221,20 @@ impl Tables {
         // What a statement needs to change rows is asked where its target is known.
         if exposure != Exposure::Located {
             self.require_right(Object::Table(record), Privilege::Select).map_err(external)?;
+            self.require_right_of_actor(record).map_err(external)?;
         }
         Ok(Arc::new(self.table(record, exposure)))
+    }
+
+    /// Refuses to read for another user what belongs to no user, and what the actor itself may not read.
+    fn require_right_of_actor(&self, table: &Arc<TableRecord>) -> Result<()> {
+        match self.actor.as_ref().filter(|_| table.kind == TableKind::Shared) {
+            Some(actor) => {
+                let own = Self { principal: actor.clone(), ..self.clone() };
+                own.require_right(Object::Table(table), Privilege::Select)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses what a statement for another user names, if that is a shared table: whoever may act for others may know of it.

@@ -143,16 +143,20 @@ impl Engine {
     /// The user whose rights count for what a session does, as it is now, and nobody once it was dropped.
     pub(crate) fn subject(&self, session: &Session) -> Result<Principal> {
         match session.impersonated() {
-            Some(subject) => self.living(subject.number()),
+            Some(subject) => self.not_above(subject),
             None => self.actor(session),
         }
     }
 
     /// Whose session it is, as it is now: of the role that it has by now, or of the lower one that it has logged in with.
     pub(crate) fn actor(&self, session: &Session) -> Result<Principal> {
-        let principal = session.principal();
-        let now = self.living(principal.number())?;
-        let role = now.role().min(principal.role());
+        self.not_above(session.principal())
+    }
+
+    /// A user as it is now, of no higher role than it was given.
+    pub(crate) fn not_above(&self, given: &Principal) -> Result<Principal> {
+        let now = self.living(given.number())?;
+        let role = now.role().min(given.role());
         Ok(Principal::new(now.name().to_owned(), now.number(), role))
     }
 

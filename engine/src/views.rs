@@ -34,7 +34,7 @@ use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::limits::{Size, fit_with};
-use crate::sql::mentions::{mentions_identifier, relations};
+use crate::sql::mentions::{mentions_identifier, relations_of};
 use crate::sql::names::CATALOG;
 use crate::sql::statement::CreateView;
 use crate::sql::{self, Limits, Statement, TableName};
@@ -64,7 +64,7 @@ impl Views {
             return Ok(views);
         }
         let mut needed = Vec::new();
-        for name in relations(query) {
+        for name in relations_of(query) {
             if let Some(view) = tables.view(&name) {
                 tables.require_right(Object::View(view), Privilege::Select)?;
                 collect(tables.catalog(), tables.namespace_of(&name), &name.table, &mut needed);
@@ -253,7 +253,7 @@ pub(crate) async fn create(engine: &Engine, session: &Session, tables: &Tables, 
 
 /// The record of a view to be created.
 fn new_view(engine: &Engine, tables: &Tables, namespace: &str, create: &CreateView) -> Result<ViewRecord> {
-    let names = relations(&create.query);
+    let names = relations_of(&create.query);
     if let Some(name) = names.iter().find(|name| is_temporary(tables.namespace_of(name))) {
         return Err(EngineError::invalid(format!(
             "a view cannot read the temporary table '{name}', which goes with its session"

@@ -262,11 +262,25 @@ impl Engine {
 
     /// Commits; false when another commit came first.
     async fn commit_unless_lost(&self, commit: Commit, duty: &mut Duty) -> Result<bool> {
-        match self.store.commit(commit).await {
-            Ok(_) => {
-                duty.paid();
-                Ok(true)
+        let committed = match duty.is_none() {
+            true => self.store.commit(commit).await,
+            false => {
+                // Who is told that it stands or not has the duty, also when nobody waits for the statement any more.
+                let (store, mut owed) = (Arc::clone(&self.store), std::mem::take(duty));
+                let committing = async move {
+                    let committed = store.commit(commit).await;
+                    if committed.is_ok() {
+                        owed.paid();
+                    }
+                    Ok((committed, owed))
+                };
+                let (committed, left) = self.store.to_its_end(committing).await?;
+                *duty = left;
+                committed
             }
+        };
+        match committed {
+            Ok(_) => Ok(true),
             Err(StorageError::Conflict | StorageError::RowConflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -10,28 +9,14 @@ import pyarrow as pa
 import pytest
 import seracdb
 from conftest import root
+from impersonation import DENIED, NOBODY, PASSWORD, SHARED, audit, fill, shown
 from test_manifests import until
 from testserver import Server
-
-PASSWORD = "long enough"
-DENIED = "Permission denied: AS USER requires service/admin role"
-NOBODY = "Invalid user_id for AS USER operation"
-SHARED = "AS USER not supported for Shared tables"
-ROLES = ["user", "service", "admin"]
-
 
 @pytest.fixture
 def server(tmp_path):
     with Server(tmp_path / "data") as running:
-        with root(running) as db:
-            for user in ["ann", "bob"]:
-                db.run(f"CREATE USER {user} WITH PASSWORD '{PASSWORD}' ROLE user")
-            for role in ["service", "admin"]:
-                db.run(f"CREATE USER the_{role} WITH PASSWORD '{PASSWORD}' ROLE {role}")
-            db.run("CREATE NAMESPACE app")
-            db.run("CREATE USER TABLE app.notes (n BIGINT, text TEXT)")
-            db.run("CREATE STREAM TABLE app.events (n BIGINT) WITH (ttl = '1h')")
-            db.run("CREATE TABLE app.common (n BIGINT)")
+        fill(running)
         yield running
 
 
@@ -52,15 +37,6 @@ def as_(server):
 
 def notes(db: seracdb.Connection) -> list[tuple]:
     return [(row["n"], row["text"]) for row in db.query("SELECT n, text FROM app.notes ORDER BY n").to_pylist()]
-
-
-def audit(db: seracdb.Connection, where: str = "subject_user_id IS NOT NULL") -> list[dict]:
-    return db.query(f"SELECT * FROM system.audit_log WHERE {where} ORDER BY audit_id").to_pylist()
-
-
-def shown(rows: list[dict]) -> list[tuple]:
-    names = ["actor_user_id", "subject_user_id", "action", "target", "rows", "outcome"]
-    return [tuple(row[name] for name in names) for row in rows]
 
 
 def refused(db: seracdb.Connection, sql: str, text: str) -> None:
@@ -175,7 +151,7 @@ def test_what_is_refused_and_noted(as_, statement):
         ("the_service", "ann"),
     ]
     assert [row["outcome"] for row in found[:9]] == ["denied"] * 9
-    assert found[9]["outcome"] in ("denied", "failed")
+    assert found[9]["outcome"] == "failed"
     assert db.query("SELECT count(*) AS n FROM all_users('app.notes')").to_pylist() == [{"n": 0}]
 
 
@@ -185,16 +161,16 @@ def test_what_is_refused_and_noted(as_, statement):
         ("INSERT INTO app.notes AS USER ann VALUES (1, 'x')", "a user's name in quotes"),
         ("INSERT INTO app.notes AS USER ? VALUES (1, 'x')", "a user's name in quotes"),
         ("EXECUTE AS USER 'ann' SELECT 1", "write EXECUTE AS USER 'name' (statement)"),
-        ("EXECUTE AS USER 'ann' (SELECT 1; SELECT 2)", ""),
+        ("EXECUTE AS USER 'ann' (SELECT 1; SELECT 2)", "a second statement begins"),
         ("EXECUTE AS USER 'ann' (DROP TABLE app.notes)", "AS USER is possible for a SELECT, INSERT, UPDATE or DELETE only"),
         ("EXECUTE AS USER 'ann' (CREATE USER x WITH PASSWORD 'secret enough' ROLE admin)", "AS USER is possible"),
         ("EXECUTE AS USER 'ann' (BEGIN)", "AS USER is possible"),
-        ("EXECUTE AS USER 'ann' (EXECUTE AS USER 'bob' (SELECT 1))", ""),
+        ("EXECUTE AS USER 'ann' (EXECUTE AS USER 'bob' (SELECT 1))", "EXECUTE"),
         ("EXECUTE AS USER 'ann' (DELETE FROM app.notes AS USER 'bob')", "given twice"),
     ],
 )
 def test_what_is_no_statement_for_a_user(as_, sql, text):
-    with pytest.raises(seracdb.Error, match="") as caught:
+    with pytest.raises(seracdb.Error) as caught:
         as_("the_admin").run(sql)
     assert text in str(caught.value)
 
@@ -328,46 +304,6 @@ def test_changes_of_tables_and_users_are_in_the_log(as_):
         ("root", "CREATE TABLE", "app.loaded", "committed", "ingest"),
     ]
     assert ("root", "CREATE USER", "ann ROLE user", "committed", "sql") in found
-
-
-def test_every_statement_for_a_user_is_noted_through_kills(tmp_path):
-    """Acknowledged or not, the log and the rows say the same."""
-    with Server(tmp_path / "data") as server:
-        with root(server) as db:
-            db.run(f"CREATE USER ann WITH PASSWORD '{PASSWORD}' ROLE user")
-            db.run("CREATE USER TABLE notes (n BIGINT)")
-        acknowledged = {"allowed": 0, "denied": 0}
-        for round_ in range(3):
-
-            def work() -> None:
-                with root(server) as db:
-                    try:
-                        while True:
-                            db.run(f"INSERT INTO notes AS USER 'ann' VALUES ({round_})")
-                            acknowledged["allowed"] += 1
-                            try:
-                                db.run("INSERT INTO notes AS USER 'nobody' VALUES (1)")
-                            except seracdb.Error as error:
-                                if NOBODY not in str(error):
-                                    raise
-                                acknowledged["denied"] += 1
-                    except seracdb.Error:
-                        return
-
-            workers = [threading.Thread(target=work) for _ in range(3)]
-            for worker in workers:
-                worker.start()
-            time.sleep(0.4 + 0.2 * round_)
-            server.kill()
-            for worker in workers:
-                worker.join()
-            server.restart()
-            with root(server) as db:
-                committed = db.query("SELECT sum(rows) AS n FROM system.audit_log WHERE outcome = 'committed' AND subject_user_id = 'ann'")
-                rows = db.query("SELECT count(*) AS n FROM all_users('notes')")
-                assert committed.to_pylist()[0]["n"] == rows.to_pylist()[0]["n"] >= acknowledged["allowed"]
-                denied = db.query("SELECT count(*) AS n FROM system.audit_log WHERE outcome = 'denied' AND subject_user_id = 'nobody'")
-                assert denied.to_pylist()[0]["n"] >= acknowledged["denied"] > 0
 
 
 def test_refused_logins_are_in_the_log_with_where_they_came_from(server, as_):

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, TableFactor,
-    Visit, Visitor, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint, JoinOperator, ObjectName, Query,
+    Select, SelectItem, TableFactor, Value, Visit, Visitor, WildcardAdditionalOptions,
 };
 
 use super::ctes::Ctes;
@@ -13,22 +13,7 @@ use super::statement::{InsertSource, Statement};
 
 /// Whether the statement names a column like this anywhere: in an expression, in USING, in EXCLUDE. A string is no name.
 pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
-    let find = |piece: &dyn Fn(&mut Find<'_>) -> ControlFlow<()>| piece(&mut Find { name }).is_break();
-    match statement {
-        Statement::Query(query) => find(&|f| query.visit(f)),
-        Statement::Explain { inner, .. } => mentions_identifier(inner, name),
-        Statement::Insert(insert) => match &insert.source {
-            InsertSource::Query(query) => find(&|f| query.visit(f)),
-            InsertSource::Values(rows) => find(&|f| rows.visit(f)),
-            InsertSource::Defaults => false,
-        },
-        Statement::Update(update) => {
-            update.assignments.iter().any(|(_, value)| find(&|f| value.visit(f)))
-                || find(&|f| update.selection.visit(f))
-        }
-        Statement::Delete(delete) => find(&|f| delete.selection.visit(f)),
-        _ => false,
-    }
+    visit(statement, &mut Find { name }).is_break()
 }
 
 /// Whether an expression names any column, be it only in a subquery.
@@ -48,38 +33,50 @@ pub(crate) fn names_a_column(expr: &Expr) -> bool {
 }
 
 /// The tables and views that a query names, each once. A WITH query is none, and what is no name is the planner's to report.
-pub(crate) fn relations(query: &Query) -> Vec<TableName> {
+pub(crate) fn relations_of(query: &Query) -> Vec<TableName> {
     let mut relations = Relations { found: vec![], ctes: Ctes::new() };
     let _ = query.visit(&mut relations);
     relations.found
 }
 
-/// The table function that reads the rows of all users.
-pub(crate) const ALL_USERS: &str = "all_users";
+/// The same of a statement: what it reads, so without the table that it changes.
+pub(crate) fn relations(statement: &Statement) -> Vec<TableName> {
+    let mut relations = Relations { found: vec![], ctes: Ctes::new() };
+    let _ = visit(statement, &mut relations);
+    relations.found
+}
 
-/// What `all_users(…)` is called with, as often as the statement says that.
-pub(crate) fn all_users(statement: &Statement) -> Vec<String> {
-    let mut calls = Calls { found: vec![] };
-    let _ = match statement {
-        Statement::Query(query) => query.visit(&mut calls),
-        Statement::Explain { inner, .. } => return all_users(inner),
+/// Visits what a SELECT, INSERT, UPDATE or DELETE reads.
+fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::Break> {
+    match statement {
+        Statement::Query(query) => query.visit(visitor),
+        Statement::Explain { inner, .. } => visit(inner, visitor),
         Statement::Insert(insert) => match &insert.source {
-            InsertSource::Query(query) => query.visit(&mut calls),
-            InsertSource::Values(rows) => rows.visit(&mut calls),
+            InsertSource::Query(query) => query.visit(visitor),
+            InsertSource::Values(rows) => rows.visit(visitor),
             InsertSource::Defaults => ControlFlow::Continue(()),
         },
         Statement::Update(update) => {
-            let _ = update.assignments.iter().try_for_each(|(_, value)| value.visit(&mut calls));
-            update.selection.visit(&mut calls)
+            update.assignments.iter().try_for_each(|(_, value)| value.visit(visitor))?;
+            update.selection.visit(visitor)
         }
-        Statement::Delete(delete) => delete.selection.visit(&mut calls),
+        Statement::Delete(delete) => delete.selection.visit(visitor),
         _ => ControlFlow::Continue(()),
-    };
+    }
+}
+
+/// The table function that reads the rows of all users.
+pub(crate) const ALL_USERS: &str = "all_users";
+
+/// The tables that `all_users(…)` is called with, as often as the statement says that; `None` for a call with what is no name.
+pub(crate) fn all_users(statement: &Statement) -> Vec<Option<TableName>> {
+    let mut calls = Calls { found: vec![] };
+    let _ = visit(statement, &mut calls);
     calls.found
 }
 
 struct Calls {
-    found: Vec<String>,
+    found: Vec<Option<TableName>>,
 }
 
 impl Visitor for Calls {
@@ -92,10 +89,20 @@ impl Visitor for Calls {
             _ => return ControlFlow::Continue(()),
         };
         if name.0.last().and_then(|part| part.as_ident()).is_some_and(|ident| fold(ident) == ALL_USERS) {
-            let args: Vec<_> = args.iter().map(|arg| arg.to_string().trim_matches('\'').to_owned()).collect();
-            self.found.push(args.join(", "));
+            self.found.push(named(args));
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The table that a function's one argument, a text, names.
+fn named(args: &[FunctionArg]) -> Option<TableName> {
+    match args {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))] => match &value.value {
+            Value::SingleQuotedString(text) => TableName::of_text(text),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

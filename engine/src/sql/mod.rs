@@ -50,5 +50,5 @@ mod writes;
 pub(crate) use fingerprint::fingerprint;
 pub(crate) use limits::Limits;
 pub(crate) use names::TableName;
-pub(crate) use parse::{has_parameters, parse, parse_for};
+pub(crate) use parse::{Read, has_parameters, parse, parse_for};
 pub(crate) use statement::Statement;

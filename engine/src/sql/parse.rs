@@ -25,16 +25,35 @@ const RECURSION_MAX: usize = 200;
 
 /// Reads exactly one statement, which is for the user who sends it.
 pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
-    match parse_for(sql, limits)? {
-        (statement, None) => Ok(statement),
-        (_, Some(_)) => Err(EngineError::invalid("AS USER is not possible here")),
+    match parse_for(sql, limits) {
+        Read { statement, subject: None } => statement,
+        Read { subject: Some(_), .. } => Err(EngineError::invalid("AS USER is not possible here")),
     }
 }
 
+/// What was read: a statement or why there is none, and for which other user it is or would have been.
+pub(crate) struct Read {
+    pub(crate) statement: Result<Statement>,
+    pub(crate) subject: Option<String>,
+}
+
 /// Reads exactly one statement, and for which other user it is.
-pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Result<(Statement, Option<String>)> {
-    let mut tokens = tokenize(sql, limits)?;
-    let subject = take_subject(&mut tokens)?;
+pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Read {
+    let mut tokens = match tokenize(sql, limits) {
+        Ok(tokens) => tokens,
+        Err(error) => return Read { statement: Err(error), subject: None },
+    };
+    let (subject, taken) = take_subject(&mut tokens);
+    let statement = taken.and_then(|()| parse_tokens(sql, tokens, limits)).and_then(|statement| {
+        match subject.is_none() || may_be_for_others(&statement) {
+            true => Ok(statement),
+            false => Err(EngineError::invalid("AS USER is possible for a SELECT, INSERT, UPDATE or DELETE only")),
+        }
+    });
+    Read { statement, subject }
+}
+
+fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>, limits: &Limits) -> Result<Statement> {
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |t| t.span.end);
     if tokens.iter().all(|t| t.token == Token::SemiColon) {
         return Err(EngineError::invalid("the statement is empty"));
@@ -44,10 +63,7 @@ pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Result<(Statement, Option
     while reader.parser.consume_token(&Token::SemiColon) {}
     let statement = reader.statement()?;
     reader.end_of_statement()?;
-    if subject.is_some() && !may_be_for_others(&statement) {
-        return Err(EngineError::invalid("AS USER is possible for a SELECT, INSERT, UPDATE or DELETE only"));
-    }
-    Ok((statement, subject))
+    Ok(statement)
 }
 
 fn may_be_for_others(statement: &Statement) -> bool {

@@ -11,20 +11,36 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use super::tokens::syntax_error;
 use crate::error::Result;
 
-/// Takes AS USER out of a statement's tokens; gives the user's name as it was written.
-pub(crate) fn take_subject(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<String>> {
-    let Some(outer) = take_execute(tokens)? else { return take_clause(tokens) };
-    let Some(at) = place_of_clause(tokens) else { return Ok(Some(outer)) };
-    Err(syntax_error(tokens[at].span.start, "AS USER is given twice"))
+/// Takes AS USER out of a statement's tokens. Gives the user's name as it was written, also when the rest is not as it has to be.
+pub(crate) fn take_subject(tokens: &mut Vec<TokenWithSpan>) -> (Option<String>, Result<()>) {
+    let (place, in_parentheses) = match place_of_execute(tokens) {
+        Some(start) => (start + 1, Some(start)),
+        None => match place_of_clause(tokens) {
+            Some(place) => (place, None),
+            None => return (None, Ok(())),
+        },
+    };
+    let name = match name_at(tokens, place + 2) {
+        Ok(name) => name,
+        Err(error) => return (None, Err(error)),
+    };
+    let taken = match in_parentheses {
+        Some(start) => open_parentheses(tokens, start),
+        None => {
+            tokens.drain(place..place + 3);
+            Ok(())
+        }
+    };
+    (Some(name), taken)
+}
+
+fn place_of_execute(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let start = tokens.iter().position(|t| t.token != Token::SemiColon).unwrap_or(0);
+    (keyword_at(tokens, start) == Keyword::EXECUTE && is_as_user(tokens, start + 1)).then_some(start)
 }
 
 /// `EXECUTE AS USER 'u' (…)` becomes what is in the parentheses.
-fn take_execute(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<String>> {
-    let start = tokens.iter().position(|t| t.token != Token::SemiColon).unwrap_or(0);
-    if keyword_at(tokens, start) != Keyword::EXECUTE || !is_as_user(tokens, start + 1) {
-        return Ok(None);
-    }
-    let name = name_at(tokens, start + 3)?;
+fn open_parentheses(tokens: &mut Vec<TokenWithSpan>, start: usize) -> Result<()> {
     let end = tokens.iter().rposition(|t| t.token != Token::SemiColon).unwrap_or(0);
     if tokens.get(start + 4).map(|t| &t.token) != Some(&Token::LParen) || closing(tokens, start + 4) != Some(end) {
         let at = tokens[(start + 4).min(end)].span.start;
@@ -32,14 +48,10 @@ fn take_execute(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<String>> {
     }
     tokens.remove(end);
     tokens.drain(start..start + 5);
-    Ok(Some(name))
-}
-
-fn take_clause(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<String>> {
-    let Some(at) = place_of_clause(tokens) else { return Ok(None) };
-    let name = name_at(tokens, at + 2)?;
-    tokens.drain(at..at + 3);
-    Ok(Some(name))
+    match place_of_clause(tokens) {
+        Some(at) => Err(syntax_error(tokens[at].span.start, "AS USER is given twice")),
+        None => Ok(()),
+    }
 }
 
 /// Where AS USER stands, after the table of an INSERT, UPDATE or DELETE. `UPDATE t AS user SET …` has an alias instead.
@@ -127,7 +139,8 @@ mod tests {
 
     fn taken(sql: &str) -> Result<(Option<String>, String)> {
         let mut tokens = tokenize(sql, &Limits::default())?;
-        let subject = take_subject(&mut tokens)?;
+        let (subject, taken) = take_subject(&mut tokens);
+        taken?;
         let rest = tokens.iter().map(|t| t.token.to_string()).collect::<Vec<_>>().join(" ");
         Ok((subject, rest))
     }
@@ -180,6 +193,19 @@ mod tests {
         ] {
             let error = taken(sql).unwrap_err();
             assert!(error.message.contains(part), "{sql}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn whom_a_wrong_statement_names_is_known() {
+        for (sql, name) in [
+            ("EXECUTE AS USER 'u' SELECT 1", Some("u")),
+            ("EXECUTE AS USER 'u' (DELETE FROM t AS USER 'v')", Some("u")),
+            ("EXECUTE AS USER u (SELECT 1)", None),
+        ] {
+            let mut tokens = tokenize(sql, &Limits::default()).unwrap();
+            let (subject, taken) = take_subject(&mut tokens);
+            assert_eq!((subject.as_deref(), taken.is_err()), (name, true), "{sql}");
         }
     }
 }

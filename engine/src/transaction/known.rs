@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::{End, Transaction, TransactionId};
+use crate::identity::Principal;
 
 /// How many ends are remembered.
 const ENDS_MAX: usize = 100_000;
@@ -33,7 +34,7 @@ pub(super) struct Known {
 /// A session holds its transactions. Those begun without one are held here, until they were not used for too long.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) owner: u64,
+    pub(super) owner: Principal,
     pub(super) transaction: Weak<Transaction>,
     pub(super) without_session: Option<Arc<Transaction>>,
 }
@@ -48,7 +49,7 @@ impl Known {
             self.ends.remove(&oldest);
         }
         self.order.push_back(id);
-        self.ends.insert(id, (held.owner, end));
+        self.ends.insert(id, (held.owner.number(), end));
     }
 
     /// One has committed changes: the storage knows.
@@ -73,13 +74,18 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Role;
 
     fn id(number: usize) -> TransactionId {
         TransactionId((number as u128).to_be_bytes())
     }
 
+    fn owner() -> Principal {
+        Principal::new("ann".to_owned(), 7, Role::User)
+    }
+
     fn open(known: &mut Known, number: usize) {
-        known.open.insert(id(number), Held { owner: 7, transaction: Weak::new(), without_session: None });
+        known.open.insert(id(number), Held { owner: owner(), transaction: Weak::new(), without_session: None });
     }
 
     #[test]

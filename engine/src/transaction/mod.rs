@@ -29,6 +29,7 @@ use seracdb_storage::{StorageError, keys::Scope};
 use crate::audit::{self, Ending};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::identity::Principal;
 use crate::session::Session;
 
 use known::Held;
@@ -79,8 +80,8 @@ pub enum End {
 /// An open or ended transaction.
 pub struct Transaction {
     id: TransactionId,
-    /// Number of the user whose it is.
-    owner: u64,
+    /// Whose it is, of the role that it was begun with.
+    owner: Principal,
     store: Weak<Store>,
     /// Held by a statement that changes something, and while it ends.
     changing: tokio::sync::Mutex<()>,
@@ -142,7 +143,7 @@ impl Transaction {
     }
 
     fn name(&self) -> CommitName {
-        CommitName { id: self.id.0, owner: self.owner }
+        CommitName { id: self.id.0, owner: self.owner.number() }
     }
 
     /// Whether it has not ended.
@@ -268,7 +269,7 @@ impl Transaction {
             let staged = open.savepoints[at].staged.clone();
             let mut undone = open.undone();
             // What was staged before the savepoint stays: it comes first.
-            undone.drain(..staged.audit().len());
+            undone.drain(..staged.audit_len());
             self.replace(open, staged)?;
             Ok(undone)
         })
@@ -382,7 +383,7 @@ impl Engine {
         let open = Open { read_only, ..Open::default() };
         let transaction = Arc::new(Transaction {
             id: self.new_transaction_id(),
-            owner: session.principal().number(),
+            owner: session.principal().clone(),
             store: Arc::downgrade(&self.store),
             changing: tokio::sync::Mutex::default(),
             state: Mutex::new(State::Open(Box::new(open))),
@@ -401,7 +402,7 @@ impl Engine {
             ));
         }
         let held = Held {
-            owner: transaction.owner,
+            owner: transaction.owner.clone(),
             transaction: Arc::downgrade(&transaction),
             without_session: outlives_session.then(|| Arc::clone(&transaction)),
         };
@@ -416,11 +417,10 @@ impl Engine {
         TransactionId(uuid::Uuid::new_v7(time).into_bytes())
     }
 
-    /// An open transaction of this session's user; NotFound for another's too.
+    /// An open transaction of this session's user; NotFound for another's too, and for one that was begun with another role.
     pub fn transaction(&self, session: &Session, id: TransactionId) -> Result<Arc<Transaction>> {
         let mut known = self.transactions.known.lock();
-        let mine = session.principal().number();
-        if let Some(held) = known.open.get(&id).filter(|held| held.owner == mine) {
+        if let Some(held) = known.open.get(&id).filter(|held| held.owner == *session.principal()) {
             match held.transaction.upgrade() {
                 Some(transaction) => {
                     *transaction.last_used.lock() = self.store.clock().monotonic();
@@ -470,7 +470,7 @@ impl Engine {
         let committed = match work {
             Some(Work { snapshot, staged }) => {
                 let name = transaction.name();
-                self.commit_staged(transaction.owner, snapshot, staged, name).await
+                self.commit_staged(&transaction.owner, snapshot, staged, name).await
             }
             None => Ok(()),
         };
@@ -521,17 +521,54 @@ impl Engine {
             {
                 audit::save_in_background(&self.store, open.undone());
                 known.ended(transaction.id, End::RolledBack);
-                tracing::info!(owner = transaction.owner, "a transaction without use for too long was rolled back");
+                tracing::info!(
+                    owner = transaction.owner.number(),
+                    "a transaction without use for too long was rolled back"
+                );
             }
         }
     }
 
-    async fn commit_staged(&self, owner: u64, snapshot: Arc<Snapshot>, staged: Staged, name: CommitName) -> Result<()> {
-        // Who was dropped commits nothing more.
-        self.living(owner)?;
+    /// Rolls back what was begun without a session by users who were dropped since, or have another role.
+    pub fn end_revoked_transactions(&self) {
+        let mut known = self.transactions.known.lock();
+        let held = known.open.values().filter_map(|held| held.without_session.clone());
+        let revoked = held.filter(|transaction| self.require_still(&transaction.owner).is_err());
+        for transaction in revoked.collect::<Vec<_>>() {
+            // What is being changed or ended now is refused at its commit.
+            if transaction.changing.try_lock().is_ok()
+                && let Ok(open) = transaction.close(State::Ended(End::RolledBack))
+            {
+                audit::save_in_background(&self.store, open.undone());
+                known.ended(transaction.id, End::RolledBack);
+            }
+        }
+    }
+
+    /// Refuses when a user was dropped since, or has not the role any more.
+    fn require_still(&self, owner: &Principal) -> Result<()> {
+        match self.not_above(owner)?.role() == owner.role() {
+            true => Ok(()),
+            false => Err(EngineError::new(
+                ErrorKind::PermissionDenied,
+                "the transaction is rolled back: its user has a lower role by now. Log in again",
+            )),
+        }
+    }
+
+    async fn commit_staged(
+        &self,
+        owner: &Principal,
+        snapshot: Arc<Snapshot>,
+        staged: Staged,
+        name: CommitName,
+    ) -> Result<()> {
+        // Whoever was dropped commits nothing more, nor does who has no longer the role that it was staged with.
+        self.require_still(owner)?;
+        self.may_still_act(owner, staged.audit())?;
         let names = Arc::clone(&staged.catalog);
         let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
-        let audit = staged.audit().iter().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();
+        let audit = staged.audit().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();
         drop(staged);
         self.check_staged_temporary(&catalog)?;
         let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();

@@ -31,17 +31,21 @@ const ROW_BYTES: usize = 120;
 /// Bytes that an entry for the audit log takes, about.
 const AUDIT_BYTES: usize = 500;
 
+/// Bytes that a change of the catalog takes, about.
+const CHANGE_BYTES: usize = 500;
+
 /// Everything that is staged.
 #[derive(Debug, Clone)]
 pub(crate) struct Staged {
     /// The catalog as the transaction sees it.
     pub(crate) catalog: Arc<Catalog>,
-    changes: Arc<Vec<CatalogChange>>,
+    /// What has changed it, in this order.
+    changes: Map<usize, Arc<CatalogChange>>,
     /// Tables written to, with their schema versions.
     tables: Map<TableId, u32>,
     scopes: Map<Scope, StagedScope>,
-    /// What the audit log is told when it ends.
-    audit: Arc<Vec<AuditEntry>>,
+    /// What the audit log is told when it ends, in this order.
+    audit: Map<usize, Arc<AuditEntry>>,
     bytes: usize,
 }
 
@@ -86,29 +90,35 @@ impl Staged {
     pub(crate) fn over(catalog: Arc<Catalog>) -> Self {
         Self {
             catalog,
-            changes: Arc::default(),
+            changes: Map::default(),
             tables: Map::default(),
             scopes: Map::default(),
-            audit: Arc::default(),
+            audit: Map::default(),
             bytes: 0,
         }
     }
 
     /// Whether a commit would change nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.scopes.len() == 0 && self.audit.is_empty()
+        self.changes.len() == 0 && self.scopes.len() == 0 && self.audit.len() == 0
     }
 
     /// Keeps entries for the audit log: how the transaction ended is still to be said.
     pub(crate) fn owes(&mut self, entries: impl IntoIterator<Item = AuditEntry>) {
-        let before = self.audit.len();
-        Arc::make_mut(&mut self.audit).extend(entries);
-        self.bytes += (self.audit.len() - before) * AUDIT_BYTES;
+        for entry in entries {
+            self.audit.insert_cow(self.audit.len(), Arc::new(entry));
+            self.bytes += AUDIT_BYTES;
+        }
     }
 
     /// The entries for the audit log, in the order of their statements.
-    pub(crate) fn audit(&self) -> &[AuditEntry] {
-        &self.audit
+    pub(crate) fn audit(&self) -> impl Iterator<Item = &AuditEntry> {
+        self.audit.into_iter().map(|(_, entry)| &**entry)
+    }
+
+    /// How many there are.
+    pub(crate) fn audit_len(&self) -> usize {
+        self.audit.len()
     }
 
     /// Bytes of what is staged, about.
@@ -121,7 +131,7 @@ impl Staged {
         let drops = |change: &CatalogChange| {
             matches!(change, CatalogChange::DropTable { .. } | CatalogChange::DropNamespace { .. })
         };
-        self.changes.iter().any(drops)
+        self.changes.into_iter().any(|(_, change)| drops(change))
     }
 
     /// What is staged of a scope.
@@ -137,7 +147,8 @@ impl Staged {
     /// Changes the catalog.
     pub(crate) fn change(&mut self, change: CatalogChange) -> Result<()> {
         Arc::make_mut(&mut self.catalog).apply(&change).map_err(seracdb_storage::StorageError::from)?;
-        Arc::make_mut(&mut self.changes).push(change);
+        self.bytes += CHANGE_BYTES;
+        self.changes.insert_cow(self.changes.len(), Arc::new(change));
         Ok(())
     }
 
@@ -162,7 +173,8 @@ impl Staged {
 
     /// What is to be committed.
     pub(crate) fn to_commit(&self) -> StagedCommit {
-        let mut commit = StagedCommit { catalog: (*self.changes).clone(), writes: vec![], files: vec![] };
+        let catalog = self.changes.into_iter().map(|(_, change)| CatalogChange::clone(change)).collect();
+        let mut commit = StagedCommit { catalog, writes: vec![], files: vec![] };
         for (scope, staged) in &self.scopes {
             // What was written to a table that the transaction itself has dropped is gone with it.
             if self.catalog.table_by_id(scope.table).is_some() {

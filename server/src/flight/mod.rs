@@ -126,6 +126,7 @@ impl Flight {
         for session in self.auth.end_revoked() {
             self.statements.forget(session);
         }
+        self.engine.end_revoked_transactions();
     }
 
     /// Forgets what clients left behind.
