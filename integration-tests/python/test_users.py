@@ -260,12 +260,14 @@ def test_passwords_are_in_no_error_and_no_log(server, db, namespace, sql):
 
 
 def test_running_changes_are_shown_without_passwords(db, connect, user, namespace):
-    ann, seen = user("ann"), set()
+    user("ann")
+    # Another's password: who changes their own has to log in again.
+    other, seen = connect(), set()
     stop = threading.Event()
 
     def change() -> None:
         while not stop.is_set():
-            ann.run(f"ALTER USER {namespace}_ann SET PASSWORD 'xyzzy42plugh'")
+            other.run(f"ALTER USER {namespace}_ann SET PASSWORD 'xyzzy42plugh'")
 
     changing = threading.Thread(target=change)
     changing.start()
