@@ -12,7 +12,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, IntervalUnit, SchemaRef, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use seracdb_storage::catalog::{Catalog, CatalogChange, TokenRecord};
+use seracdb_storage::catalog::{Catalog, CatalogChange, Premise, TokenRecord};
 
 use crate::ddl::forgive;
 use crate::engine::Engine;
@@ -115,8 +115,11 @@ pub(crate) async fn create(
         created_at_ns: now_ns,
         created_by: session.principal().name().to_owned(),
         expires_at_ns,
+        role_max: ceiling(session, tables, &user).map(|role| role.to_string()),
     };
-    engine.change_catalog(session, vec![CatalogChange::CreateToken(record)]).await?;
+    let owned = same_role(catalog, &user);
+    let changes = owned.into_iter().chain([CatalogChange::CreateToken(record)]).collect();
+    engine.change_catalog(session, changes).await?;
     let mut rows = Rows::new(created_schema());
     rows.text(0, Some(&id));
     rows.text(1, Some(&token));
@@ -141,11 +144,33 @@ fn owner(tables: &Tables, create: &CreateToken) -> Result<String> {
     if own.role() < Role::Admin {
         return Err(denied("CREATE TOKEN … FOR USER requires the role admin or a higher one"));
     }
-    let user = tables.catalog().live_user(name).ok_or_else(|| unknown_user(name))?;
-    if user.role.parse::<Role>()? > own.role() {
+    tables.catalog().live_user(name).ok_or_else(|| unknown_user(name))?;
+    if highest_role(tables, name)? > Some(own.role()) {
         return Err(denied("a token for a user of a higher role than one's own cannot be made"));
     }
     Ok(name.clone())
+}
+
+/// What role a token never exceeds, whatever its user becomes: that of another who makes it, and what the maker's own login
+/// never exceeds. So nobody comes to more by making tokens than they have.
+fn ceiling(session: &Session, tables: &Tables, user: &str) -> Option<Role> {
+    let maker = &tables.principal;
+    let of_another = (user != maker.name()).then_some(maker.role());
+    [of_another, session.principal().role_max()].into_iter().flatten().min()
+}
+
+/// The role of a user, dropped ones included: in a transaction the higher one of what it sees and what is so outside of it.
+fn highest_role(tables: &Tables, name: &str) -> Result<Option<Role>> {
+    let catalogs = [Some(tables.catalog()), tables.newest.as_ref()];
+    let users = catalogs.into_iter().flatten().filter_map(|catalog| catalog.user(name));
+    let roles = users.map(|user| user.role.parse()).collect::<Result<Vec<Role>>>()?;
+    Ok(roles.into_iter().max())
+}
+
+/// That whose token it is has still the role that decided. A dropped user's is none that anybody comes by.
+fn same_role(catalog: &Catalog, name: &str) -> Option<CatalogChange> {
+    let user = catalog.live_user(name)?;
+    Some(Premise::Role { user: user.name.clone(), role: user.role.clone() }.into())
 }
 
 /// DROP TOKEN: one's own, or as an admin that of a user of no higher role.
@@ -162,11 +187,12 @@ pub(crate) async fn drop_token(
     let dropped = match tables.catalog().token(id).filter(is_known) {
         None => Err(EngineError::not_found(format!("token '{id}' does not exist: system.tokens has those that do"))),
         Some(token) => {
-            let role = tables.catalog().user(&token.user).and_then(|user| user.role.parse::<Role>().ok());
-            if token.user != own.name() && role.is_some_and(|role| role > own.role()) {
+            if token.user != own.name() && highest_role(tables, &token.user)? > Some(own.role()) {
                 return Err(denied("a token of a user of a higher role than one's own cannot be dropped"));
             }
-            engine.change_catalog(session, vec![CatalogChange::DropToken(id.to_owned())]).await
+            let owned = same_role(tables.catalog(), &token.user);
+            let changes = owned.into_iter().chain([CatalogChange::DropToken(id.to_owned())]).collect();
+            engine.change_catalog(session, changes).await
         }
     };
     forgive(dropped, ErrorKind::NotFound, if_exists)
@@ -260,6 +286,7 @@ mod tests {
                 created_at_ns: 0,
                 created_by: "ann".into(),
                 expires_at_ns: Some(100),
+                role_max: None,
             }),
         ])
     }

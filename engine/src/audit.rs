@@ -12,16 +12,14 @@
 use std::sync::Arc;
 
 use seracdb_storage::audit::{AuditEntry, AuditParty};
-use seracdb_storage::catalog::{Catalog, CatalogChange, CommentOn, GrantOn, Grantee, Privilege, UserBecomes};
 use seracdb_storage::commit::Commit;
-use seracdb_storage::keys::TableId;
 use seracdb_storage::store::Store;
 
+pub(crate) use crate::audit_changes::of_changes;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Principal;
 use crate::session::Session;
-use crate::temporary::is_temporary;
 
 /// Bytes of a name above which the log cuts it: who is refused may have sent anything.
 const NAME_BYTES_MAX: usize = 256;
@@ -219,88 +217,5 @@ impl Engine {
             fingerprint: None,
         };
         save(&self.store, vec![entry]).await
-    }
-}
-
-/// The entries of a commit of changes of the catalog, but for those of temporary tables, which nobody else sees. `catalog`: what the
-/// changes change.
-pub(crate) fn of_changes(session: &Session, catalog: &Catalog, changes: &[CatalogChange]) -> Vec<AuditEntry> {
-    let described = changes.iter().filter_map(|change| describe(catalog, change));
-    let entries = described.map(|(action, target)| entry(session, action, Some(target)));
-    entries.map(|entry| ended(&entry, Ending::Committed, None)).collect()
-}
-
-/// What a change is called, and what it is about; `None` for what is of no interest to others.
-fn describe(catalog: &Catalog, change: &CatalogChange) -> Option<(&'static str, String)> {
-    use CatalogChange as Change;
-    let of = |namespace: &str, name: &str| format!("{namespace}.{name}");
-    let of_table = |id: TableId| match catalog.table_by_id(id) {
-        Some(table) => of(&table.namespace, &table.name),
-        None => format!("table {}", id.0),
-    };
-    let (namespace, action, target) = match change {
-        Change::CreateNamespace(record) | Change::EnsureNamespace(record) => {
-            (Some(&record.name), "CREATE NAMESPACE", record.name.clone())
-        }
-        Change::DropNamespace { name, .. } => (Some(name), "DROP NAMESPACE", name.clone()),
-        Change::CreateTable(table) => (Some(&table.namespace), "CREATE TABLE", of(&table.namespace, &table.name)),
-        Change::DropTable { namespace, name, .. } => (Some(namespace), "DROP TABLE", of(namespace, name)),
-        Change::CreateView { view, .. } => (Some(&view.namespace), "CREATE VIEW", of(&view.namespace, &view.name)),
-        Change::DropView { namespace, name, .. } => (Some(namespace), "DROP VIEW", of(namespace, name)),
-        Change::Comment { on, .. } => (None, "COMMENT", commented(on, of_table)),
-        Change::CreateIndex { table, index } => {
-            (None, "CREATE INDEX", format!("{} ON {}", index.name, of_table(*table)))
-        }
-        Change::DropIndex { table, name } => (None, "DROP INDEX", format!("{name} ON {}", of_table(*table))),
-        Change::CreateUser(user) => (None, "CREATE USER", format!("{} ROLE {}", user.name, user.role)),
-        Change::ChangeUser(change) => match &change.to {
-            UserBecomes::Password(_) => (None, "ALTER USER", format!("{} SET PASSWORD", change.name)),
-            UserBecomes::Role(role) => (None, "ALTER USER", format!("{} SET ROLE {role}", change.name)),
-            UserBecomes::Dropped { .. } => (None, "DROP USER", change.name.clone()),
-        },
-        Change::Grant { on, to, privileges, .. } => {
-            (None, "GRANT", format!("{} ON {} TO {}", listed(privileges), granted(on, of_table), grantee(catalog, to)))
-        }
-        Change::Revoke { on, to, privileges } => {
-            let from = grantee(catalog, to);
-            (None, "REVOKE", format!("{} ON {} FROM {from}", listed(privileges), granted(on, of_table)))
-        }
-        Change::CreateToken(token) => (None, "CREATE TOKEN", format!("{} of {}", token.id, token.user)),
-        Change::DropToken(id) => (None, "DROP TOKEN", id.clone()),
-        // The storage's own.
-        Change::ReserveTable { .. } | Change::ForgetDropped(_) => return None,
-    };
-    namespace.is_none_or(|namespace| !is_temporary(namespace)).then_some((action, target))
-}
-
-fn listed(privileges: &[Privilege]) -> String {
-    privileges.iter().map(|privilege| format!("{privilege:?}").to_uppercase()).collect::<Vec<_>>().join(", ")
-}
-
-fn granted(on: &GrantOn, of_table: impl Fn(TableId) -> String) -> String {
-    match on {
-        GrantOn::Table(id) => of_table(*id),
-        GrantOn::View(namespace, name) => format!("{namespace}.{name}"),
-        GrantOn::Namespace(name) => format!("NAMESPACE {name}"),
-    }
-}
-
-fn grantee(catalog: &Catalog, to: &Grantee) -> String {
-    match to {
-        Grantee::User(number) => match catalog.user_by_number(*number) {
-            Some(user) => user.name.clone(),
-            None => format!("user {number}"),
-        },
-        Grantee::Role(role) => format!("ROLE {role}"),
-    }
-}
-
-fn commented(on: &CommentOn, of_table: impl Fn(TableId) -> String) -> String {
-    match on {
-        CommentOn::Namespace(name) => name.clone(),
-        CommentOn::Table(id) => of_table(*id),
-        CommentOn::Column(id, column) => format!("column {column} of {}", of_table(*id)),
-        CommentOn::View(namespace, name) => format!("{namespace}.{name}"),
-        CommentOn::ViewColumn(namespace, name, column) => format!("column {column} of {namespace}.{name}"),
     }
 }

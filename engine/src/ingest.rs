@@ -15,6 +15,7 @@ use seracdb_storage::system_columns::is_system_column;
 
 use crate::audit;
 use crate::ddl::{new_table, require};
+use crate::discretion::told;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
@@ -145,8 +146,9 @@ impl Engine {
     ) -> Result<()> {
         let _alone = transaction.changing().await;
         transaction.require_writable("an ingest")?;
-        let (_, mut staged) = transaction.view()?;
+        let (snapshot, mut staged) = transaction.view()?;
         let Destination { table, changes, .. } = loaded;
+        let changes = self.resting_on_actor(session, &snapshot, &staged, changes)?;
         let entries = staged_changes(session, &mut staged, changes)?;
         // It may be another one by now.
         if staged.catalog.table_by_id(table.id).is_none() {
@@ -158,7 +160,10 @@ impl Engine {
     }
 
     async fn commit_loaded(self: &Arc<Self>, session: &Session, loaded: Destination, writes: Writes) -> Result<()> {
-        let Destination { table, changes, .. } = loaded;
+        let Destination { table, mut changes, .. } = loaded;
+        if !changes.is_empty() {
+            changes.insert(0, self.same_actor(session)?);
+        }
         let replaces = changes.iter().any(|change| matches!(change, CatalogChange::DropTable { .. }));
         let snapshot = self.store.snapshot();
         let commit = Commit {
@@ -180,7 +185,7 @@ impl Engine {
                     format!("table '{name}' was changed or dropped during the ingest: send it again"),
                 ));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(told(session.principal(), self.store.snapshot().catalog(), error.into())),
         }
         Ok(())
     }
@@ -241,7 +246,9 @@ impl Engine {
                     name: table.name.clone(),
                     views: Readers::Keep,
                 });
-                self.created(session, &namespace, &target.table, schema, create.into_iter().chain(drop).collect())
+                let before = create.unwrap_or_else(|| tables.same_namespace(&namespace));
+                let before = [before].into_iter().chain(drop).collect();
+                self.created(session, &namespace, &target.table, schema, before)
             }
         }
     }

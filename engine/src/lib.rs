@@ -9,9 +9,11 @@
 
 mod api_tokens;
 mod audit;
+mod audit_changes;
 mod audit_log;
 mod comments;
 mod ddl;
+mod discretion;
 mod effective;
 mod engine;
 mod error;
@@ -30,6 +32,7 @@ mod naming;
 mod origins;
 mod output;
 mod plans;
+mod premises;
 mod prepared;
 mod rights;
 mod row_builder;

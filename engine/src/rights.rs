@@ -81,11 +81,14 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The same as another catalog has it.
+    /// The same as another catalog has it. Another one of its name is not the same.
     pub(crate) fn in_catalog(self, catalog: &Catalog) -> Option<Object<'_>> {
         match self {
             Self::Table(table) => catalog.table_by_id(table.id).map(|table| Object::Table(table)),
-            Self::View(view) => catalog.view(&view.namespace, &view.name).map(|view| Object::View(view)),
+            Self::View(view) => {
+                let now = catalog.view(&view.namespace, &view.name).filter(|now| now.made() == view.made());
+                now.map(|view| Object::View(view))
+            }
         }
     }
 }
@@ -185,7 +188,7 @@ pub(crate) fn denied(why: &str) -> EngineError {
 mod tests {
     use std::collections::BTreeMap;
 
-    use seracdb_storage::catalog::{CatalogChange, Given, NamespaceRecord, Readers, UserRecord};
+    use seracdb_storage::catalog::{CatalogChange, Given, GrantTo, NamespaceRecord, Readers, UserRecord};
     use seracdb_storage::keys::TableId;
     use seracdb_storage::schema::TableSchema;
 
@@ -268,6 +271,10 @@ mod tests {
 
     fn grant(catalog: &mut Catalog, on: GrantOn, to: Grantee, privileges: &[Privilege]) {
         let given = Given { by: "root".into(), at_ns: 0 };
+        let to = match to {
+            Grantee::User(number) => GrantTo::User(catalog.user_by_number(number).unwrap().name.clone()),
+            Grantee::Role(role) => GrantTo::Role(role),
+        };
         catalog.apply(&CatalogChange::Grant { on, to, privileges: privileges.to_vec(), given }).unwrap();
     }
 
@@ -337,7 +344,7 @@ mod tests {
             Decision::Allowed
         );
         catalog
-            .apply(&CatalogChange::Revoke { on, to: Grantee::User(2), privileges: Privilege::ALL.to_vec() })
+            .apply(&CatalogChange::Revoke { on, to: GrantTo::User("ann".into()), privileges: Privilege::ALL.to_vec() })
             .unwrap();
         assert_eq!(rights(&catalog, "ann", "pub", "t"), "---D");
     }

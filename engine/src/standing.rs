@@ -35,9 +35,10 @@ impl Standing {
         &self.principal
     }
 
-    /// A login by an API token.
+    /// A login by an API token: of the role that its user has by now, but of none above that of who made the token.
     pub(crate) fn by_token(user: &Arc<UserRecord>, token: &Arc<TokenRecord>) -> Option<Self> {
-        Self::of(user, None, Proof::Token(Arc::clone(token)), token.expires_at_ns)
+        let role_max = token.role_max.as_deref().map(str::parse::<Role>).transpose().ok()?;
+        Self::of(user, role_max, Proof::Token(Arc::clone(token)), token.expires_at_ns)
     }
 
     fn of(user: &Arc<UserRecord>, role_max: Option<Role>, proof: Proof, until_ns: Option<i64>) -> Option<Self> {
@@ -46,7 +47,7 @@ impl Standing {
         }
         let stored: Role = user.role.parse().ok()?;
         let role = role_max.map_or(stored, |max| stored.min(max));
-        let principal = Principal::new(user.name.clone(), user.number, role);
+        let principal = Principal::new(user.name.clone(), user.number, role).with_role_max(role_max);
         Some(Self { user: Arc::clone(user), principal, proof, until_ns })
     }
 
@@ -121,6 +122,7 @@ mod tests {
             created_at_ns: 0,
             created_by: "ann".into(),
             expires_at_ns: Some(100),
+            role_max: None,
         }
     }
 
@@ -153,6 +155,25 @@ mod tests {
         ] {
             let found = [&password, &by_token, &vouched].map(|standing| standing.holds(&catalog, now));
             assert_eq!(found, expected, "{catalog:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn a_token_gives_no_more_than_its_maker_had() {
+        let role = |role: &str, role_max: Option<&str>| {
+            let user = UserRecord { role: role.into(), ..user() };
+            let token = TokenRecord { role_max: role_max.map(str::to_owned), ..token() };
+            Standing::by_token(&Arc::new(user), &Arc::new(token)).map(|standing| standing.principal().role())
+        };
+        for (stored, role_max, expected) in [
+            ("system", None, Some(Role::System)),
+            ("system", Some("admin"), Some(Role::Admin)),
+            ("user", Some("admin"), Some(Role::User)),
+            ("admin", Some("user"), Some(Role::User)),
+            // Of a build that knows more roles, maybe.
+            ("admin", Some("emperor"), None),
+        ] {
+            assert_eq!(role(stored, role_max), expected, "{stored}, at most {role_max:?}");
         }
     }
 

@@ -3,11 +3,12 @@
 //! Invariants:
 //! 1. It is decided whenever a name is resolved, so at every execution, also of a plan that was kept.
 //! 2. In a transaction rights are those that it sees, as far as they still hold outside of it: what is revoked is gone at once,
-//!    whatever the snapshot.
+//!    whatever the snapshot. What was dropped outside has no grants any more: only its owner and admins still read it.
 //! 3. What a user has no right to is told in the words for what is not there.
 
 use seracdb_storage::catalog::{Catalog, Privilege, ViewRead, ViewRecord};
 
+use crate::discretion::is_read;
 use crate::error::{EngineError, Result};
 use crate::identity::Role;
 use crate::rights::{self, Decision, Object, denied};
@@ -21,9 +22,13 @@ impl Tables {
         let decide =
             |object: Object<'_>, catalog: &Catalog| rights::allows(&self.principal, object, privilege, catalog);
         let seen = decide(object, self.catalog());
-        match &self.newest {
-            Some(newest) => object.in_catalog(newest).map_or(seen, |now| seen.min(decide(now, newest))),
-            None => seen,
+        let Some(newest) = &self.newest else { return seen };
+        match object.in_catalog(newest) {
+            Some(now) => seen.min(decide(now, newest)),
+            // What only the transaction has made, or what nobody can lose the rights to.
+            None if object.in_catalog(self.snapshot.catalog()).is_none() || object.is_open() => seen,
+            None if rights::owns(&self.principal, object, self.catalog()) => seen,
+            None => Decision::Hidden,
         }
     }
 
@@ -99,9 +104,7 @@ impl Tables {
         let (what, namespace, name) = (object.what(), object.namespace(), object.name());
         let reads = |view: &ViewRecord| view.reads.iter().any(|read| read.namespace == namespace && read.name == name);
         match !cascade && self.catalog().views().any(|view| reads(view) && !self.sees(Object::View(view))) {
-            true => Err(EngineError::invalid(format!(
-                "{what} '{namespace}.{name}' is read by a view of another user: that has to be dropped first, or use CASCADE"
-            ))),
+            true => Err(EngineError::invalid(is_read(what, &format!("{namespace}.{name}")))),
             false => Ok(()),
         }
     }

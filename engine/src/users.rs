@@ -15,6 +15,8 @@ use seracdb_storage::commit::Commit;
 use tokio::sync::Semaphore;
 
 use crate::audit::{self, Ending};
+use crate::ddl::require;
+use crate::discretion::told;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::{Principal, Role};
@@ -49,11 +51,19 @@ impl Engine {
 
     /// The same for a session's user, in its transaction.
     pub(crate) async fn create_user_in(&self, session: &Session, name: &str, password: &str, role: Role) -> Result<()> {
-        if role > self.subject(session)?.role() {
-            return Err(denied(&format!("a user of role {role} can be created by that role only")));
-        }
+        self.may_create_user(session, role)?;
         let change = self.new_user(name, password, role).await?;
+        // A hash takes its time, and waits for its turn before.
+        self.may_create_user(session, role)?;
         self.change_catalog(session, vec![change]).await
+    }
+
+    fn may_create_user(&self, session: &Session, role: Role) -> Result<()> {
+        require(self, session, Role::Admin, "CREATE USER")?;
+        match role > self.subject(session)?.role() {
+            true => Err(denied(&format!("a user of role {role} can be created by that role only"))),
+            false => Ok(()),
+        }
     }
 
     /// ALTER USER.
@@ -175,10 +185,14 @@ impl Engine {
 
     /// Changes the catalog: in the session's transaction, else by a commit.
     pub(crate) async fn change_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
-        let Some(transaction) = session.transaction() else { return self.commit_catalog(session, changes).await };
+        let Some(transaction) = session.transaction() else {
+            let premise = self.same_actor(session)?;
+            return self.commit_catalog(session, [premise].into_iter().chain(changes).collect()).await;
+        };
         let _alone = transaction.changing().await;
         transaction.require_writable("a change of tables, namespaces or users")?;
-        let (_, mut staged) = transaction.view()?;
+        let (snapshot, mut staged) = transaction.view()?;
+        let changes = self.resting_on_actor(session, &snapshot, &staged, changes)?;
         let entries = staged_changes(session, &mut staged, changes)?;
         self.stage(&transaction, staged)?;
         audit::save(&self.store, entries).await
@@ -187,8 +201,10 @@ impl Engine {
     async fn commit_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
         let snapshot = self.store.snapshot();
         let audit = audit::of_changes(session, snapshot.catalog(), &changes);
-        self.store.commit(Commit::of_catalog(snapshot, changes, audit)).await?;
-        Ok(())
+        match self.store.commit(Commit::of_catalog(snapshot, changes, audit)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(told(session.principal(), self.store.snapshot().catalog(), error.into())),
+        }
     }
 }
 
@@ -201,7 +217,9 @@ pub(crate) fn staged_changes(
     let mut entries = Vec::new();
     for change in changes {
         entries.extend(audit::of_changes(session, &staged.catalog, std::slice::from_ref(&change)));
-        staged.change(change)?;
+        if let Err(error) = staged.change(change) {
+            return Err(told(session.principal(), &staged.catalog, error));
+        }
     }
     staged.owes(entries.iter().cloned());
     Ok(entries.iter().map(|entry| audit::ended(entry, Ending::Staged, None)).collect())

@@ -18,12 +18,12 @@ use datafusion::error::Result as DfResult;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, TableType};
 use datafusion::sql::sqlparser::ast::Query;
-use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{Catalog, CatalogChange, CatalogError, Privilege, Readers, ViewRead, ViewRecord};
+use seracdb_storage::catalog::{Catalog, CatalogChange, Privilege, Readers, ViewRead, ViewRecord};
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns;
 
 use crate::ddl::forgive;
+use crate::discretion::taken;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::naming::check_name;
@@ -238,17 +238,16 @@ pub(crate) async fn create(engine: &Engine, session: &Session, tables: &Tables, 
     if create.or_replace
         && let Some(before) = tables.catalog().view(namespace, &create.name.table)
     {
-        // To who does not see it, its name is taken and no more.
         if !tables.sees(Object::View(before)) {
-            return Err(
-                StorageError::from(CatalogError::ViewExists(before.namespace.clone(), before.name.clone())).into()
-            );
+            return Err(taken(&format!("{}.{}", before.namespace, before.name)));
         }
         tables.require_owner(Object::View(before), "CREATE OR REPLACE VIEW")?;
     }
     let view = new_view(engine, tables, namespace, create)?;
+    let replaced = create.or_replace.then(|| tables.same_view(namespace, &create.name.table));
     let change = CatalogChange::CreateView { view, replace: create.or_replace };
-    forgive(engine.change_catalog(session, vec![change]).await, ErrorKind::AlreadyExists, create.if_not_exists)
+    let changes = [tables.same_namespace(namespace)].into_iter().chain(replaced).chain([change]).collect();
+    forgive(engine.change_catalog(session, changes).await, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 
 /// The record of a view to be created.
@@ -340,7 +339,9 @@ pub(crate) async fn drop_view(
     tables.require_owner(Object::View(view), "DROP VIEW")?;
     tables.require_no_hidden_reader(Object::View(view), cascade)?;
     let (namespace, name) = (view.namespace.clone(), view.name.clone());
-    let dropped = engine.change_catalog(session, vec![CatalogChange::DropView { namespace, name, cascade }]).await;
+    let same = tables.same_view(&namespace, &name);
+    let changes = vec![same, CatalogChange::DropView { namespace, name, cascade }];
+    let dropped = engine.change_catalog(session, changes).await;
     forgive(dropped, ErrorKind::NotFound, if_exists)
 }
 

@@ -377,6 +377,36 @@ def test_views_of_others_are_not_named_to_who_drops_what_they_read(db, users):
     assert column(db, f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{users.namespace}'") == []
 
 
+def test_a_taken_name_does_not_tell_what_has_it(db, users, secret):
+    svc, namespace = users.make("svc", "service"), users.namespace
+    db.run("CREATE INDEX hidden_index ON secret (id)")
+    svc.run("CREATE TABLE mine (id INT)")
+
+    def told(sql: str) -> str:
+        text = refused(svc, sql, seracdb.AlreadyExists)
+        return re.sub(r"secret|seen", "…", text.split("[FlightSQL] ")[1].split(" (AlreadyExists")[0])
+
+    def texts() -> list[set[str]]:
+        by_name = []
+        for name in ("secret", "seen"):
+            own = f"{namespace}.{name}"
+            statements = [f"CREATE TABLE {own} (x INT)", f"CREATE VIEW {own} AS SELECT 1 AS x", f"CREATE OR REPLACE VIEW {own} AS SELECT 1 AS x"]
+            by_name.append({told(sql) for sql in statements})
+            with pytest.raises(seracdb.AlreadyExists) as why:
+                svc.ingest(own, pa.table({"x": [1]}), mode="create")
+            by_name[-1].add(re.sub(name, "…", str(why.value).split("] ")[-1].split(" (AlreadyExists")[0]))
+        return by_name
+
+    hidden = f"'{namespace}.…' exists already: choose another name"
+    assert texts() == [{hidden}, {hidden}]
+    assert told("CREATE INDEX hidden_index ON mine (id)") == "'hidden_index' exists already: choose another name"
+    db.run(f"GRANT SELECT ON secret TO {users.name('svc')}")
+    assert told(f"CREATE TABLE {namespace}.secret (x INT)") == f"table '{namespace}.…' exists already"
+    assert told("CREATE INDEX hidden_index ON mine (id)") == "index 'hidden_index' exists already"
+    db.run(f"GRANT SELECT ON seen TO {users.name('svc')}")
+    assert told(f"CREATE TABLE {namespace}.seen (x INT)") == f"view '{namespace}.…' exists already"
+
+
 def test_grants_go_with_their_table_and_are_shown(db, users, secret):
     ann, svc = users.make("ann"), users.make("svc", "service")
     db.run(f"GRANT SELECT, DELETE ON secret TO {users.name('ann')}")

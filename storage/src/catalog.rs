@@ -9,6 +9,7 @@
 
 mod comments;
 mod grants;
+mod premises;
 mod tokens;
 mod users;
 mod views;
@@ -25,7 +26,8 @@ use crate::system_columns::{DELETED, DELETED_COLUMN_ID, ID, ID_COLUMN_ID, UPDATE
 
 pub use comments::CommentOn;
 use grants::GrantKey;
-pub use grants::{Given, GrantOn, GrantRecord, Grantee, Privilege};
+pub use grants::{Given, GrantOn, GrantRecord, GrantTo, Grantee, Privilege};
+pub use premises::{Made, Premise};
 pub use tokens::TokenRecord;
 pub use users::{UserBecomes, UserChange, UserRecord};
 pub use views::{Readers, VIEW_NESTING_MAX, ViewRead, ViewRecord};
@@ -225,7 +227,7 @@ pub enum CatalogChange {
         /// What they are on.
         on: GrantOn,
         /// Who gets them.
-        to: Grantee,
+        to: GrantTo,
         /// The rights.
         privileges: Vec<Privilege>,
         /// Who gives them, and when.
@@ -236,7 +238,7 @@ pub enum CatalogChange {
         /// What they are on.
         on: GrantOn,
         /// Who has them.
-        to: Grantee,
+        to: GrantTo,
         /// The rights.
         privileges: Vec<Privilege>,
     },
@@ -244,6 +246,8 @@ pub enum CatalogChange {
     CreateToken(TokenRecord),
     /// Drops the API token of this id.
     DropToken(String),
+    /// Changes nothing: what follows rests on it, and is not made where it does not hold.
+    Require(Premise),
     /// Forgets a dropped table whose rows and files are gone.
     ForgetDropped(TableId),
 }
@@ -270,14 +274,14 @@ pub enum CatalogError {
     #[error("view '{0}.{1}' exists already")]
     ViewExists(String, String),
     /// Views read what is to be dropped.
-    #[error("{what} '{name}' is read by the view '{view}': drop that first, or use CASCADE")]
+    #[error("{what} '{name}' is read by the view '{}.{}': drop that first, or use CASCADE", .view.0, .view.1)]
     IsRead {
         /// Table or view.
         what: &'static str,
         /// Its name.
         name: String,
-        /// One of the views.
-        view: String,
+        /// One of the views: its namespace and name.
+        view: (String, String),
     },
     /// The view would be over itself.
     #[error("the view '{0}.{1}' would read itself, directly or by other views")]
@@ -289,8 +293,8 @@ pub enum CatalogError {
     #[error("index '{0}' does not exist")]
     NoIndex(String),
     /// The index is there.
-    #[error("index '{0}' exists already")]
-    IndexExists(String),
+    #[error("index '{1}' exists already")]
+    IndexExists(String, String),
     /// The user is there, or was.
     #[error("user '{0}' exists already or existed before: user names are never reused")]
     UserExists(String),
@@ -298,8 +302,11 @@ pub enum CatalogError {
     #[error("user '{0}' does not exist")]
     NoUser(String),
     /// The user has another role than it had when the change was allowed.
-    #[error("user '{0}' was given another role meanwhile: try again")]
+    #[error("user '{0}' was dropped or given another role meanwhile: try again")]
     UserChanged(String),
+    /// The namespace or view of that name is not the one that the change was decided for.
+    #[error("'{0}' was created anew meanwhile: look at what it is now, and run the statement again")]
+    AnotherNow(String),
     /// The user of the first start must stay.
     #[error("user '{0}' is the first one: it can be neither dropped nor given another role")]
     FirstUser(String),
@@ -479,6 +486,7 @@ impl Catalog {
             CatalogChange::Revoke { on, to, privileges } => Ok(self.revoke(on, to, privileges)),
             CatalogChange::CreateToken(record) => self.create_token(record),
             CatalogChange::DropToken(id) => self.drop_token(id),
+            CatalogChange::Require(premise) => return self.require(premise).map(|()| vec![]),
             CatalogChange::ForgetDropped(id) => {
                 self.dropped.remove(id);
                 Ok(vec![CatalogWrite::RemoveDropped(*id)])
@@ -591,7 +599,7 @@ impl Catalog {
             return Err(CatalogError::NoTable(String::new(), table.0.to_string()));
         };
         if self.index(&record.namespace, &index.name).is_some() {
-            return Err(CatalogError::IndexExists(index.name.clone()));
+            return Err(CatalogError::IndexExists(record.namespace.clone(), index.name.clone()));
         }
         let mut record = (*record).clone();
         record.indexes.push(index.clone());

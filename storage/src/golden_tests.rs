@@ -12,7 +12,7 @@ use crate::bloom::SidecarRef;
 use crate::bulk::proof::{PROOF_FORMAT, Proof};
 use crate::catalog::{
     DroppedTable, Given, GrantOn, GrantRecord, Grantee, IndexRecord, NamespaceRecord, Privilege, TableKind,
-    TableRecord, UserRecord, ViewRead, ViewRecord,
+    TableRecord, TokenRecord, UserRecord, ViewRead, ViewRecord,
 };
 use crate::error::StorageError;
 use crate::keys::{BatchNumber, Generation, Owner, Scope, TableId};
@@ -232,6 +232,34 @@ fn the_catalog() {
         r#""deleted_at_ns":null}"#
     );
     golden(&user, json);
+}
+
+#[test]
+fn tokens() {
+    let token = TokenRecord {
+        id: "0123456789abcdef".into(),
+        name: None,
+        user: "ann".into(),
+        hash: "00ff".into(),
+        last_four: "wxyz".into(),
+        created_at_ns: 5,
+        created_by: "root".into(),
+        expires_at_ns: None,
+        role_max: None,
+    };
+    // As they were before there was a ceiling.
+    let json = concat!(
+        r#"{"id":"0123456789abcdef","user":"ann","hash":"00ff","last_four":"wxyz","created_at_ns":5,"#,
+        r#""created_by":"root","expires_at_ns":null}"#
+    );
+    golden(&token, json);
+    let limited =
+        TokenRecord { name: Some("ci".into()), expires_at_ns: Some(7), role_max: Some("admin".into()), ..token };
+    let json = concat!(
+        r#"{"id":"0123456789abcdef","name":"ci","user":"ann","hash":"00ff","last_four":"wxyz","created_at_ns":5,"#,
+        r#""created_by":"root","expires_at_ns":7,"role_max":"admin"}"#
+    );
+    golden(&limited, json);
 }
 
 #[test]

@@ -27,6 +27,8 @@ use seracdb_storage::store::Store;
 use seracdb_storage::{StorageError, keys::Scope};
 
 use crate::audit::{self, Ending};
+use crate::audit_changes::add_what_came_since;
+use crate::discretion::told;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Principal;
@@ -568,7 +570,9 @@ impl Engine {
         self.may_still_act(owner, staged.audit())?;
         let names = Arc::clone(&staged.catalog);
         let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
-        let audit = staged.audit().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();
+        let mut audit: Vec<_> =
+            staged.audit().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();
+        add_what_came_since(self.store.snapshot().catalog(), &catalog, &mut audit);
         drop(staged);
         self.check_staged_temporary(&catalog)?;
         let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();
@@ -583,7 +587,8 @@ impl Engine {
             Err(StorageError::RowConflict { scope, id }) => row(scope, id),
             Err(StorageError::Conflict) => "a table that it writes to was changed or dropped meanwhile".to_owned(),
             Err(StorageError::Catalog(error)) => {
-                let error = EngineError::from(StorageError::Catalog(error));
+                let error =
+                    told(&self.not_above(owner)?, self.store.snapshot().catalog(), StorageError::Catalog(error).into());
                 let message = format!("the transaction is rolled back: {}", error.message);
                 return Err(EngineError::new(error.kind, message));
             }

@@ -1,6 +1,8 @@
 //! Grants: which rights on a shared table, a view or a namespace were given to a user or to a role.
 //!
-//! Invariant: a grant goes with what it is on, and with the user it was given to.
+//! Invariants:
+//! 1. A grant goes with what it is on, and with the user it was given to.
+//! 2. A change names users, a record numbers them: a user who was created in the same commit has no number before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +53,15 @@ pub enum Grantee {
     Role(String),
 }
 
+/// Whom a change gives rights, or takes them from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantTo {
+    /// A user, by name.
+    User(String),
+    /// A role, as the engine names it.
+    Role(String),
+}
+
 /// Who has given a right, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
@@ -94,18 +105,12 @@ impl Catalog {
     pub(super) fn grant(
         &mut self,
         on: &GrantOn,
-        to: &Grantee,
+        to: &GrantTo,
         privileges: &[Privilege],
         given: &Given,
     ) -> Result<Vec<CatalogWrite>, CatalogError> {
         self.require_there(on)?;
-        if let Grantee::User(number) = to
-            && self.user_by_number(*number).is_none_or(|user| user.deleted_at_ns.is_some())
-        {
-            let name = self.user_by_number(*number).map_or_else(|| number.to_string(), |user| user.name.clone());
-            return Err(CatalogError::NoUser(name));
-        }
-        let key = (on.clone(), to.clone());
+        let key = (on.clone(), self.grantee(to)?);
         let known = self.grants.get(&key).map(|record| GrantRecord::clone(record));
         let mut record = known.unwrap_or_else(|| GrantRecord { on: key.0, to: key.1, privileges: BTreeMap::new() });
         for privilege in privileges {
@@ -114,9 +119,10 @@ impl Catalog {
         Ok(vec![self.put(CatalogRecord::Grant(record))])
     }
 
-    /// Takes rights away. One that was not given is none to take.
-    pub(super) fn revoke(&mut self, on: &GrantOn, to: &Grantee, privileges: &[Privilege]) -> Vec<CatalogWrite> {
-        let key = (on.clone(), to.clone());
+    /// Takes rights away. One that was not given is none to take, and from who is gone all are.
+    pub(super) fn revoke(&mut self, on: &GrantOn, to: &GrantTo, privileges: &[Privilege]) -> Vec<CatalogWrite> {
+        let Ok(to) = self.grantee(to) else { return vec![] };
+        let key = (on.clone(), to);
         let Some(record) = self.grants.get(&key) else { return vec![] };
         let mut record = GrantRecord::clone(record);
         record.privileges.retain(|privilege, _| !privileges.contains(privilege));
@@ -131,6 +137,17 @@ impl Catalog {
         let gone: Vec<GrantKey> = self.grants.keys().filter(|(on, to)| gone(on, to)).cloned().collect();
         gone.iter().for_each(|key| drop(self.grants.remove(key)));
         gone.into_iter().map(|(on, to)| CatalogWrite::RemoveGrant(on, to)).collect()
+    }
+
+    /// Who is meant, by what a record knows them.
+    fn grantee(&self, to: &GrantTo) -> Result<Grantee, CatalogError> {
+        match to {
+            GrantTo::User(name) => match self.live_user(name) {
+                Some(user) => Ok(Grantee::User(user.number)),
+                None => Err(CatalogError::NoUser(name.clone())),
+            },
+            GrantTo::Role(role) => Ok(Grantee::Role(role.clone())),
+        }
     }
 
     fn require_there(&self, on: &GrantOn) -> Result<(), CatalogError> {
@@ -159,25 +176,32 @@ mod tests {
         let mut catalog = app();
         catalog.apply(&table(1, "t")).unwrap();
         for name in ["root", "ann"] {
-            let user = UserRecord {
-                number: 0,
-                name: name.into(),
-                role: "user".into(),
-                password_hash: String::new(),
-                created_at_ns: 0,
-                deleted_at_ns: None,
-            };
-            catalog.apply(&CatalogChange::CreateUser(user)).unwrap();
+            catalog.apply(&create(name)).unwrap();
         }
         catalog
     }
 
-    fn grant(on: GrantOn, to: Grantee, privileges: &[Privilege], by: &str) -> CatalogChange {
+    fn create(name: &str) -> CatalogChange {
+        CatalogChange::CreateUser(UserRecord {
+            number: 0,
+            name: name.into(),
+            role: "user".into(),
+            password_hash: String::new(),
+            created_at_ns: 0,
+            deleted_at_ns: None,
+        })
+    }
+
+    fn user(name: &str) -> GrantTo {
+        GrantTo::User(name.into())
+    }
+
+    fn grant(on: GrantOn, to: GrantTo, privileges: &[Privilege], by: &str) -> CatalogChange {
         let given = Given { by: by.into(), at_ns: 5 };
         CatalogChange::Grant { on, to, privileges: privileges.to_vec(), given }
     }
 
-    fn revoke(on: GrantOn, to: Grantee, privileges: &[Privilege]) -> CatalogChange {
+    fn revoke(on: GrantOn, to: GrantTo, privileges: &[Privilege]) -> CatalogChange {
         CatalogChange::Revoke { on, to, privileges: privileges.to_vec() }
     }
 
@@ -189,13 +213,13 @@ mod tests {
     #[test]
     fn rights_are_given_and_taken() {
         let mut catalog = catalog();
-        let ann = Grantee::User(2);
+        let ann = user("ann");
         catalog.apply(&grant(TABLE, ann.clone(), &[Privilege::Select], "root")).unwrap();
         catalog.apply(&grant(TABLE, ann.clone(), &[Privilege::Select, Privilege::Delete], "bob")).unwrap();
         assert_eq!(given(&catalog), [(Privilege::Select, "root"), (Privilege::Delete, "bob")]);
         catalog.apply(&revoke(TABLE, ann.clone(), &[Privilege::Select, Privilege::Update])).unwrap();
         assert_eq!(given(&catalog), [(Privilege::Delete, "bob")]);
-        let role = Grantee::Role("user".into());
+        let role = GrantTo::Role("user".into());
         assert!(catalog.apply(&revoke(TABLE, role, &Privilege::ALL)).unwrap().is_empty());
         let writes = catalog.apply(&revoke(TABLE, ann, &Privilege::ALL)).unwrap();
         assert!(matches!(writes[..], [CatalogWrite::RemoveGrant(GrantOn::Table(TableId(1)), Grantee::User(2))]));
@@ -220,8 +244,8 @@ mod tests {
         };
         all.apply(&CatalogChange::CreateView { view: record.clone(), replace: false }).unwrap();
         for on in [TABLE, view.clone(), GrantOn::Namespace("app".into())] {
-            all.apply(&grant(on.clone(), Grantee::User(2), &[Privilege::Select], "root")).unwrap();
-            all.apply(&grant(on, Grantee::Role("user".into()), &[Privilege::Select], "root")).unwrap();
+            all.apply(&grant(on.clone(), user("ann"), &[Privilege::Select], "root")).unwrap();
+            all.apply(&grant(on, GrantTo::Role("user".into()), &[Privilege::Select], "root")).unwrap();
         }
         all.apply(&CatalogChange::CreateView { view: record, replace: true }).unwrap();
         assert_eq!(all.grants().count(), 6);
@@ -242,8 +266,23 @@ mod tests {
         let ann = UserChange { name: "ann".into(), role_was: "user".into(), to };
         assert_eq!(left(CatalogChange::ChangeUser(ann.clone())), 3);
         all.apply(&CatalogChange::ChangeUser(ann)).unwrap();
-        let again = all.apply(&grant(TABLE, Grantee::User(2), &[Privilege::Select], "root"));
+        assert!(all.apply(&revoke(TABLE, user("ann"), &Privilege::ALL)).unwrap().is_empty());
+        let again = all.apply(&grant(TABLE, user("ann"), &[Privilege::Select], "root"));
         assert_eq!(again.unwrap_err(), CatalogError::NoUser("ann".into()));
+    }
+
+    #[test]
+    fn what_is_staged_for_a_new_user_is_that_users_whoever_came_first() {
+        let staged = [create("bob"), grant(TABLE, user("bob"), &[Privilege::Select], "root")];
+        let mut seen = catalog();
+        staged.iter().for_each(|change| drop(seen.apply(change).unwrap()));
+        let mut newest = catalog();
+        newest.apply(&create("mallory")).unwrap();
+        staged.iter().for_each(|change| drop(newest.apply(change).unwrap()));
+        for catalog in [seen, newest] {
+            let bob = catalog.user("bob").unwrap().number;
+            assert_eq!(catalog.grants().map(|record| &record.to).collect::<Vec<_>>(), [&Grantee::User(bob)]);
+        }
     }
 
     #[test]
@@ -252,9 +291,9 @@ mod tests {
         for on in
             [GrantOn::Table(TableId(7)), GrantOn::View("app".into(), "t".into()), GrantOn::Namespace("other".into())]
         {
-            assert!(catalog.apply(&grant(on, Grantee::User(2), &[Privilege::Select], "root")).is_err());
+            assert!(catalog.apply(&grant(on, user("ann"), &[Privilege::Select], "root")).is_err());
         }
-        let nobody = catalog.apply(&grant(TABLE, Grantee::User(9), &[Privilege::Select], "root"));
-        assert_eq!(nobody.unwrap_err(), CatalogError::NoUser("9".into()));
+        let nobody = catalog.apply(&grant(TABLE, user("bob"), &[Privilege::Select], "root"));
+        assert_eq!(nobody.unwrap_err(), CatalogError::NoUser("bob".into()));
     }
 }

@@ -27,6 +27,10 @@ pub struct TokenRecord {
     /// From when on it is worth nothing; `None` = never.
     #[serde(default)]
     pub expires_at_ns: Option<i64>,
+    /// A role, as the engine names it: a login by the token has no higher one, whatever its user becomes. `None` = it has its
+    /// user's, or is from before there was this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_max: Option<String>,
 }
 
 impl std::fmt::Debug for TokenRecord {
@@ -50,6 +54,9 @@ impl Catalog {
         if self.tokens.contains_key(&record.id) {
             return Err(CatalogError::TokenExists(record.id.clone()));
         }
+        if self.live_user(&record.user).is_none() {
+            return Err(CatalogError::NoUser(record.user.clone()));
+        }
         Ok(vec![self.put(CatalogRecord::Token(record.clone()))])
     }
 
@@ -63,7 +70,7 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CatalogChange;
+    use super::super::{CatalogChange, UserBecomes, UserChange, UserRecord};
     use super::*;
 
     fn token(id: &str) -> TokenRecord {
@@ -76,12 +83,29 @@ mod tests {
             created_at_ns: 1,
             created_by: "root".into(),
             expires_at_ns: Some(2),
+            role_max: Some("user".into()),
         }
+    }
+
+    fn with(names: &[&str]) -> Catalog {
+        let mut catalog = Catalog::default();
+        for name in names {
+            let user = UserRecord {
+                number: 0,
+                name: (*name).into(),
+                role: "user".into(),
+                password_hash: String::new(),
+                created_at_ns: 0,
+                deleted_at_ns: None,
+            };
+            catalog.apply(&CatalogChange::CreateUser(user)).unwrap();
+        }
+        catalog
     }
 
     #[test]
     fn a_token_is_there_until_it_is_dropped() {
-        let mut catalog = Catalog::default();
+        let mut catalog = with(&["ann"]);
         let writes = catalog.apply(&CatalogChange::CreateToken(token("a"))).unwrap();
         assert!(matches!(&writes[..], [CatalogWrite::Put(CatalogRecord::Token(record))] if record.id == "a"));
         assert_eq!(**catalog.token("a").unwrap(), token("a"));
@@ -90,6 +114,18 @@ mod tests {
         assert!(matches!(&catalog.apply(&drop).unwrap()[..], [CatalogWrite::RemoveToken(id)] if id == "a"));
         assert!(matches!(catalog.apply(&drop), Err(CatalogError::NoToken(_))));
         assert_eq!(catalog.tokens().count(), 0);
+    }
+
+    #[test]
+    fn who_is_not_there_gets_no_token() {
+        let create = CatalogChange::CreateToken(token("a"));
+        assert_eq!(Catalog::default().apply(&create).unwrap_err(), CatalogError::NoUser("ann".into()));
+        let mut catalog = with(&["root", "ann"]);
+        let to = UserBecomes::Dropped { at_ns: 7 };
+        catalog
+            .apply(&CatalogChange::ChangeUser(UserChange { name: "ann".into(), role_was: "user".into(), to }))
+            .unwrap();
+        assert_eq!(catalog.apply(&create).unwrap_err(), CatalogError::NoUser("ann".into()));
     }
 
     #[test]

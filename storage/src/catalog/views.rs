@@ -92,8 +92,8 @@ impl ViewRecord {
         self.reads.iter().any(|read| read.namespace == namespace && read.name == name)
     }
 
-    /// It in the place of another of its name, whose owner it keeps, and whose comments as far as its columns have the same
-    /// names.
+    /// It in the place of another of its name. It stays the same view: of its owner, as old, with its comments as far as its
+    /// columns have the same names.
     fn replacing(&self, before: &Self) -> Self {
         let of_name = |column: &Column| {
             let text = before.column_comments.get(&before.column_id(&column.name)?)?;
@@ -101,7 +101,7 @@ impl ViewRecord {
         };
         let column_comments = self.columns.iter().filter_map(of_name).collect();
         let (comment, created_by) = (before.comment.clone(), before.created_by.clone());
-        Self { comment, column_comments, created_by, ..self.clone() }
+        Self { comment, column_comments, created_by, created_at_ns: before.created_at_ns, ..self.clone() }
     }
 }
 
@@ -181,9 +181,11 @@ impl Catalog {
         let reading: Vec<ViewKey> = reading.map(|view| view.key()).collect();
         match (readers, reading.first()) {
             (Readers::Keep, _) | (_, None) => Ok(vec![]),
-            (Readers::Refuse, Some((of, view))) => {
-                Err(CatalogError::IsRead { what, name: format!("{namespace}.{name}"), view: format!("{of}.{view}") })
-            }
+            (Readers::Refuse, Some((of, view))) => Err(CatalogError::IsRead {
+                what,
+                name: format!("{namespace}.{name}"),
+                view: (of.clone(), view.clone()),
+            }),
             (Readers::Drop, _) => {
                 let mut writes = Vec::new();
                 for (of, view) in reading {

@@ -1,0 +1,212 @@
+//! What a change of the catalog rests on: what it was decided for has to be there still when it is made.
+//!
+//! In between others commit: for as long as a transaction is open, and for a moment outside of one. What a name meant may then be
+//! another's. A premise is checked in its place among the changes, on the catalog that they are made on, so what the same commit
+//! has made before is there for it.
+
+use super::{Catalog, CatalogChange, CatalogError, NamespaceRecord, ViewRecord};
+
+/// Tells a namespace or view from others that had its name before, or will have it. A view that is replaced stays the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    at_ns: i64,
+    by: Option<String>,
+}
+
+impl NamespaceRecord {
+    /// What tells it from others of its name.
+    pub fn made(&self) -> Made {
+        Made { at_ns: self.created_at_ns, by: self.created_by.clone() }
+    }
+}
+
+impl ViewRecord {
+    /// What tells it from others of its name.
+    pub fn made(&self) -> Made {
+        Made { at_ns: self.created_at_ns, by: Some(self.created_by.clone()) }
+    }
+}
+
+/// What has to hold. Of a name that nothing has any more nothing is said: the change itself is refused, or means nobody's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Premise {
+    /// No other namespace has this name.
+    Namespace {
+        /// The name.
+        name: String,
+        /// The one that was meant; `None` when there was none.
+        made: Option<Made>,
+    },
+    /// No other view has this name.
+    View {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// The one that was meant; `None` when there was none.
+        made: Option<Made>,
+    },
+    /// A user is there and has this role.
+    Role {
+        /// Name of the user.
+        user: String,
+        /// The role, as the engine names it.
+        role: String,
+    },
+}
+
+impl From<Premise> for CatalogChange {
+    fn from(premise: Premise) -> Self {
+        Self::Require(premise)
+    }
+}
+
+impl Catalog {
+    pub(super) fn require(&self, premise: &Premise) -> Result<(), CatalogError> {
+        let (holds, refused) = match premise {
+            Premise::Namespace { name, made } => {
+                let other = self.namespace(name).is_some_and(|now| Some(now.made()) != *made);
+                (!other, CatalogError::AnotherNow(name.clone()))
+            }
+            Premise::View { namespace, name, made } => {
+                let other = self.view(namespace, name).is_some_and(|now| Some(now.made()) != *made);
+                (!other, CatalogError::AnotherNow(format!("{namespace}.{name}")))
+            }
+            Premise::Role { user, role } => {
+                let has = self.live_user(user).is_some_and(|now| now.role == *role);
+                (has, CatalogError::UserChanged(user.clone()))
+            }
+        };
+        if holds { Ok(()) } else { Err(refused) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::app;
+    use super::super::{UserBecomes, UserChange, UserRecord};
+    use super::*;
+
+    fn namespace(at_ns: i64, by: &str) -> CatalogChange {
+        CatalogChange::CreateNamespace(NamespaceRecord {
+            name: "x".into(),
+            created_at_ns: at_ns,
+            created_by: Some(by.into()),
+            comment: None,
+        })
+    }
+
+    fn view(at_ns: i64, by: &str) -> ViewRecord {
+        ViewRecord {
+            namespace: "app".into(),
+            name: "v".into(),
+            query: "SELECT 1".into(),
+            resolves_in: "app".into(),
+            columns: vec![],
+            reads: vec![],
+            comment: None,
+            column_comments: Default::default(),
+            created_at_ns: at_ns,
+            created_by: by.into(),
+        }
+    }
+
+    fn create(view: ViewRecord, replace: bool) -> CatalogChange {
+        CatalogChange::CreateView { view, replace }
+    }
+
+    fn holds(catalog: &Catalog, premise: &Premise) -> bool {
+        let mut catalog = catalog.clone();
+        let before = catalog.identity().clone();
+        match catalog.apply(&premise.clone().into()) {
+            Ok(writes) => {
+                assert!(writes.is_empty() && *catalog.identity() == before);
+                true
+            }
+            Err(refused) => {
+                assert_eq!(refused, CatalogError::AnotherNow(refused_name(premise)));
+                false
+            }
+        }
+    }
+
+    fn refused_name(premise: &Premise) -> String {
+        match premise {
+            Premise::Namespace { name, .. } => name.clone(),
+            Premise::View { namespace, name, .. } => format!("{namespace}.{name}"),
+            Premise::Role { user, .. } => user.clone(),
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_the_one_that_was_meant() {
+        let with = |change: Option<CatalogChange>| {
+            let mut catalog = app();
+            change.into_iter().for_each(|change| drop(catalog.apply(&change).unwrap()));
+            catalog
+        };
+        let (none, own) = (with(None), with(Some(namespace(1, "svc"))));
+        let on = |catalog: &Catalog| Premise::Namespace {
+            name: "x".into(),
+            made: catalog.namespace("x").map(|namespace| namespace.made()),
+        };
+        for (meant, now, expected) in [
+            (&own, &own, true),
+            (&own, &with(Some(namespace(1, "vic"))), false),
+            (&own, &with(Some(namespace(2, "svc"))), false),
+            (&none, &own, false),
+            // What is gone is for the change itself to miss.
+            (&own, &none, true),
+            (&none, &none, true),
+        ] {
+            assert_eq!(holds(now, &on(meant)), expected, "{:?} of {:?}", on(meant), now.namespace("x"));
+        }
+    }
+
+    #[test]
+    fn a_view_is_the_one_that_was_meant_also_when_it_was_replaced() {
+        let mut catalog = app();
+        let none = Premise::View { namespace: "app".into(), name: "v".into(), made: None };
+        assert!(holds(&catalog, &none));
+        catalog.apply(&create(view(1, "svc"), false)).unwrap();
+        let own = Premise::View { namespace: "app".into(), name: "v".into(), made: Some(view(1, "svc").made()) };
+        assert!(holds(&catalog, &own) && !holds(&catalog, &none));
+        catalog.apply(&create(view(2, "root"), true)).unwrap();
+        assert!(holds(&catalog, &own));
+        let drop = CatalogChange::DropView { namespace: "app".into(), name: "v".into(), cascade: false };
+        catalog.apply(&drop).unwrap();
+        assert!(holds(&catalog, &own));
+        catalog.apply(&create(view(3, "vic"), false)).unwrap();
+        assert!(!holds(&catalog, &own));
+    }
+
+    #[test]
+    fn a_user_is_there_and_has_the_role() {
+        let mut catalog = app();
+        for name in ["root", "ann"] {
+            let user = UserRecord {
+                number: 0,
+                name: name.into(),
+                role: "admin".into(),
+                password_hash: String::new(),
+                created_at_ns: 0,
+                deleted_at_ns: None,
+            };
+            catalog.apply(&CatalogChange::CreateUser(user)).unwrap();
+        }
+        let premise = |user: &str| CatalogChange::from(Premise::Role { user: user.into(), role: "admin".into() });
+        let refused = |user: &str| Err(CatalogError::UserChanged(user.into()));
+        let ask = |catalog: &mut Catalog, user| catalog.apply(&premise(user)).map(|writes| assert!(writes.is_empty()));
+        assert_eq!(ask(&mut catalog, "ann"), Ok(()));
+        assert_eq!(ask(&mut catalog, "nobody"), refused("nobody"));
+        let becomes = |role_was: &str, to| {
+            CatalogChange::ChangeUser(UserChange { name: "ann".into(), role_was: role_was.into(), to })
+        };
+        catalog.apply(&becomes("admin", UserBecomes::Role("system".into()))).unwrap();
+        assert_eq!(ask(&mut catalog, "ann"), refused("ann"));
+        catalog.apply(&becomes("system", UserBecomes::Role("admin".into()))).unwrap();
+        assert_eq!(ask(&mut catalog, "ann"), Ok(()));
+        catalog.apply(&becomes("admin", UserBecomes::Dropped { at_ns: 7 })).unwrap();
+        assert_eq!(ask(&mut catalog, "ann"), refused("ann"));
+    }
+}
