@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
-use seracdb_engine::{Engine, EngineError, ErrorKind, Principal, Session, Standing, Transaction};
+use seracdb_engine::{Engine, EngineError, ErrorKind, NoPlace, Principal, Session, Standing, Transaction};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -22,7 +22,6 @@ use tonic::metadata::MetadataMap;
 use crate::config::AuthSection;
 use crate::cookies::Cookies;
 use crate::credentials::{Credentials, Malformed, credentials, from_payload};
-use crate::expiring::Full;
 use crate::flight::status;
 use crate::grants::{Grant, Grants};
 use crate::jwt::{Jwt, KeyId, is_jwt};
@@ -185,7 +184,7 @@ impl Auth {
             };
             let mut opened_with = self.opened_with.lock();
             let found = match cookie.opens {
-                true => self.sessions.find_or_open(cookie.key, open, now).map_err(too_many)?,
+                true => self.sessions.find_or_open(cookie.key, open, principal.into(), now).map_err(too_many)?,
                 false => self.sessions.find_key(&cookie.key, now),
             };
             let Some(session) = found else { continue };
@@ -237,7 +236,8 @@ impl Auth {
         let grant = self.verify(user, password, peer).await?;
         let session = session_at(peer, Session::new(grant.principal().clone()));
         let mut opened_with = self.opened_with.lock();
-        let (key, token) = self.sessions.open(session, random()?, Instant::now()).map_err(too_many)?;
+        let (holder, now) = (grant.principal().into(), Instant::now());
+        let (key, token) = self.sessions.open(session, holder, random()?, now).map_err(too_many)?;
         opened_with.insert(key, grant);
         Ok(token)
     }
@@ -322,7 +322,7 @@ impl Auth {
             return Ok(Call { session, token: Some(id), handed: None, grant });
         }
         let session = session_at(peer, Session::new(standing.principal().clone()));
-        let session = self.sessions.open_anew(id, session, now).map_err(too_many)?;
+        let session = self.sessions.open_anew(id, session, standing.principal().into(), now).map_err(too_many)?;
         let grant = self.grants.open(standing, key);
         opened_with.insert(id, Arc::clone(&grant));
         Ok(Call { session, token: Some(id), handed: None, grant })
@@ -410,10 +410,8 @@ fn address(peer: SocketAddr) -> String {
     peer.ip().to_canonical().to_string()
 }
 
-fn too_many(_: Full) -> Status {
-    Status::resource_exhausted(
-        "too many sessions: close some, or raise auth.sessions_max or lower auth.session_idle_seconds",
-    )
+fn too_many(why: NoPlace) -> Status {
+    Status::resource_exhausted(why.text("sessions", "close some, lower auth.session_idle_seconds", "auth.sessions_max"))
 }
 
 /// 32 bytes nobody can guess.

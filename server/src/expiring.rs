@@ -1,43 +1,63 @@
 //! Entries that clients leave behind: sessions, prepared statements, tickets.
 //!
 //! Invariants: never more than `max` entries; an entry somebody holds is in use and does not expire; a live entry is
-//! never thrown out to make room (the new one is refused), for its owner may still need it.
+//! never thrown out to make room (the new one is refused), for its owner may still need it; no user has more than its share.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use seracdb_engine::{Holder, NoPlace, Shares};
+
+/// How often somebody who is refused may have all entries looked at. Who asks again and again slows nobody else down.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A map whose entries go when nobody has used them for a while. Time is an argument.
 pub(crate) struct Expiring<K, V> {
     entries: HashMap<K, Entry<V>>,
+    shares: Shares,
     idle: Duration,
     max: usize,
+    /// When somebody who was refused had all entries looked at.
+    looked: Option<Instant>,
 }
 
 struct Entry<V> {
     value: Arc<V>,
     last_used: Instant,
+    /// The user whose place it takes; `None` when it takes none any more.
+    user: Option<u64>,
 }
-
-/// The map is at its limit and nothing in it has expired.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
 
 impl<K: Hash + Eq, V> Expiring<K, V> {
     pub(crate) fn new(idle: Duration, max: usize) -> Self {
-        Self { entries: HashMap::new(), idle, max }
+        Self { entries: HashMap::new(), shares: Shares::default(), idle, max, looked: None }
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: Arc<V>, now: Instant) -> Result<(), Full> {
-        if self.entries.len() >= self.max {
+    /// Adds an entry, unless its holder may have no further one and none that has expired makes room.
+    pub(crate) fn insert(&mut self, key: K, value: Arc<V>, holder: Holder, now: Instant) -> Result<(), NoPlace> {
+        if self.shares.require_place(holder, self.max).is_err() && self.may_look(now) {
             self.sweep(now);
         }
-        if self.entries.len() >= self.max {
-            return Err(Full);
-        }
-        self.entries.insert(key, Entry { value, last_used: now });
+        self.shares.require_place(holder, self.max)?;
+        self.shares.take(holder.user);
+        self.put(key, Entry { value, last_used: now, user: Some(holder.user) });
         Ok(())
+    }
+
+    /// Adds an entry in the place of another; whether that was there.
+    pub(crate) fn replace(&mut self, old: &K, key: K, value: Arc<V>, now: Instant) -> bool {
+        let Some(Entry { user, .. }) = self.entries.remove(old) else { return false };
+        self.put(key, Entry { value, last_used: now, user });
+        true
+    }
+
+    /// Lets an entry take no place any more; whoever keeps it sees to it that such ones do not become many.
+    pub(crate) fn give_back_place(&mut self, key: &K) {
+        if let Some(user) = self.entries.get_mut(key).and_then(|entry| entry.user.take()) {
+            self.shares.give_back(user);
+        }
     }
 
     /// The entry, whose idle time starts again.
@@ -45,7 +65,7 @@ impl<K: Hash + Eq, V> Expiring<K, V> {
         let idle = self.idle;
         let entry = self.entries.get_mut(key)?;
         if entry.expired(idle, now) {
-            self.entries.remove(key);
+            self.remove(key);
             return None;
         }
         entry.last_used = now;
@@ -57,23 +77,43 @@ impl<K: Hash + Eq, V> Expiring<K, V> {
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<Arc<V>> {
-        self.entries.remove(key).map(|entry| entry.value)
+        let Entry { value, user, .. } = self.entries.remove(key)?;
+        user.into_iter().for_each(|user| self.shares.give_back(user));
+        Some(value)
     }
 
     /// Drops what has expired; gives how many.
     pub(crate) fn sweep(&mut self, now: Instant) -> usize {
         let before = self.entries.len();
-        let idle = self.idle;
-        self.entries.retain(|_, entry| {
+        let Self { entries, shares, idle, .. } = self;
+        entries.retain(|_, entry| {
             if entry.in_use() {
                 entry.last_used = now;
             }
-            !entry.expired(idle, now)
+            let stays = !entry.expired(*idle, now);
+            if !stays && let Some(user) = entry.user {
+                shares.give_back(user);
+            }
+            stays
         });
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to_fit();
         }
         before - self.entries.len()
+    }
+
+    fn put(&mut self, key: K, entry: Entry<V>) {
+        if let Some(Entry { user: Some(user), .. }) = self.entries.insert(key, entry) {
+            self.shares.give_back(user);
+        }
+    }
+
+    fn may_look(&mut self, now: Instant) -> bool {
+        let may = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK);
+        if may {
+            self.looked = Some(now);
+        }
+        may
     }
 }
 
@@ -92,6 +132,8 @@ mod tests {
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(10);
+    const ROOT: Holder = Holder { user: 1, is_admin: true };
+    const ANN: Holder = Holder { user: 2, is_admin: false };
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -101,8 +143,8 @@ mod tests {
     fn idle_entries_go_and_used_ones_stay() {
         let start = Instant::now();
         let mut map = Expiring::new(IDLE, 10);
-        map.insert("idle", Arc::new(1), start).unwrap();
-        map.insert("used", Arc::new(2), start).unwrap();
+        map.insert("idle", Arc::new(1), ROOT, start).unwrap();
+        map.insert("used", Arc::new(2), ROOT, start).unwrap();
         assert!(map.get(&"used", at(start, 8)).is_some());
         assert_eq!(map.sweep(at(start, 12)), 1);
         assert!(map.get(&"idle", at(start, 12)).is_none());
@@ -114,7 +156,7 @@ mod tests {
     fn what_somebody_holds_does_not_expire() {
         let start = Instant::now();
         let mut map = Expiring::new(IDLE, 10);
-        map.insert("a", Arc::new(1), start).unwrap();
+        map.insert("a", Arc::new(1), ROOT, start).unwrap();
         let held = map.get(&"a", start).unwrap();
         assert_eq!(map.sweep(at(start, 100)), 0);
         drop(held);
@@ -126,8 +168,47 @@ mod tests {
     fn a_full_map_refuses_unless_something_expired() {
         let start = Instant::now();
         let mut map = Expiring::new(IDLE, 1);
-        map.insert("a", Arc::new(1), start).unwrap();
-        assert_eq!(map.insert("b", Arc::new(2), at(start, 5)), Err(Full));
-        assert_eq!(map.insert("b", Arc::new(2), at(start, 11)), Ok(()));
+        map.insert("a", Arc::new(1), ROOT, start).unwrap();
+        assert_eq!(map.insert("b", Arc::new(2), ROOT, at(start, 5)), Err(NoPlace::All));
+        assert_eq!(map.insert("b", Arc::new(2), ROOT, at(start, 11)), Ok(()));
+    }
+
+    #[test]
+    fn a_user_has_its_share_until_an_entry_goes_or_takes_no_place_any_more() {
+        let start = Instant::now();
+        let mut map = Expiring::new(IDLE, 8);
+        for key in ["a", "b"] {
+            map.insert(key, Arc::new(1), ANN, start).unwrap();
+        }
+        assert_eq!(map.insert("c", Arc::new(1), ANN, start), Err(NoPlace::Own(2)));
+        assert!(map.replace(&"a", "c", Arc::new(2), start) && !map.contains(&"a"));
+        assert!(!map.replace(&"a", "d", Arc::new(2), start) && !map.contains(&"d"));
+        assert_eq!(map.insert("d", Arc::new(1), ANN, start), Err(NoPlace::Own(2)));
+        map.give_back_place(&"b");
+        map.insert("d", Arc::new(1), ANN, start).unwrap();
+        // Its place is given back once.
+        map.remove(&"b");
+        map.give_back_place(&"b");
+        assert_eq!(map.insert("e", Arc::new(1), ANN, start), Err(NoPlace::Own(2)));
+        map.insert("e", Arc::new(1), ROOT, start).unwrap();
+        map.remove(&"d");
+        map.insert("d", Arc::new(1), ANN, start).unwrap();
+        // The same key again takes one place.
+        map.remove(&"c");
+        map.insert("d", Arc::new(1), ANN, start).unwrap();
+        map.insert("c", Arc::new(1), ANN, start).unwrap();
+        assert_eq!(map.sweep(at(start, 11)), 3);
+        map.insert("a", Arc::new(1), ANN, at(start, 11)).unwrap();
+    }
+
+    #[test]
+    fn who_is_refused_again_and_again_has_entries_looked_at_now_and_then() {
+        let start = Instant::now();
+        let mut map = Expiring::new(Duration::from_millis(10), 4);
+        map.insert("a", Arc::new(1), ANN, start).unwrap();
+        assert_eq!(map.insert("b", Arc::new(1), ANN, start), Err(NoPlace::Own(1)));
+        let soon = start + Duration::from_millis(500);
+        assert_eq!(map.insert("b", Arc::new(1), ANN, soon), Err(NoPlace::Own(1)));
+        assert_eq!(map.insert("b", Arc::new(1), ANN, at(start, 1)), Ok(()));
     }
 }

@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 
-use crate::expiring::{Expiring, Full};
+use seracdb_engine::{Holder, NoPlace};
+
+use crate::expiring::Expiring;
 
 /// Closed sessions that are remembered, so that their token gets "closed" and not "wrong token".
 const CLOSED_MAX: usize = 1024;
@@ -44,19 +46,25 @@ impl<S> Sessions<S> {
     }
 
     /// Opens a session; gives its key and its token. `random` becomes the token.
-    pub(crate) fn open(&self, session: S, random: [u8; 32], now: Instant) -> Result<(TokenKey, String), Full> {
+    pub(crate) fn open(
+        &self,
+        session: S,
+        holder: Holder,
+        random: [u8; 32],
+        now: Instant,
+    ) -> Result<(TokenKey, String), NoPlace> {
         let token = BASE64_URL_SAFE_NO_PAD.encode(random);
         let key = self.key(&token);
-        self.state.lock().live.insert(key, Arc::new(session), now)?;
+        self.state.lock().live.insert(key, Arc::new(session), holder, now)?;
         Ok((key, token))
     }
 
     /// Opens the session of a key, in the place of one that there was.
-    pub(crate) fn open_anew(&self, key: TokenKey, session: S, now: Instant) -> Result<Arc<S>, Full> {
+    pub(crate) fn open_anew(&self, key: TokenKey, session: S, holder: Holder, now: Instant) -> Result<Arc<S>, NoPlace> {
         let session = Arc::new(session);
         let mut state = self.state.lock();
         state.live.remove(&key);
-        state.live.insert(key, Arc::clone(&session), now)?;
+        state.live.insert(key, Arc::clone(&session), holder, now)?;
         Ok(session)
     }
 
@@ -81,8 +89,9 @@ impl<S> Sessions<S> {
         &self,
         key: TokenKey,
         open: impl FnOnce() -> S,
+        holder: Holder,
         now: Instant,
-    ) -> Result<Option<Arc<S>>, Full> {
+    ) -> Result<Option<Arc<S>>, NoPlace> {
         let mut state = self.state.lock();
         if let Some(session) = state.live.get(&key, now) {
             return Ok(Some(session));
@@ -91,7 +100,7 @@ impl<S> Sessions<S> {
             return Ok(None);
         }
         let session = Arc::new(open());
-        state.live.insert(key, Arc::clone(&session), now)?;
+        state.live.insert(key, Arc::clone(&session), holder, now)?;
         Ok(Some(session))
     }
 
@@ -141,24 +150,26 @@ fn remember(ended: &mut VecDeque<TokenKey>, key: TokenKey) {
 mod tests {
     use super::*;
 
+    const ROOT: Holder = Holder { user: 1, is_admin: true };
+
     #[test]
     fn a_token_is_its_session_until_closed_or_idle() {
         let start = Instant::now();
         let sessions = Sessions::new([1; 32], Duration::from_secs(10), 2);
-        let (_, token) = sessions.open("a", [7; 32], start).unwrap();
+        let (_, token) = sessions.open("a", ROOT, [7; 32], start).unwrap();
         let Found::Live(key, session) = sessions.find(&token, start) else { panic!("not found") };
         assert_eq!(*session, "a");
         drop(session);
         sessions.close(key);
         assert!(matches!(sessions.find(&token, start), Found::Closed));
         assert!(matches!(sessions.find("something else", start), Found::Unknown));
-        let (key, token) = sessions.open("r", [9; 32], start).unwrap();
+        let (key, token) = sessions.open("r", ROOT, [9; 32], start).unwrap();
         sessions.revoke(&key);
         assert!(matches!(sessions.find(&token, start), Found::Revoked));
-        assert!(sessions.find_or_open(key, || "again", start).unwrap().is_some());
+        assert!(sessions.find_or_open(key, || "again", ROOT, start).unwrap().is_some());
         sessions.remove(&key);
 
-        let (_, token) = sessions.open("b", [8; 32], start).unwrap();
+        let (_, token) = sessions.open("b", ROOT, [8; 32], start).unwrap();
         assert!(matches!(sessions.find(&token, start + Duration::from_secs(11)), Found::Unknown));
     }
 
@@ -167,36 +178,36 @@ mod tests {
         let start = Instant::now();
         let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
         assert!(sessions.find_key(&[7; 32], start).is_none());
-        let opened = sessions.find_or_open([7; 32], || "a", start).unwrap().unwrap();
-        let found = sessions.find_or_open([7; 32], || "b", start).unwrap().unwrap();
+        let opened = sessions.find_or_open([7; 32], || "a", ROOT, start).unwrap().unwrap();
+        let found = sessions.find_or_open([7; 32], || "b", ROOT, start).unwrap().unwrap();
         assert!(Arc::ptr_eq(&opened, &found));
-        assert!(sessions.find_or_open([8; 32], || "c", start).is_err(), "there is room for one");
+        assert!(sessions.find_or_open([8; 32], || "c", ROOT, start).is_err(), "there is room for one");
         sessions.close([7; 32]);
-        assert!(sessions.find_or_open([7; 32], || "d", start).unwrap().is_none());
-        assert!(sessions.find_or_open([8; 32], || "e", start).unwrap().is_some());
+        assert!(sessions.find_or_open([7; 32], || "d", ROOT, start).unwrap().is_none());
+        assert!(sessions.find_or_open([8; 32], || "e", ROOT, start).unwrap().is_some());
     }
 
     #[test]
     fn one_that_is_removed_was_never_there_and_one_that_is_opened_anew_is_another() {
         let start = Instant::now();
         let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
-        let (key, token) = sessions.open("a", [7; 32], start).unwrap();
-        let anew = sessions.open_anew(key, "b", start).unwrap();
+        let (key, token) = sessions.open("a", ROOT, [7; 32], start).unwrap();
+        let anew = sessions.open_anew(key, "b", ROOT, start).unwrap();
         let Found::Live(_, found) = sessions.find(&token, start) else { panic!("not found") };
         assert!(Arc::ptr_eq(&anew, &found));
         sessions.remove(&key);
         assert!(matches!(sessions.find(&token, start), Found::Unknown));
-        sessions.open_anew(key, "c", start).unwrap();
+        sessions.open_anew(key, "c", ROOT, start).unwrap();
         sessions.close(key);
-        assert!(sessions.open_anew(key, "d", start).is_ok(), "a token may come again");
+        assert!(sessions.open_anew(key, "d", ROOT, start).is_ok(), "a token may come again");
     }
 
     #[test]
     fn logins_beyond_the_limit_are_refused() {
         let start = Instant::now();
         let sessions = Sessions::new([1; 32], Duration::from_secs(10), 1);
-        let (_, token) = sessions.open("a", [7; 32], start).unwrap();
-        assert!(sessions.open("b", [8; 32], start).is_err());
+        let (_, token) = sessions.open("a", ROOT, [7; 32], start).unwrap();
+        assert!(sessions.open("b", ROOT, [8; 32], start).is_err());
         assert!(matches!(sessions.find(&token, start), Found::Live(..)));
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{End, Transaction, TransactionId};
 use crate::identity::Principal;
+use crate::shares::{Holder, NoPlace, Shares};
 
 /// How many ends are remembered.
 const ENDS_MAX: usize = 100_000;
@@ -25,7 +26,9 @@ pub(crate) struct Transactions {
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    pub(super) open: HashMap<TransactionId, Held>,
+    open: HashMap<TransactionId, Held>,
+    /// Of those that are open.
+    shares: Shares,
     /// Owners and ends, the last ones.
     ends: HashMap<TransactionId, (u64, End)>,
     order: VecDeque<TransactionId>,
@@ -40,9 +43,38 @@ pub(super) struct Held {
 }
 
 impl Known {
+    /// Refuses who may not have another one of `max` open transactions.
+    pub(super) fn require_place(&mut self, holder: Holder, max: usize) -> Result<(), NoPlace> {
+        if self.shares.require_place(holder, max).is_err() {
+            self.forget_dropped();
+        }
+        self.shares.require_place(holder, max)
+    }
+
+    pub(super) fn insert(&mut self, id: TransactionId, held: Held) {
+        self.shares.take(held.owner.number());
+        self.open.insert(id, held);
+    }
+
+    /// An open one.
+    pub(super) fn get(&self, id: TransactionId) -> Option<&Held> {
+        self.open.get(&id)
+    }
+
+    /// Those that are open.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Held> {
+        self.open.values()
+    }
+
+    fn remove(&mut self, id: TransactionId) -> Option<Held> {
+        let held = self.open.remove(&id)?;
+        self.shares.give_back(held.owner.number());
+        Some(held)
+    }
+
     /// One has ended, and nobody else remembers it.
     pub(super) fn ended(&mut self, id: TransactionId, end: End) {
-        let Some(held) = self.open.remove(&id) else { return };
+        let Some(held) = self.remove(id) else { return };
         if self.order.len() == ENDS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
@@ -54,7 +86,7 @@ impl Known {
 
     /// One has committed changes: the storage knows.
     pub(super) fn stored(&mut self, id: TransactionId) {
-        self.open.remove(&id);
+        self.remove(id);
     }
 
     /// Whose it was and how it ended, as far as it is remembered here.
@@ -85,7 +117,19 @@ mod tests {
     }
 
     fn open(known: &mut Known, number: usize) {
-        known.open.insert(id(number), Held { owner: owner(), transaction: Weak::new(), without_session: None });
+        known.insert(id(number), Held { owner: owner(), transaction: Weak::new(), without_session: None });
+    }
+
+    #[test]
+    fn who_has_its_share_gets_none_unless_some_of_it_are_gone() {
+        let (mut known, mine) = (Known::default(), Holder { user: 7, is_admin: false });
+        for number in 0..2 {
+            known.require_place(mine, 8).unwrap();
+            open(&mut known, number);
+        }
+        // Their sessions have ended: they take no place.
+        known.require_place(mine, 8).unwrap();
+        assert_eq!(known.open().count(), 0);
     }
 
     #[test]

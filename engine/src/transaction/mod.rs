@@ -50,7 +50,7 @@ pub struct TransactionConfig {
     pub idle_seconds: u64,
     /// Bytes that all open transactions may have staged.
     pub memory_max: usize,
-    /// Transactions that may be open.
+    /// Transactions that may be open. One user may have a quarter of them, and the last ones are for admins.
     pub open_max: usize,
 }
 
@@ -394,21 +394,16 @@ impl Engine {
             staged_bytes: Arc::clone(&self.transactions.staged_bytes),
         });
         let mut known = self.transactions.known.lock();
-        if known.open.len() >= self.transaction_config.open_max {
-            known.forget_dropped();
-        }
-        if known.open.len() >= self.transaction_config.open_max {
-            return Err(EngineError::new(
-                ErrorKind::ResourceExhausted,
-                "too many open transactions: end some, or raise engine.transaction.open_max",
-            ));
-        }
+        known.require_place(session.principal().into(), self.transaction_config.open_max).map_err(|why| {
+            let text = why.text("open transactions", "end some", "engine.transaction.open_max");
+            EngineError::new(ErrorKind::ResourceExhausted, text)
+        })?;
         let held = Held {
             owner: transaction.owner.clone(),
             transaction: Arc::downgrade(&transaction),
             without_session: outlives_session.then(|| Arc::clone(&transaction)),
         };
-        known.open.insert(transaction.id, held);
+        known.insert(transaction.id, held);
         Ok(transaction)
     }
 
@@ -422,7 +417,7 @@ impl Engine {
     /// An open transaction of this session's user; NotFound for another's too, and for one that was begun with another role.
     pub fn transaction(&self, session: &Session, id: TransactionId) -> Result<Arc<Transaction>> {
         let mut known = self.transactions.known.lock();
-        if let Some(held) = known.open.get(&id).filter(|held| held.owner == *session.principal()) {
+        if let Some(held) = known.get(id).filter(|held| held.owner == *session.principal()) {
             match held.transaction.upgrade() {
                 Some(transaction) => {
                     *transaction.last_used.lock() = self.store.clock().monotonic();
@@ -509,8 +504,7 @@ impl Engine {
         let idle = Duration::from_secs(self.transaction_config.idle_seconds);
         let mut known = self.transactions.known.lock();
         known.forget_dropped();
-        let open =
-            known.open.values().filter_map(|held| Some((held.transaction.upgrade()?, held.without_session.is_some())));
+        let open = known.open().filter_map(|held| Some((held.transaction.upgrade()?, held.without_session.is_some())));
         for (transaction, without_session) in open.collect::<Vec<_>>() {
             let is_idle = transaction.reading.load(Ordering::Relaxed) == 0
                 && now.saturating_sub(*transaction.last_used.lock()) >= idle;
@@ -534,7 +528,7 @@ impl Engine {
     /// Rolls back what was begun without a session by users who were dropped since, or have another role.
     pub fn end_revoked_transactions(&self) {
         let mut known = self.transactions.known.lock();
-        let held = known.open.values().filter_map(|held| held.without_session.clone());
+        let held = known.open().filter_map(|held| held.without_session.clone());
         let revoked = held.filter(|transaction| self.require_still(&transaction.owner).is_err());
         for transaction in revoked.collect::<Vec<_>>() {
             // What is being changed or ended now is refused at its commit.

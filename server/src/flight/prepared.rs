@@ -17,7 +17,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::{EngineError, Prepared, Principal, StatementKind, TransactionId};
+use seracdb_engine::{EngineError, Holder, Prepared, Principal, StatementKind, TransactionId};
 use seracdb_proto::{CREATE_PREPARED_STATEMENT_RESULT_URL, CreatePreparedStatementResult, PreparedHandle};
 use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
@@ -83,19 +83,18 @@ impl State {
         &mut self,
         id: StatementId,
         statement: Statement,
+        holder: Holder,
         session_max: usize,
         now: Instant,
     ) -> Result<(), Status> {
-        let session = statement.session;
-        if let Some(own) = session.and_then(|session| self.of_sessions.get_mut(&session))
-            && own.len() >= session_max
-            && let Some((oldest, ())) = own.pop_lru()
-        {
-            self.live.remove(&oldest);
+        let (session, statement) = (statement.session, Arc::new(statement));
+        let own = session.and_then(|session| self.of_sessions.get_mut(&session));
+        let oldest = own.filter(|own| own.len() >= session_max).and_then(LruCache::pop_lru);
+        if !oldest.is_some_and(|(oldest, ())| self.live.replace(&oldest, id, Arc::clone(&statement), now)) {
+            self.live.insert(id, statement, holder, now).map_err(|why| {
+                Status::resource_exhausted(why.text("prepared statements", "close some", "flight.prepared_max"))
+            })?;
         }
-        self.live.insert(id, Arc::new(statement), now).map_err(|_| {
-            Status::resource_exhausted("too many prepared statements: close some, or raise flight.prepared_max")
-        })?;
         if let Some(session) = session {
             self.of_sessions.entry(session).or_insert_with(LruCache::unbounded).put(id, ());
         }
@@ -159,7 +158,7 @@ impl Statements {
         let id = StatementId(Uuid::new_v4().into_bytes());
         let (owner, prepared) = (call.principal().number(), Mutex::new(prepared));
         let statement = Statement { owner, session: call.token, prepared, transaction, bound: Mutex::new(None) };
-        self.state.lock().insert(id, statement, self.session_max, now)?;
+        self.state.lock().insert(id, statement, call.principal().into(), self.session_max, now)?;
         Ok(id)
     }
 }

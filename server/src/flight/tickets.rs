@@ -56,7 +56,7 @@ struct State {
 impl Tickets {
     pub(crate) fn new(queries: Queries, config: &FlightSection) -> Self {
         let idle = Duration::from_secs(config.ticket_idle_seconds);
-        let live = Expiring::new(idle, config.tickets_max.saturating_add(FETCHED_MAX));
+        let live = Expiring::new(idle, config.tickets_max);
         Self { state: Mutex::new(State { live, fetched: VecDeque::new() }), queries }
     }
 
@@ -74,10 +74,9 @@ impl Tickets {
     ) -> Result<TicketId, Status> {
         let id = TicketId(Uuid::new_v4().into_bytes());
         let ticket = Ticket { owner: owner.clone(), planned, cancel };
-        self.state.lock().live.insert(id, Arc::new(ticket), now).map_err(|_| {
-            Status::resource_exhausted(
-                "too many statements wait to be fetched: fetch or cancel some, or raise flight.tickets_max",
-            )
+        self.state.lock().live.insert(id, Arc::new(ticket), owner.into(), now).map_err(|why| {
+            let (things, remedy) = ("statements that wait to be fetched", "fetch or cancel some");
+            Status::resource_exhausted(why.text(things, remedy, "flight.tickets_max"))
         })?;
         Ok(id)
     }
@@ -88,6 +87,7 @@ impl Tickets {
         let ticket = found.ok_or_else(no_ticket)?;
         if !state.fetched.contains(&id) {
             state.fetched.push_back(id);
+            state.live.give_back_place(&id);
         }
         if state.fetched.len() > FETCHED_MAX
             && let Some(oldest) = state.fetched.pop_front()
