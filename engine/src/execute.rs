@@ -81,7 +81,8 @@ impl Engine {
             // Gone is who was dropped, whatever sessions are left.
             self.subject(session)?;
         }
-        let begin = |way| self.running.begin(session.subject(), way, Arc::clone(&prepared.shown), self.now_ns());
+        let who = (session.principal(), session.subject());
+        let begin = |way| self.running.begin(who, way, Arc::clone(&prepared.shown), self.now_ns());
         match statement {
             Statement::Query(_) | Statement::Explain { .. } => {
                 let (values, run) = (single_row(params.as_ref())?, begin(Way::Query)?);
@@ -151,7 +152,8 @@ impl Engine {
     ) -> Result<Vec<Rows>> {
         let params = check_params(prepared, params)?;
         let shown = Arc::clone(&prepared.shown);
-        let run = Arc::new(self.running.begin(session.subject(), Way::Query, shown, self.now_ns())?);
+        let who = (session.principal(), session.subject());
+        let run = Arc::new(self.running.begin(who, Way::Query, shown, self.now_ns())?);
         let tables = self.tables_for(session, &prepared.statement)?;
         let mut state = self.statement_state();
         state.config_mut().options_mut().execution.target_partitions = parts_max;

@@ -22,7 +22,7 @@ use crate::scan::{Exposure, external};
 use crate::session::INFORMATION_SCHEMA;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::suggest;
-use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
+use crate::system::{SYSTEM_SCHEMA, SystemTable, system_tables};
 use crate::tables::Tables;
 
 /// The tables that there are: not DataFusion's settings, which name files of the server.
@@ -215,7 +215,7 @@ struct NamespaceListing {
 impl SchemaProvider for NamespaceListing {
     fn table_names(&self) -> Vec<String> {
         if self.namespace == SYSTEM_SCHEMA {
-            return SYSTEM_TABLES.map(str::to_owned).to_vec();
+            return system_tables(&self.tables).map(str::to_owned).collect();
         }
         let catalog = self.tables.catalog();
         let tables = catalog.tables_of(&self.namespace).filter(|table| self.tables.sees(Object::Table(table)));
@@ -225,7 +225,10 @@ impl SchemaProvider for NamespaceListing {
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
         if self.namespace == SYSTEM_SCHEMA {
-            return Ok(SystemTable::named(&self.tables, name).map(|table| Arc::new(table) as _));
+            let listed = system_tables(&self.tables).find(|known| *known == name);
+            return Ok(listed
+                .and_then(|name| SystemTable::named(&self.tables, name))
+                .map(|table| Arc::new(table) as _));
         }
         let view = self.tables.catalog().view(&self.namespace, name);
         if let Some(view) = view.filter(|view| self.tables.sees(Object::View(view))) {
@@ -240,7 +243,7 @@ impl SchemaProvider for NamespaceListing {
 
     fn table_exist(&self, name: &str) -> bool {
         if self.namespace == SYSTEM_SCHEMA {
-            return SYSTEM_TABLES.contains(&name);
+            return system_tables(&self.tables).any(|known| known == name);
         }
         let name = TableName { namespace: Some(self.namespace.clone()), table: name.to_owned() };
         self.tables.record(&name).is_ok() || self.tables.view(&name).is_some()

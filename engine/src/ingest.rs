@@ -107,7 +107,8 @@ impl Engine {
             true => format!("INGEST INTO {}", table.name),
             false => format!("INGEST INTO {}.{}", table.namespace, table.name),
         };
-        let run = self.running.begin(session.principal(), Way::Ingest, text.into(), self.now_ns())?;
+        let run =
+            self.running.begin((session.principal(), session.principal()), Way::Ingest, text.into(), self.now_ns())?;
         // What is gathered is the user's memory, and refused when there is too much: a client may take long to send more.
         let gathered = run.memory("ingest");
         while let Some(batch) = batches.try_next().await? {

@@ -62,7 +62,10 @@ impl Way {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) number: u64,
+    /// Whose rows and rights it has.
     pub(crate) principal: Principal,
+    /// Number of the user that has sent it: another one, when it acts for that one.
+    pub(crate) actor: u64,
     pub(crate) way: Way,
     /// Its text, without secrets.
     pub(crate) text: Arc<str>,
@@ -72,6 +75,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Whether a user may know of it: it is the user's own, or somebody's who acts for the user, or the user acts.
+    pub(crate) fn concerns(&self, user: u64) -> bool {
+        self.actor == user || self.principal.number() == user
+    }
+
     /// Rows that it has given, written or taken so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
@@ -115,10 +123,10 @@ impl Running {
         Self { limits, runtime, state: Mutex::default() }
     }
 
-    /// Notes that something begins; refused when the user has too much already.
+    /// Notes that something begins, of an actor for a user, who is mostly the same; refused when the user has too much already.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        principal: &Principal,
+        (actor, principal): (&Principal, &Principal),
         way: Way,
         text: Arc<str>,
         started_ns: i64,
@@ -144,8 +152,9 @@ impl Running {
         let runtime = Arc::clone(&user.runtime);
         state.next += 1;
         let number = state.next;
-        let (principal, rows, bytes) = (principal.clone(), AtomicU64::new(0), AtomicU64::new(0));
-        let entry = Arc::new(Entry { number, principal, way, text, started_ns, rows, bytes });
+        let (principal, actor) = (principal.clone(), actor.number());
+        let (rows, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let entry = Arc::new(Entry { number, principal, actor, way, text, started_ns, rows, bytes });
         state.entries.insert(number, Arc::clone(&entry));
         Ok(Run { running: Arc::clone(self), runtime, entry })
     }
@@ -276,7 +285,8 @@ mod tests {
     }
 
     fn begin(running: &Arc<Running>, user: &str, number: u64) -> Result<Run> {
-        running.begin(&Principal::new(user.to_owned(), number, Role::User), Way::Query, "SELECT 1".into(), 7)
+        let user = Principal::new(user.to_owned(), number, Role::User);
+        running.begin((&user, &user), Way::Query, "SELECT 1".into(), 7)
     }
 
     #[test]

@@ -44,6 +44,12 @@ const QUERIES: &str = "queries";
 const TOKENS: &str = "tokens";
 const USERS: &str = "users";
 
+/// Those of them that are there for this user.
+pub(crate) fn system_tables(tables: &Tables) -> impl Iterator<Item = &'static str> {
+    let is_admin = tables.principal.role() >= Role::Admin;
+    SYSTEM_TABLES.into_iter().filter(move |name| *name != AUDIT_LOG || is_admin)
+}
+
 /// A table of the namespace, made when it is read.
 #[derive(Debug)]
 pub(crate) struct SystemTable {
@@ -185,11 +191,11 @@ fn indexes_schema() -> SchemaRef {
     ])
 }
 
-/// What runs now: of this user, to an admin of all.
+/// What runs now: of this user, or for another one; to an admin of all.
 fn queries(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = Rows::new(queries_schema());
-    let is_shown =
-        |entry: &Entry| tables.principal.role() >= Role::Admin || entry.principal.number() == tables.principal.number();
+    let (is_admin, own) = (tables.principal.role() >= Role::Admin, tables.principal.number());
+    let is_shown = |entry: &Entry| is_admin || entry.concerns(own);
     for entry in tables.running.list().iter().filter(|entry| is_shown(entry)) {
         rows.text(0, Some(&entry.number.to_string()));
         rows.text(1, Some(entry.principal.name()));

@@ -28,7 +28,7 @@ use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::planner::ALL_USERS_CATALOG;
 use crate::sql::suggest;
-use crate::system::{SYSTEM_SCHEMA, SYSTEM_TABLES, SystemTable};
+use crate::system::{SYSTEM_SCHEMA, SystemTable, system_tables};
 use crate::temporary::is_temporary;
 use crate::transaction::Staged;
 use crate::views::view_of;
@@ -274,7 +274,7 @@ impl Tables {
         match SystemTable::named(self, name) {
             Some(table) => Ok(Arc::new(table)),
             None => {
-                let unknown = suggest::unknown("table", name, SYSTEM_TABLES);
+                let unknown = suggest::unknown("table", name, system_tables(self));
                 Err(external(EngineError::not_found(format!("{unknown} in {SYSTEM_SCHEMA}"))))
             }
         }

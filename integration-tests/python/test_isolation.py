@@ -1,16 +1,19 @@
-"""No form of a statement shows a user rows, counts, bounds or names of another: hot, frozen and half of each, for oneself and by
-AS USER."""
+"""No form of a statement shows a user rows, counts, bounds or names of another: hot, frozen and half of each, and of STREAM tables,
+for oneself and by AS USER."""
 
 from __future__ import annotations
 
 import re
 
+import pyarrow as pa
+import pyarrow.flight as flight
 import pytest
 import seracdb
 from conftest import Connections
 from rawflight import statement
 from test_transactions import COMMIT, REFUSED, ROLLBACK, Raw
 from testserver import Server
+from wire import field, packed, parse
 
 PASSWORD = "long enough"
 # So many, and so far from each other, that every figure of bob's is told from ann's.
@@ -20,7 +23,10 @@ FIGURES = {
     "ann": [SECRET + "ann", "user_ann"],
     "bob": [SECRET + "bob", "user_bob", "500001", "500071"],
 }
-TIERS = ["hot", "cold", "mixed"]
+# The last one is of a STREAM table, which is never frozen.
+TIERS = ["hot", "cold", "mixed", "stream"]
+# Staged in a transaction, next to what is there: nobody else's, whoever acts.
+STAGED = {"ann": 38, "bob": 500_072, "svc": 900_001}
 
 
 @pytest.fixture(scope="module", params=TIERS)
@@ -28,12 +34,15 @@ def tier(request, tmp_path_factory):
     """A server with the rows of two users in one tier."""
     with Server(tmp_path_factory.mktemp(request.param) / "data") as server, Connections(server) as connections:
         db = connections.open()
-        for user, role in [("ann", "user"), ("bob", "user"), ("svc", "service")]:
+        for user, role in [("ann", "user"), ("bob", "user"), ("cat", "user"), ("svc", "service")]:
             db.run(f"CREATE USER {user} WITH PASSWORD '{PASSWORD}' ROLE {role}")
         db.run("CREATE NAMESPACE app")
-        db.run("CREATE USER TABLE app.notes (n BIGINT, note TEXT)")
+        is_stream = request.param == "stream"
+        kind, ttl = ("STREAM", " WITH (ttl = '1h')") if is_stream else ("USER", "")
+        db.run(f"CREATE {kind} TABLE app.notes (n BIGINT, note TEXT){ttl}")
         db.run("CREATE USER TABLE app.marks (n BIGINT)")
-        db.run("CREATE INDEX by_n ON app.notes (n)")
+        if not is_stream:
+            db.run("CREATE INDEX by_n ON app.notes (n)")
         db.run("CREATE VIEW app.seen AS SELECT n, note FROM app.notes")
         db.run("GRANT SELECT ON app.seen TO ROLE user")
         for user, numbers in OWN.items():
@@ -46,7 +55,7 @@ def tier(request, tmp_path_factory):
 
             put(numbers[half:])
             own.run("INSERT INTO app.marks SELECT n FROM app.notes")
-            if request.param != "hot":
+            if request.param in ("cold", "mixed"):
                 db.run("STORAGE FLUSH TABLE app.notes")
             if half:
                 put(numbers[:half])
@@ -198,11 +207,60 @@ def test_changes_reach_own_rows_only(reader, connections):
     assert other.query("SELECT * FROM app.notes ORDER BY n") == before
 
 
-def test_in_a_transaction(reader):
-    reader.connection.run("BEGIN")
-    for form in FORMS.values():
-        assert {row["n"] for row in reader.query(form)} == reader.numbers
-    reader.connection.run("ROLLBACK")
+def test_in_a_transaction(reader, connections):
+    """What is staged is the subject's, and nobody sees it outside."""
+    staged = STAGED[reader.user]
+    others = [Reader(connections, user, way) for user in OWN for way in ("self", "as user")]
+    third = connections.open("cat", PASSWORD)
+    run = reader.connection.run
+    run("BEGIN")
+    assert run(reader.text(f"INSERT INTO app.notes VALUES ({staged}, '{SECRET}{reader.user}')")) == 1
+    for name, form in FORMS.items():
+        # The table of the marks has only what was there before.
+        assert {row["n"] for row in reader.query(form)} == reader.numbers | {staged}, name
+        for other in others:
+            assert {row["n"] for row in other.query(form)} == other.numbers, name
+        assert third.query(form).to_pylist() in ([], [{"n": None}]), name
+    run("ROLLBACK")
+    assert {row["n"] for row in reader.query(FORMS["direct"])} == reader.numbers
+
+
+def test_what_a_service_has_staged_for_several_in_one_transaction(connections):
+    """Each subject, and the service itself, sees its own of it and nothing of the others'; so does everybody once it is committed."""
+    service, third = connections.open("svc", PASSWORD), connections.open("cat", PASSWORD)
+    of_users = [Reader(connections, user, "self") for user in OWN]
+
+    def seen(user: str, form: str) -> set[int]:
+        sql = FORMS[form] if user == "svc" else f"EXECUTE AS USER '{user}' ({FORMS[form]})"
+        return {row["n"] for row in service.query(sql).to_pylist()} - {None}
+
+    def check(staged: set[str], form: str) -> None:
+        before = {**{user: set(numbers) for user, numbers in OWN.items()}, "svc": set(), "cat": set()}
+        for user, numbers in before.items():
+            assert seen(user, form) == numbers | ({STAGED[user]} if user in staged else set()), (user, form)
+
+    service.run("BEGIN")
+    for user, number in STAGED.items():
+        for_whom = f" AS USER '{user}'" if user != "svc" else ""
+        assert service.run(f"INSERT INTO app.notes{for_whom} VALUES ({number}, '{SECRET}{user}')") == 1
+    for form in FORMS:
+        check(set(STAGED), form)
+        for own in of_users:
+            assert {row["n"] for row in own.query(FORMS[form])} == own.numbers
+        assert third.query(FORMS[form]).to_pylist() in ([], [{"n": None}])
+    # To change one's own reaches nobody else's.
+    assert service.run("UPDATE app.notes SET n = n") == 1
+    assert service.run("DELETE FROM app.notes") == 1
+    check({"ann", "bob"}, "direct")
+    assert service.run(f"DELETE FROM app.notes AS USER 'ann' WHERE n >= {STAGED['ann']}") == 1
+    check({"bob"}, "direct")
+    service.run("COMMIT")
+    check({"bob"}, "view")
+    for own in of_users:
+        more = {STAGED["bob"]} if own.user == "bob" else set()
+        assert {row["n"] for row in own.query(FORMS["direct"])} == own.numbers | more
+    assert service.run(f"DELETE FROM app.notes AS USER 'bob' WHERE n = {STAGED['bob']}") == 1
+    check(set(), "direct")
 
 
 def test_the_same_statement_of_one_user_and_then_another(connections):
@@ -242,3 +300,100 @@ def test_handles_tickets_and_transactions_of_others(tier):
             found = owner.connection.do_get(endpoint.ticket, owner.options).read_all()
             assert set(found.column("n").to_pylist()) == set(OWN["ann"])
         owner.end(transaction, ROLLBACK)
+
+
+def prepared_command(name: str, handle: bytes) -> flight.FlightDescriptor:
+    return flight.FlightDescriptor.for_command(packed(name, field(1, handle)))
+
+
+def put(raw: Raw, name: str, handle: bytes, rows: pa.RecordBatch) -> bytes:
+    """DoPut with a prepared statement; gives what is answered."""
+    writer, reader = raw.connection.do_put(prepared_command(name, handle), rows.schema, raw.options)
+    with writer:
+        writer.write_batch(rows)
+        writer.done_writing()
+        answer = reader.read()
+    return answer.to_pybytes() if answer else b""
+
+
+PARAMETER = pa.record_batch({"$1": pa.array([500_001], pa.int64())})
+
+
+@pytest.mark.parametrize("owner", ["ann", "svc"])
+def test_a_prepared_statement_of_another(tier, owner):
+    """There is none, for whatever one asks of it; and it goes on being its owner's."""
+    raws = {user: Raw(tier, user, PASSWORD) for user in ("ann", "bob", "cat", "svc")}
+    raws["root"] = Raw(tier)
+    own = raws.pop(owner)
+    text = "SELECT n FROM app.notes WHERE n < ?"
+    query = own.prepare(text if owner == "ann" else f"EXECUTE AS USER 'ann' ({text})")
+    change = own.prepare("INSERT INTO app.marks VALUES (?)" if owner == "ann" else "INSERT INTO app.marks AS USER 'ann' VALUES (?)")
+    put(own, "CommandPreparedStatementQuery", query, PARAMETER)
+    marks = {user: raw.query("SELECT n FROM app.marks ORDER BY n") for user, raw in raws.items()}
+
+    def rows() -> set[int]:
+        info = own.connection.get_flight_info(prepared_command("CommandPreparedStatementQuery", query), own.options)
+        return set(own.connection.do_get(info.endpoints[0].ticket, own.options).read_all()["n"].to_pylist())
+
+    assert rows() == set(OWN["ann"])
+    for user, thief in raws.items():
+        command = prepared_command("CommandPreparedStatementQuery", query)
+        none = PARAMETER.set_column(0, "$1", pa.array([-1], pa.int64()))
+        for what, work in {
+            "GetFlightInfo": lambda: thief.connection.get_flight_info(command, thief.options),
+            "GetSchema": lambda: thief.connection.get_schema(command, thief.options),
+            "bind": lambda: put(thief, "CommandPreparedStatementQuery", query, none),
+            "update": lambda: put(thief, "CommandPreparedStatementUpdate", change, PARAMETER),
+        }.items():
+            with pytest.raises(REFUSED, match="no such prepared statement") as caught:
+                work()
+            assert "app.notes" not in str(caught.value), (user, what)
+        # Closing is no error, for drivers do it twice, and closes nothing.
+        for handle in (query, change):
+            thief.act("ClosePreparedStatement", packed("ActionClosePreparedStatementRequest", field(1, handle)))
+        assert rows() == set(OWN["ann"]), "neither closed nor bound to something else"
+    assert {user: raw.query("SELECT n FROM app.marks ORDER BY n") for user, raw in raws.items()} == marks
+    own.query("BEGIN")
+    assert put(own, "CommandPreparedStatementUpdate", change, PARAMETER) == field(1, 1)
+    own.query("ROLLBACK")
+
+
+@pytest.mark.parametrize("owner", ["ann", "svc"])
+def test_a_ticket_of_another_is_neither_cancelled_nor_kept(tier, owner):
+    sql = "SELECT n FROM app.notes" if owner == "ann" else "EXECUTE AS USER 'ann' (SELECT n FROM app.notes)"
+    own = Raw(tier, owner, PASSWORD)
+    thieves = [Raw(tier, user, PASSWORD) for user in ("ann", "bob", "cat", "svc") if user != owner] + [Raw(tier)]
+    info = own.connection.get_flight_info(statement(sql), own.options)
+    (endpoint,) = info.endpoints
+    requests = {
+        "CancelFlightInfo": field(1, info.serialize()),
+        "CancelQuery": packed("ActionCancelQueryRequest", field(1, info.serialize())),
+        "RenewFlightEndpoint": field(1, endpoint.serialize()),
+    }
+    for thief in thieves:
+        for name, body in requests.items():
+            with pytest.raises(REFUSED, match="no such (statement|ticket)"):
+                thief.act(name, body)
+    assert set(own.connection.do_get(endpoint.ticket, own.options).read_all()["n"].to_pylist()) == set(OWN["ann"])
+    # To its owner the same is answered.
+    assert own.act("RenewFlightEndpoint", requests["RenewFlightEndpoint"])
+    assert parse(own.act("CancelFlightInfo", requests["CancelFlightInfo"])) == {1: 1}
+
+
+@pytest.mark.parametrize("user", ["ann", "svc", "root"])
+def test_listings_agree_on_what_there_is(connections, user):
+    """In information_schema, in GetTables and where one looks."""
+    db = connections.open(user, PASSWORD) if user != "root" else connections.open()
+    sql = "SELECT table_name AS t FROM information_schema.{} WHERE table_schema = 'system'"
+    names = {row["t"] for row in db.query(sql.format("tables")).to_pylist()}
+    objects = db.adbc_get_objects(depth="tables", db_schema_filter="system").read_all().to_pylist()
+    schemas = [schema for catalog in objects for schema in catalog["catalog_db_schemas"]]
+    assert {table["table_name"] for schema in schemas for table in schema["db_schema_tables"]} == names
+    assert {row["t"] for row in db.query(sql.format("columns")).to_pylist()} == names
+    for name in names:
+        assert db.query(f"DESCRIBE system.{name}").num_rows > 0
+    assert ("audit_log" in names) == (user == "root") and "queries" in names
+    if user != "root":
+        with pytest.raises(seracdb.Error) as caught:
+            db.query("SELECT * FROM system.audit_lo")
+        assert "audit_log" not in str(caught.value)

@@ -203,6 +203,36 @@ def test_a_users_statements_are_limited_and_those_of_others_go_on(limited):
             stream.cancel()
 
 
+def test_who_acts_for_another_sees_what_it_runs(own_server):
+    """So does the subject, and admins do; nobody else."""
+    with Connections(own_server) as connections:
+        db, password = connections.open(), "a quiet pass phrase"
+        for user, role in [("ann", "user"), ("bob", "user"), ("svc", "service"), ("other", "service"), ("boss", "admin")]:
+            db.run(f"CREATE USER {user} WITH PASSWORD '{password}' ROLE {role}")
+        db.run("CREATE USER TABLE own (n BIGINT)")
+        raw = Raw(own_server, "svc", password)
+        long = "SELECT a.value, repeat('x', 100) AS filler FROM generate_series(1, 3000000) a WHERE 'a literal' <> ''"
+        sql = f"EXECUTE AS USER 'ann' ({long} AND NOT EXISTS (SELECT 1 FROM own))"
+        ticket = raw.connection.get_flight_info(rawflight.statement(sql), raw.options).endpoints[0].ticket
+        stream = raw.connection.do_get(ticket, raw.options)
+        stream.read_chunk()
+        like = "%3000000%a literal%"
+        for user in ["ann", "svc", "boss"]:
+            (entry,) = running(connections.open(user, password), like)
+            assert (entry["user_id"], entry["statement"]) == ("ann", sql), user
+        for user in ["bob", "other"]:
+            assert running(connections.open(user, password), like) == []
+        # What the subject runs is not the service's.
+        own = Raw(own_server, "ann", password)
+        ticket = own.connection.get_flight_info(rawflight.statement(LARGE), own.options).endpoints[0].ticket
+        mine = own.connection.do_get(ticket, own.options)
+        mine.read_chunk()
+        assert [row["statement"] for row in running(connections.open("svc", password), "%3000000%")] == [sql]
+        assert len(running(connections.open("ann", password), "%3000000%")) == 2
+        mine.cancel()
+        stream.cancel()
+
+
 def answers(db: seracdb.Connection) -> bool:
     try:
         return db.query("SELECT 1 AS one").to_pylist() == [{"one": 1}]
