@@ -13,9 +13,9 @@ import pytest
 import seracdb
 from adbc_driver_manager import AdbcStatusCode as Code
 from bearers import ENDLESS, SECONDS_MAX, adbc, ends, execute, raw, refused, rows, start, whoami
-from conftest import Connections
-from rawflight import statement
-from test_client_rules import java, java_rows
+from conftest import Connections, root
+from rawflight import basic, statement
+from test_client_rules import java, java_rows, over
 from test_transactions import COMMIT, REFUSED, Raw
 from testserver import ROOT_PASSWORD, Server
 from wire import field, packed
@@ -363,6 +363,37 @@ def test_what_runs_ends_when_its_user_is_changed(server, db, connect, altered, c
     else:
         # By token and password one may come again, and is what one is now.
         by_token.query(f"CREATE NAMESPACE by_{altered}")
+
+
+def per_call(server: Server, user: str) -> Raw:
+    """User and password with each call, and no session."""
+    return over(flight.FlightClient(server.uri), (b"authorization", basic(user, user)))
+
+
+@pytest.mark.parametrize("change", ["ALTER USER {} SET PASSWORD 'x'", "ALTER USER {} SET ROLE service", "DROP USER {}"])
+def test_a_result_of_a_call_without_a_session_ends_with_its_login(tmp_path, change):
+    """Also when nothing else rests on that login: no session, and no password that is remembered."""
+    with Server(tmp_path / "data", variables={"SERACDB_AUTH__PASSWORD_CACHE_SECONDS": "0"}) as server, root(server) as db:
+        for name in ("ann", "bob"):
+            db.run(f"CREATE USER {name} WITH PASSWORD '{name}'")
+        reader, other = start(per_call(server, "ann")), start(per_call(server, "bob"))
+        time.sleep(1)  # in which a login that nothing rests on is forgotten
+        ends(reader, lambda: db.run(change.format("ann")))
+        assert other.read_chunk().data.num_rows > 0
+        other.cancel()
+
+
+def test_a_result_outlives_its_session_and_ends_with_its_login(server, db, altered):
+    row = made(db, f"FOR USER {altered}")
+    by_token, by_password = raw(server, row["token"]), Raw(server, altered, altered)
+    of_token, of_password = start(by_token), start(by_password)
+    for connection in (by_token, by_password):
+        connection.act("CloseSession", b"")
+    time.sleep(1)  # in which a login that nothing rests on is forgotten
+    for reader in (of_token, of_password):
+        assert reader.read_chunk().data.num_rows > 0
+    ends(of_token, lambda: db.run(f"DROP TOKEN '{row['token_id']}'"))
+    ends(of_password, lambda: db.run(f"DROP USER {altered}"))
 
 
 def test_sessions_end_with_the_password_and_tokens_do_not(server, db, connect, altered):

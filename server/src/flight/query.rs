@@ -189,7 +189,8 @@ impl Flight {
         }
     }
 
-    /// A result on its way. Its session and transaction are in use, and do not end, as long as the client reads.
+    /// A result on its way. Its session and transaction are in use, and do not end, as long as the client reads, unless the
+    /// login that it rests on does.
     fn deliver(
         &self,
         call: Call,
@@ -203,7 +204,8 @@ impl Flight {
         let user = SpoolUser::new(reader.number(), reader.name());
         let ended = call.grant.ended();
         let delivery = Delivery { user, compression, spool, age_max: self.result_age_max, ended };
-        from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use))
+        // The grant too: one that nothing rests on any more is not looked at, and would not end what runs.
+        from_rows(&self.queries, schema, rows.fuse(), cancel, delivery, (call.session, in_use, call.grant))
     }
 
     /// Tickets for the parts of a query.
