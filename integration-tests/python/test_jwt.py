@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import adbc_driver_flightsql.dbapi as flightsql
+import grpc
 import jwt
 import pyarrow.flight as flight
 import pytest
@@ -21,6 +22,7 @@ from conftest import root
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from raw_grpc import Caller
 from rawflight import statement
 from test_client_rules import java, java_rows
 from test_transactions import COMMIT, REFUSED
@@ -29,6 +31,8 @@ from testserver import Server
 ISSUER, AUDIENCE = "https://id.example.org/", "seracdb"
 RSA = rsa.generate_private_key(65537, 2048)
 OTHER_RSA = rsa.generate_private_key(65537, 2048)
+# Seconds after which the server has looked at its file of keys.
+LOOKED = 1.2
 # Name of a key → its algorithm, the key, and how its public half is written.
 KEYS: dict[str, tuple[str, Any, Any]] = {
     "rsa": ("RS256", RSA, RSAAlgorithm),
@@ -58,6 +62,12 @@ def put(file: Path, keys: dict | str) -> None:
     new = file.with_suffix(".new")
     new.write_text(keys if isinstance(keys, str) else json.dumps(keys))
     os.replace(new, file)
+
+
+def replace(file: Path, keys: dict | str) -> None:
+    """And waits until the server has looked at it."""
+    put(file, keys)
+    time.sleep(LOOKED)
 
 
 def settings(file: Path, **more: str) -> dict[str, str]:
@@ -97,7 +107,9 @@ def make_users(server: Server) -> None:
 def claims(**changed: Any) -> dict:
     """Those of ann for a minute, but for what is changed; `...` leaves one out."""
     now = int(time.time())
-    all_of_them = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now, "nbf": now - 1, "exp": now + 60} | changed
+    all_of_them = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now, "nbf": now - 1, "exp": now + 60}
+    # Which lowers none.
+    all_of_them |= {"role": "system"} | changed
     return {name: value for name, value in all_of_them.items() if value is not ...}
 
 
@@ -195,6 +207,7 @@ WRONG: dict[str, Callable[[], str]] = {
     "no user": lambda: signed(sub=...),
     "a user that is not there": lambda: signed(sub="nobody"),
     "a role that is none": lambda: signed(role="emperor"),
+    "no role": lambda: signed(role=...),
     "two parts": lambda: "a.b",
     "three parts": lambda: "a.b.c",
     "four parts": lambda: signed() + ".x",
@@ -268,7 +281,7 @@ def test_keys_come_and_go_with_the_file(rotating):
     old, new = signed("p256"), signed("ed")
     assert whoami(server, old) == "ann"
     refused(server, new)
-    put(file, jwks("p256", "ed"))
+    replace(file, jwks("p256", "ed"))
     assert whoami(server, old) == whoami(server, new) == "ann"
     of_old, of_new = start(raw(server, old)), start(raw(server, new))
     ends(of_old, lambda: put(file, jwks("ed")))
@@ -281,14 +294,51 @@ def test_keys_come_and_go_with_the_file(rotating):
 @pytest.mark.parametrize("wrong", ["", "{", '{"keys": []}', json.dumps(jwks())])
 def test_a_file_that_cannot_be_read_changes_nothing(rotating, wrong):
     server, file = rotating
-    put(file, wrong)
+    replace(file, wrong)
     assert whoami(server, signed()) == "ann"
+    time.sleep(LOOKED)
     assert server.log().count("the keys of before stay in use") == 1
     file.unlink()
+    time.sleep(LOOKED)
     assert whoami(server, signed()) == "ann"
-    put(file, jwks("p384"))
+    replace(file, jwks("p384"))
     assert whoami(server, signed("p384")) == "ann"
     refused(server, signed())
+
+
+def test_a_file_like_the_one_before_is_another_all_the_same(rotating):
+    """Of the same size and age."""
+    server, file = rotating
+    other = ec.generate_private_key(ec.SECP256R1())
+    before, text = file.stat(), file.read_text()
+    (key,) = (key for key in json.loads(text)["keys"] if key["kid"] == "p256")
+    for name, value in public("p256", other, ECAlgorithm).items():
+        text = text.replace(key[name], value)
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (new.stat().st_size, new.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    os.replace(new, file)
+    time.sleep(LOOKED)
+    refused(server, signed())
+    assert whoami(server, signed_with(other, "ES256", "p256")) == "ann"
+
+
+def test_nobody_waits_for_a_file_that_does_not_answer(rotating):
+    """As on a disk that has gone: the keys of before stay in use."""
+    server, file = rotating
+    pipe = file.with_suffix(".pipe")
+    os.mkfifo(pipe)
+    os.replace(pipe, file)
+    time.sleep(LOOKED)
+    with Caller(server) as caller:
+        assert caller.call("ListActions", b"", seconds=5).code is grpc.StatusCode.OK
+        by_jwt = (("authorization", f"Bearer {signed()}"),)
+        assert caller.call("ListActions", b"", by_jwt, seconds=5).code is grpc.StatusCode.OK
+    with root(server) as db:
+        db.run("DROP USER ann")
+    with Caller(server, by_jwt) as caller:
+        assert caller.call("ListActions", b"", seconds=5).code is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize("content", [None, "{", json.dumps(jwks())])

@@ -87,11 +87,10 @@ impl Auth {
         engine: Arc<Engine>,
         queries: Queries,
         config: &AuthSection,
-        jwt: Option<Jwt>,
+        jwt: Option<Arc<Jwt>>,
         secret: [u8; 32],
     ) -> Self {
         let idle = Duration::from_secs(config.session_idle_seconds);
-        let jwt = jwt.map(Arc::new);
         Self {
             grants: Grants::new(engine.clone(), jwt.clone()),
             engine,

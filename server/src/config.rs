@@ -125,7 +125,7 @@ pub struct AuthSection {
     pub jwt_algorithms: Vec<String>,
     /// The claim with the user's name.
     pub jwt_user_claim: String,
-    /// The claim with a role, which can only lower that of the user; absent = none.
+    /// The claim with a role, which can only lower that of the user; every JWT has to have it. Absent = none has one.
     pub jwt_role_claim: Option<String>,
 }
 

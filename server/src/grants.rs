@@ -85,7 +85,6 @@ impl Grants {
 
     /// Ends those that do not stand any more, and forgets those that nothing rests on.
     pub(crate) fn sweep(&self) {
-        self.jwt.as_ref().map(|jwt| jwt.refreshed());
         let mut live = self.live.lock();
         live.retain(|grant| grant.upgrade().is_some_and(|grant| self.stands(&grant)));
         if live.len() < live.capacity() / 4 {

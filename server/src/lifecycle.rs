@@ -167,7 +167,11 @@ async fn start_and_drain(
 ) -> Result<(), ServeError> {
     create_root(queries, engine, &config.server.data_dir, root_password).await?;
     let secret = random().map_err(|status| EngineError::internal(status.message()))?;
-    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, Jwt::open(&config.auth)?, secret);
+    let jwt = Jwt::open(&config.auth)?.map(Arc::new);
+    if let Some(jwt) = &jwt {
+        tokio::spawn(Arc::clone(jwt).watch());
+    }
+    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, jwt, secret);
     let flight = Arc::new(Flight::new(engine.clone(), queries.clone(), auth, &config.flight));
 
     let grpc = entrance.listen().await?;

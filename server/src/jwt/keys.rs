@@ -1,8 +1,7 @@
 //! The file of public keys (JWKS): read, and read again when it has changed.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -21,13 +20,27 @@ pub struct KeysError {
 
 /// Which state of the file was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version(Option<(SystemTime, u64)>);
+pub(super) struct Version(Option<Stamp>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    /// Another one in the same place is another, whatever its age.
+    file: [u64; 2],
+    size: u64,
+    modified: [i64; 2],
+    /// Nobody sets this one, as they may set that.
+    changed: [i64; 2],
+}
 
 impl Version {
     /// As it is now.
     pub(super) fn of(file: &Path) -> Self {
-        let known = std::fs::metadata(file).ok();
-        Self(known.and_then(|known| Some((known.modified().ok()?, known.len()))))
+        Self(std::fs::metadata(file).ok().map(|known| Stamp {
+            file: [known.dev(), known.ino()],
+            size: known.size(),
+            modified: [known.mtime(), known.mtime_nsec()],
+            changed: [known.ctime(), known.ctime_nsec()],
+        }))
     }
 }
 
@@ -45,13 +58,11 @@ pub(super) struct Key {
 }
 
 impl Keys {
-    /// Reads the file. Before it is read it is looked at: what is written meanwhile is read the next time.
-    pub(super) fn read(file: &Path) -> Result<(Arc<Self>, Version), KeysError> {
+    /// Reads the file.
+    pub(super) fn read(file: &Path) -> Result<Self, KeysError> {
         let failed = |why: String| KeysError { file: file.to_owned(), why };
-        let version = Version::of(file);
         let text = std::fs::read(file).map_err(|error| failed(format!("cannot be read: {error}")))?;
-        let keys = Self::parse(&text).map_err(failed)?;
-        Ok((Arc::new(keys), version))
+        Self::parse(&text).map_err(failed)
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {

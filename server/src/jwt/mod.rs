@@ -3,13 +3,17 @@
 //! A JWT makes no user: its user has to be there. What it says of a role can only take away. Nothing that a token says of
 //! itself is believed before its signature is right: the algorithm has to be one of those that are set, and the key one of the
 //! file's that is for this algorithm. Refused is refused: who sends a wrong one learns no reason.
+//!
+//! Calls never wait for the file: it is looked at beside them.
 
 mod keys;
 mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use parking_lot::Mutex;
 use seracdb_engine::Role;
@@ -21,6 +25,9 @@ use crate::config::AuthSection;
 
 /// Time that a token may be early, as clocks differ: it only just was made. None may be late.
 const EARLY_NS: i64 = 30_000_000_000;
+
+/// How often the file is looked at: a key that is not in it any more is worth nothing within a second.
+const LOOK: Duration = Duration::from_millis(500);
 
 type Claims = Map<String, Value>;
 
@@ -43,7 +50,9 @@ pub(crate) struct Jwt {
     rules: Rules,
     algorithms: Vec<Algorithm>,
     file: PathBuf,
-    keys: Mutex<(Arc<Keys>, Version)>,
+    /// Of the file when it was last read, whether or not it could be used.
+    seen: Mutex<Version>,
+    keys: ArcSwap<Keys>,
 }
 
 /// What the claims have to say.
@@ -76,8 +85,9 @@ impl Jwt {
             role_claim: config.jwt_role_claim.clone(),
         };
         let algorithms = config.jwt_algorithms.iter().filter_map(|name| algorithm(name)).collect();
-        let keys = Keys::read(file)?;
-        Ok(Some(Self { rules, algorithms, file: file.clone(), keys: Mutex::new(keys) }))
+        let seen = Version::of(file);
+        let keys = ArcSwap::from_pointee(Keys::read(file)?);
+        Ok(Some(Self { rules, algorithms, file: file.clone(), seen: Mutex::new(seen), keys }))
     }
 
     /// Whom a token vouches for at this time.
@@ -89,7 +99,7 @@ impl Jwt {
         if header.crit.is_some() {
             return Err("its header has what must be understood, and is not");
         }
-        let keys = self.refreshed();
+        let keys = self.keys.load();
         let mut validation = Validation::new(header.alg);
         // The claims are looked at below: by the server's clock, and strictly.
         validation.required_spec_claims.clear();
@@ -104,24 +114,32 @@ impl Jwt {
 
     /// Whether the file had a key when it was last looked at.
     pub(crate) fn has(&self, key: &KeyId) -> bool {
-        self.keys.lock().0.has(key)
+        self.keys.load().has(key)
     }
 
-    /// The keys as the file has them now; as it had them when it cannot be read.
-    pub(crate) fn refreshed(&self) -> Arc<Keys> {
-        let mut known = self.keys.lock();
-        let now = Version::of(&self.file);
-        if now != known.1 {
-            match Keys::read(&self.file) {
-                Ok(read) => *known = read,
-                Err(error) => {
-                    tracing::error!(%error, "the keys of before stay in use");
-                    // Said once for each state of the file.
-                    known.1 = now;
-                }
-            }
+    /// Takes over what the file becomes, for as long as it runs.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let jwt = Arc::clone(&self);
+            // It may be on a disk that takes its time, or for ever.
+            let _ = tokio::task::spawn_blocking(move || jwt.look()).await;
         }
-        Arc::clone(&known.0)
+    }
+
+    fn look(&self) {
+        // Before reading: what changes from here on is read the next time.
+        let now = Version::of(&self.file);
+        let mut seen = self.seen.lock();
+        if *seen == now {
+            return;
+        }
+        // Whatever it says is said once for each state of the file.
+        *seen = now;
+        match Keys::read(&self.file) {
+            Ok(new) => self.keys.store(Arc::new(new)),
+            Err(error) => tracing::error!(%error, "the keys of before stay in use"),
+        }
     }
 }
 
@@ -150,9 +168,10 @@ impl Rules {
         }
         let user = claims.get(&self.user_claim).and_then(Value::as_str).filter(|user| !user.is_empty());
         let user = user.ok_or("it does not say whose it is")?.to_owned();
-        let role_max = match self.role_claim.as_ref().and_then(|name| claims.get(name)) {
+        let role_max = match &self.role_claim {
             None => None,
-            Some(role) => {
+            Some(name) => {
+                let role = claims.get(name).ok_or("it does not say a role (auth.jwt_role_claim)")?;
                 let role = role.as_str().and_then(|role| role.parse().ok());
                 Some(role.ok_or("its role is none")?)
             }
@@ -200,7 +219,7 @@ mod tests {
     }
 
     fn vouched(change: impl FnOnce(&mut Claims)) -> Result<Vouched, Fault> {
-        let claims = json!({ "iss": "https://id", "aud": "seracdb", "exp": 1001, "sub": "ann" });
+        let claims = json!({ "iss": "https://id", "aud": "seracdb", "exp": 1001, "sub": "ann", "role": "system" });
         let Value::Object(mut claims) = claims else { panic!("an object") };
         change(&mut claims);
         rules().vouched(&claims, KeyId::default(), NOW)
@@ -213,17 +232,21 @@ mod tests {
     #[test]
     fn what_the_claims_say_counts() {
         let ann = vouched(|_| {}).unwrap();
-        assert_eq!((ann.user.as_str(), ann.role_max, ann.until_ns), ("ann", None, 1_001_000_000_000));
+        assert_eq!((ann.user.as_str(), ann.role_max, ann.until_ns), ("ann", Some(Role::System), 1_001_000_000_000));
         assert!(with("aud", json!(["other", "seracdb"])).is_ok());
         assert!(with("nbf", json!(1000)).is_ok());
         assert!(with("nbf", json!(1030)).is_ok());
         assert_eq!(with("exp", json!(1000.5)).unwrap().until_ns, 1_000_500_000_000);
         assert_eq!(with("role", json!("user")).unwrap().role_max, Some(Role::User));
+        let claims = json!({ "iss": "https://id", "aud": "seracdb", "exp": 1001, "sub": "ann", "role": "user" });
+        let without = Rules { role_claim: None, ..rules() };
+        let Value::Object(claims) = claims else { panic!("an object") };
+        assert_eq!(without.vouched(&claims, KeyId::default(), NOW).unwrap().role_max, None, "nobody asked for a role");
     }
 
     #[test]
     fn what_they_do_not_say_rightly_is_refused() {
-        for name in ["iss", "aud", "exp", "sub"] {
+        for name in ["iss", "aud", "exp", "sub", "role"] {
             assert!(vouched(|claims| drop(claims.remove(name))).is_err(), "without {name}");
         }
         for (name, value) in [
