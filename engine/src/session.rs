@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::identity::Principal;
 use crate::sql::suggest;
+use crate::standing::OwnPasswords;
 use crate::system::SYSTEM_SCHEMA;
 use crate::temporary::is_temporary;
 use crate::transaction::{Transaction, TransactionId};
@@ -67,6 +68,8 @@ struct Shared {
     current: Mutex<Option<Arc<Transaction>>>,
     /// Those that the client has begun and names.
     begun: Mutex<Vec<Arc<Transaction>>>,
+    /// What its login goes on with.
+    own_passwords: Arc<OwnPasswords>,
 }
 
 impl Session {
@@ -86,6 +89,7 @@ impl Session {
                 temporary: OnceLock::new(),
                 current: Mutex::default(),
                 begun: Mutex::default(),
+                own_passwords: Arc::default(),
             }),
             within: None,
             outside: false,
@@ -155,6 +159,11 @@ impl Session {
 
     pub(crate) fn fingerprint(&self) -> Option<&str> {
         self.fingerprint.as_deref()
+    }
+
+    /// The passwords that it has given its own user.
+    pub(crate) fn own_passwords(&self) -> &Arc<OwnPasswords> {
+        &self.shared.own_passwords
     }
 
     pub(crate) fn is_of_one_call(&self) -> bool {

@@ -1,15 +1,22 @@
 //! What a login rests on, and whether that is still so.
 //!
 //! A login is of a user as the catalog had it then. It ends when the user is dropped or has another role, and, with what it was
-//! made with: a password that is another now, a token that was dropped or has expired. To ask is a look into memory.
+//! made with: a password that is another now, a token that was dropped or has expired. A session that gives its own user
+//! another password goes on with that one. To ask is a look into memory.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use seracdb_storage::catalog::{Catalog, TokenRecord, UserRecord};
 
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::{Principal, Role};
+use crate::session::Session;
+
+/// Passwords of its own that a session remembers to have set: the last ones, of which some may not be committed yet.
+const OWN_PASSWORDS_MAX: usize = 16;
 
 /// A login, with what it rests on.
 #[derive(Debug, Clone)]
@@ -23,13 +30,39 @@ pub struct Standing {
 /// What a user has come with.
 #[derive(Debug, Clone)]
 enum Proof {
-    Password,
+    Password(Arc<OwnPasswords>),
     Token(Arc<TokenRecord>),
     /// What somebody else vouches for.
     Elsewhere,
 }
 
+/// The passwords that a session has given its own user, by their hashes, of which there are no two alike. They are here before
+/// they are the user's, so that no look at the login comes between.
+#[derive(Debug, Default)]
+pub(crate) struct OwnPasswords(Mutex<VecDeque<String>>);
+
+impl OwnPasswords {
+    pub(crate) fn add(&self, hash: &str) {
+        let mut known = self.0.lock();
+        known.truncate(OWN_PASSWORDS_MAX - 1);
+        known.push_front(hash.to_owned());
+    }
+
+    fn has(&self, hash: &str) -> bool {
+        self.0.lock().iter().any(|known| known == hash)
+    }
+}
+
 impl Standing {
+    /// The same login, as that of a session: it outlives the changes of its password that this session makes itself.
+    pub fn of_session(self, session: &Session) -> Self {
+        let proof = match self.proof {
+            Proof::Password(_) => Proof::Password(Arc::clone(session.own_passwords())),
+            other => other,
+        };
+        Self { proof, ..self }
+    }
+
     /// Who has logged in.
     pub fn principal(&self) -> &Principal {
         &self.principal
@@ -58,15 +91,23 @@ impl Standing {
                 || user.deleted_at_ns.is_none()
                     && user.number == self.user.number
                     && user.role == self.user.role
-                    && (!matches!(self.proof, Proof::Password) || user.password_hash == self.user.password_hash)
+                    && self.has_password(&user.password_hash)
         };
         let is_there = match &self.proof {
             Proof::Token(token) => catalog.token(&token.id).is_some_and(|known| known.hash == token.hash),
-            Proof::Password | Proof::Elsewhere => true,
+            Proof::Password(_) | Proof::Elsewhere => true,
         };
         is_there
             && self.until_ns.is_none_or(|until| now_ns < until)
             && catalog.user(&self.user.name).is_some_and(as_it_was)
+    }
+
+    /// Whether it stands as long as this is its user's password.
+    fn has_password(&self, hash: &str) -> bool {
+        match &self.proof {
+            Proof::Password(own) => hash == self.user.password_hash || own.has(hash),
+            Proof::Token(_) | Proof::Elsewhere => true,
+        }
     }
 }
 
@@ -75,7 +116,7 @@ impl Engine {
     pub async fn by_password(&self, name: &str, password: &str) -> Result<Standing> {
         let before = self.store.snapshot().catalog().user(name).cloned();
         self.authenticate(name, password).await?;
-        let standing = before.and_then(|user| Standing::of(&user, None, Proof::Password, None));
+        let standing = before.and_then(|user| Standing::of(&user, None, Proof::Password(Arc::default()), None));
         // A password that was changed while it was checked may be the one that was right.
         standing.filter(|standing| self.stands(standing)).ok_or_else(|| {
             EngineError::new(ErrorKind::Unauthenticated, "the user was changed during the login: log in again")
@@ -131,10 +172,32 @@ mod tests {
         Catalog::from_records(records.chain(token.map(CatalogRecord::Token)))
     }
 
+    fn by_password(user: &Arc<UserRecord>) -> Standing {
+        Standing::of(user, None, Proof::Password(Arc::default()), None).unwrap()
+    }
+
+    #[test]
+    fn a_session_goes_on_with_the_passwords_that_it_has_set_itself() {
+        let user_then = Arc::new(user());
+        let with = |hash: &str| catalog(UserRecord { password_hash: hash.into(), ..user() }, None);
+        let session = Session::new(Principal::new("ann".into(), 7, Role::Admin));
+        let (own, other) = (by_password(&user_then).of_session(&session), by_password(&user_then));
+        session.own_passwords().add("own");
+        assert!(own.holds(&with("hash"), 0), "it may not be committed yet");
+        assert!(own.holds(&with("own"), 0) && !other.holds(&with("own"), 0));
+        assert!(!own.holds(&with("of somebody else"), 0));
+        let lowered = UserRecord { password_hash: "own".into(), role: "user".into(), ..user() };
+        assert!(!own.holds(&catalog(lowered, None), 0));
+        for n in 0..OWN_PASSWORDS_MAX {
+            session.own_passwords().add(&n.to_string());
+        }
+        assert!(own.holds(&with("0"), 0) && !own.holds(&with("own"), 0), "the last ones are remembered");
+    }
+
     #[test]
     fn it_ends_with_what_it_rests_on() {
         let user_then = Arc::new(user());
-        let password = Standing::of(&user_then, None, Proof::Password, None).unwrap();
+        let password = by_password(&user_then);
         let by_token = Standing::by_token(&user_then, &Arc::new(token())).unwrap();
         let vouched = Standing::of(&user_then, Some(Role::User), Proof::Elsewhere, Some(100)).unwrap();
         let (another_password, another_role, dropped) = (
@@ -184,6 +247,6 @@ mod tests {
         assert_eq!(role(Some(Role::User)), Role::User);
         assert_eq!(role(Some(Role::System)), Role::Admin);
         let dropped = UserRecord { deleted_at_ns: Some(1), ..user() };
-        assert!(Standing::of(&Arc::new(dropped), None, Proof::Password, None).is_none());
+        assert!(Standing::of(&Arc::new(dropped), None, Proof::Elsewhere, None).is_none());
     }
 }

@@ -30,8 +30,8 @@ use crate::transaction::Staged;
 const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Hashes that are made at the same time: each takes tens of megabytes and a core on purpose, and everyone may set their own
-/// password.
-static HASHING: Semaphore = Semaphore::const_new(2);
+/// password. One that has begun is made to its end, whether or not somebody waits for it.
+static HASHING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(2)));
 
 /// What an unknown user's password is checked against, so that it takes as long as a known user's.
 static NOBODYS_HASH: LazyLock<String> = LazyLock::new(|| hash("nobody").unwrap_or_default());
@@ -72,8 +72,12 @@ impl Engine {
             AlterUser::Role(role) => (UserAction::SetRole(*role), UserBecomes::Role(role.to_string())),
             AlterUser::Password(password) => {
                 // Who may not learns of it before a hash is made.
-                self.changeable(session, UserAction::SetPassword, name)?;
-                (UserAction::SetPassword, UserBecomes::Password(password_hash(&password.0).await?))
+                let user = self.changeable(session, UserAction::SetPassword, name)?;
+                let hash = password_hash(&password.0).await?;
+                if user.number == session.principal().number() {
+                    session.own_passwords().add(&hash);
+                }
+                (UserAction::SetPassword, UserBecomes::Password(hash))
             }
         };
         self.change_user(session, action, name, to).await
@@ -125,7 +129,8 @@ impl Engine {
     }
 
     /// Checks a password (argon2id, off the async threads). Unknown user and wrong password: the same
-    /// `Unauthenticated` text and about the same time.
+    /// `Unauthenticated` text and about the same time. What has begun is computed to its end: whoever limits how many there are
+    /// has to wait for that.
     pub async fn authenticate(&self, name: &str, password: &str) -> Result<Principal> {
         let snapshot = self.store.snapshot();
         let user = snapshot.catalog().live_user(name).cloned();
@@ -237,9 +242,14 @@ async fn password_hash(password: &str) -> Result<String> {
     if password.len() > PASSWORD_BYTES_MAX {
         return Err(EngineError::invalid(format!("a password has at most {PASSWORD_BYTES_MAX} bytes")));
     }
-    let _turn = HASHING.acquire().await.map_err(|e| EngineError::caused(ErrorKind::Internal, "password hash", e))?;
+    let turn = Arc::clone(&HASHING).acquire_owned().await;
+    let turn = turn.map_err(|e| EngineError::caused(ErrorKind::Internal, "password hash", e))?;
     let password = password.to_owned();
-    off_the_async_threads(move || hash(&password)).await?
+    let hashed = move || {
+        let _until_it_is_made = turn;
+        hash(&password)
+    };
+    off_the_async_threads(hashed).await?
 }
 
 fn hash(password: &str) -> Result<String> {

@@ -3,13 +3,17 @@
 //! Every call asks whether its grant stands. What runs for long is ended by a look at all grants twice a second.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use seracdb_engine::{Engine, Principal, Standing};
+use seracdb_engine::{Engine, Standing};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::jwt::{Jwt, KeyId};
+
+/// What a call has for its answer when its login ends: it may be what has ended it.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// A login, shared by all that rests on it.
 #[derive(Debug)]
@@ -21,10 +25,6 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    pub(crate) fn principal(&self) -> &Principal {
-        self.standing.principal()
-    }
-
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
@@ -36,11 +36,13 @@ impl Grant {
 
     /// Does something as long as it stands. What is dropped then ends like that of a client that goes away.
     pub(crate) async fn hold<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let mut work = std::pin::pin!(work);
         tokio::select! {
             biased;
-            () = self.ended.cancelled() => Err(ended()),
-            done = work => done,
+            done = &mut work => return done,
+            () = self.ended.cancelled() => {}
         }
+        tokio::time::timeout(GRACE, work).await.unwrap_or_else(|_| Err(ended()))
     }
 }
 
