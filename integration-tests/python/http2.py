@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from raw_grpc import SERVICE, Metadata, basic, frame, literal, read_exactly
 from testserver import ROOT_PASSWORD, Server
+
+# Why a call is reset: its client wants it no more.
+CANCEL = 8
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
@@ -71,6 +75,22 @@ class Line:
             self.socket.sendall(frame(DATA, 0, stream, data[at : at + DATA_BYTES_MAX]))
         if end:
             self.socket.sendall(frame(DATA, END_STREAM, stream))
+
+    def reset(self, stream: int) -> None:
+        """Ends a call whose answer is of no interest."""
+        self.socket.sendall(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
+
+    def answered(self) -> None:
+        """Reads what the server says, for nobody, as long as the connection is there."""
+
+        def read() -> None:
+            try:
+                for _ in self.frames():
+                    pass
+            except OSError:
+                pass
+
+        threading.Thread(target=read, daemon=True).start()
 
     def frames(self, answer_pings: bool = True) -> Iterator[Frame]:
         """What the server says, until it closes the connection."""

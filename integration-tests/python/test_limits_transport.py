@@ -19,6 +19,7 @@ import rawflight
 import seracdb
 from conftest import root
 from http2 import (
+    DATA,
     END_STREAM,
     GOAWAY,
     HEADERS,
@@ -32,6 +33,7 @@ from http2 import (
 )
 from raw_grpc import Caller, basic, frame
 from test_fuzz import ipc, of_command, stream
+from test_lockout import from_elsewhere
 from test_long_queries import LARGE
 from testserver import ROOT_PASSWORD, Server, make_certificates, tls_args
 from watching import wait_until
@@ -346,7 +348,7 @@ def ticket_of(server: Server, sql: str) -> bytes:
 
 
 def test_a_call_that_stops_sending_ends(tmp_path):
-    with limited(tmp_path, request_idle_seconds=1) as server:
+    with limited(tmp_path, request_idle_seconds=1, handshake_seconds=2) as server:
         with root(server) as db:
             db.run("CREATE TABLE filled (a BIGINT)")
         messages = stream(APPEND, ipc(BATCH))
@@ -362,7 +364,7 @@ def test_a_call_that_stops_sending_ends(tmp_path):
                 assert "request_idle_seconds" in reply.text
             # Before it has said who it is, too.
             reply = caller.call("Handshake", stops(0), ())
-            assert reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED and "request_idle_seconds" in reply.text
+            assert reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED and "handshake_seconds" in reply.text
             # Slowly is not too slowly.
             assert caller.call("DoPut", slowly(messages)).code is grpc.StatusCode.OK
         for method in ("GetFlightInfo", "DoGet", "DoAction"):
@@ -373,6 +375,60 @@ def test_a_call_that_stops_sending_ends(tmp_path):
                 assert ended.kind == HEADERS
         with root(server) as db:
             assert db.query("SELECT a FROM filled").num_rows == BATCH.num_rows, "only what was sent as a whole"
+
+
+def test_who_is_nobody_yet_has_so_many_seconds_for_all_it_says(tmp_path):
+    """And not for each byte again."""
+    with limited(tmp_path, handshake_seconds=2) as server, Line(server) as line:
+        began = time.monotonic()
+        line.begin(1, "Handshake", ())
+        line.message(1, b"x" * 1000, sent=10)
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(0.5):
+                line.socket.sendall(frame(DATA, 0, 1, b"x"))
+
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        ended = next(got for got in line.frames() if got.stream == 1 and got.flags & END_STREAM)
+        stop.set()
+        dripping.join()
+        assert ended.kind == HEADERS and 1.5 < time.monotonic() - began < 10
+
+
+def test_calls_of_nobody_have_few_places(tmp_path):
+    """In all and from each address; those who have logged in need none."""
+    limits = {"SERACDB_AUTH__LOGINS_MAX": "15", "SERACDB_AUTH__LOGINS_ADDRESS_MAX": "10", LIMITS + "HANDSHAKE_SECONDS": "4"}
+    end = threading.Event()
+    with Server(tmp_path / "data", variables=limits) as server, ExitStack() as opened:
+        here = opened.enter_context(Caller(server))
+        here.login()
+        there, third = (
+            opened.enter_context(Caller(opened.enter_context(from_elsewhere(server, f"127.0.0.{n}")))) for n in (2, 3)
+        )
+
+        def silent(caller: Caller, count: int) -> list[grpc.Call]:
+            calls = [caller.begin("Handshake", until_set(end), ()) for _ in range(count)]
+            time.sleep(0.5)  # until they are there
+            return calls
+
+        opened.callback(end.set)
+        calls = silent(here, 10)
+        for messages, metadata in ((until_set(end), ()), ([], basic("root", ROOT_PASSWORD))):
+            refused = here.call("Handshake", messages, metadata)
+            assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED and "logins_address_max" in refused.text
+        refused = here.call("ListActions", b"", basic("root", "wrong"))
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED and "logins_address_max" in refused.text
+        assert here.call("ListActions", b"").code is grpc.StatusCode.OK
+        assert there.call("Handshake", []).code is grpc.StatusCode.OK
+        calls += silent(there, 5)
+        refused = third.call("Handshake", [])
+        assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED and "logins_max" in refused.text
+        # They have their time.
+        assert all("handshake_seconds" in call.details() for call in calls if call.code())
+        for caller in (here, there, third):
+            assert caller.call("Handshake", [], basic("root", ROOT_PASSWORD)).code is grpc.StatusCode.OK
 
 
 def slowly(messages: list[bytes]) -> Iterator[bytes]:

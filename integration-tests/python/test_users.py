@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import grpc
 import pyarrow.flight as flight
 import pytest
 import seracdb
+from bearers import ends, start
 from conftest import Connections, root
 from object_stores import server_on
+from raw_grpc import Caller, Metadata, Reply
+from raw_grpc import basic as grpc_basic
 from rawflight import basic, statement
+from test_fuzz import of_command
 from test_manifests import told, until
 from test_recovery import successor
+from test_transactions import COMMIT, Raw
 from testserver import ROOT_PASSWORD, Server
+from wire import field, packed
 
 PASSWORD = "a quiet pass phrase"
 DENIED = "permission denied: "
@@ -64,6 +74,81 @@ def test_a_password_is_changed_by_its_user_and_by_admins(server, connect, db, us
     assert "must not be empty" in refused(adm, f"ALTER USER {name} SET PASSWORD ''", seracdb.InvalidArgument)
     long = "x" * 1025
     assert "at most 1024 bytes" in refused(adm, f"ALTER USER {name} SET PASSWORD '{long}'", seracdb.InvalidArgument)
+
+
+def test_who_gives_themselves_another_password_goes_on(server, connect, db, user, namespace):
+    """With the session that does it; what else was logged in with the old one ends."""
+    name = f"{namespace}_ann"
+    ann, other = user("ann"), connect(name, PASSWORD)
+    named = Raw(server, name, PASSWORD)
+    reader, others = start(named), start(Raw(server, name, PASSWORD))
+    assert other.query("SELECT 1 AS n").num_rows == 1
+    ends(others, lambda: named.query(f"ALTER USER {name} SET PASSWORD 'first'"))
+    for connection in (ann, other):
+        assert "login has ended" in refused(connection, "SELECT 1", seracdb.Unauthenticated)
+    for password in ("second", "third"):
+        named.query(f"ALTER USER {name} SET PASSWORD '{password}'")
+        assert logs_in(server, name, password) and not logs_in(server, name, "first")
+    transaction = named.begin()
+    named.query(f"ALTER USER {name} SET PASSWORD 'fourth'", transaction)
+    assert logs_in(server, name, "third")
+    named.end(transaction, COMMIT)
+    assert logs_in(server, name, "fourth")
+    time.sleep(1)  # in which what has ended is ended
+    assert reader.read_chunk().data.num_rows > 0
+    assert named.query("SELECT 1 AS n") == [{"n": 1}]
+    # Not with one that somebody else gives them, or with another role.
+    ends(reader, lambda: db.run(f"ALTER USER {name} SET PASSWORD 'given'"))
+    again = connect(name, "given")
+    again.run(f"ALTER USER {name} SET PASSWORD 'mine'")
+    db.run(f"ALTER USER {name} SET ROLE service")
+    assert "login has ended" in refused(again, "SELECT 1", seracdb.Unauthenticated)
+
+
+@contextmanager
+def others_call(server: Server, metadata: Metadata) -> Iterator[None]:
+    """Calls all the time by the same login, each of which asks whether it stands."""
+    done = threading.Event()
+
+    def call() -> None:
+        with Caller(server, metadata) as caller:
+            while not done.is_set():
+                caller.call("ListActions", b"")
+
+    calling = [threading.Thread(target=call) for _ in range(2)]
+    for thread in calling:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in calling:
+            thread.join()
+
+
+def test_a_change_that_ends_logins_is_answered(server, db, namespace):
+    """Whatever it is that its own login ends with."""
+    name = f"{namespace}_adm"
+    db.run(f"CREATE USER {name} WITH PASSWORD '0' ROLE admin")
+    with Caller(server, grpc_basic(name, "0")) as caller:
+        caller.login()
+        with others_call(server, caller.metadata):
+            for n in range(1, 31):
+                assert altered(caller, f"ALTER USER {name} SET PASSWORD '{n}'").code is grpc.StatusCode.OK
+    with Caller(server, grpc_basic(name, "30")) as caller:
+        # Without a session, too.
+        assert altered(caller, f"ALTER USER {name} SET PASSWORD '31'").code is grpc.StatusCode.OK
+    for _ in range(10):
+        with Caller(server, grpc_basic(name, "31")) as caller:
+            caller.login()
+            with others_call(server, caller.metadata):
+                assert altered(caller, f"ALTER USER {name} SET ROLE user").code is grpc.StatusCode.OK
+                assert altered(caller, "SELECT 1").code is grpc.StatusCode.UNAUTHENTICATED
+        db.run(f"ALTER USER {name} SET ROLE admin")
+
+
+def altered(caller: Caller, sql: str) -> Reply:
+    return caller.call("GetFlightInfo", of_command(packed("CommandStatementQuery", field(1, sql))))
 
 
 def test_no_one_gives_or_takes_a_role_above_their_own(db, connect, user, namespace):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from testserver import ROOT_PASSWORD, Server
 
@@ -21,6 +23,19 @@ def cpu_seconds(server: Server) -> float:
     with open(f"/proc/{server.process.pid}/stat") as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def threads(server: Server) -> int:
+    return status(server, "Threads")
+
+
+def resident_mib(server: Server) -> int:
+    return status(server, "VmRSS") >> 10
+
+
+def status(server: Server, name: str) -> int:
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)[1])
 
 
 def wait_until_busy(server: Server) -> None:

@@ -5,7 +5,11 @@
 //! cookie, if it has one that it was handed before ([`crate::cookies`]), and has a session of its own else. Nobody is
 //! anonymous, and nothing in a request body says who the caller is.
 //!
-//! A session ends with what it was opened with ([`crate::grants`]). Every refused login passes [`Auth::refused`].
+//! A session ends with what it was opened with ([`crate::grants`]). Every refused login passes [`refusals`].
+
+mod passwords;
+mod refusals;
+mod room;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,32 +17,22 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use secrecy::{ExposeSecret, SecretString};
 use seracdb_engine::{Engine, EngineError, ErrorKind, NoPlace, Principal, Session, Standing, Transaction};
-use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use self::passwords::{Login, Passwords};
+use self::refusals::Refusals;
+pub(crate) use self::room::{Crowded, Place};
 use crate::config::AuthSection;
 use crate::cookies::Cookies;
 use crate::credentials::{Credentials, Malformed, credentials, from_payload};
 use crate::flight::status;
 use crate::grants::{Grant, Grants};
 use crate::jwt::{Jwt, KeyId, is_jwt};
-use crate::lockout::{Lockout, Source};
 use crate::queries::Queries;
 use crate::refusal::{Refusal, Refused};
 use crate::sessions::{Found, Sessions, TokenKey};
-
-/// Passwords that are checked at the same time. A check takes tens of megabytes and a core on purpose: without a limit,
-/// guessing would take all of them.
-const CHECKS_MAX: usize = 4;
-
-/// Bytes of a user's name in the log.
-const NAME_BYTES_SHOWN: usize = 128;
-
-/// Checked passwords that are remembered at most.
-const VERIFIED_MAX: usize = 10_000;
 
 /// An authenticated call.
 #[derive(Clone)]
@@ -59,12 +53,10 @@ impl Call {
     }
 }
 
-/// Logins by the keyed hash of user and password, and until when they are remembered.
-type Verified = HashMap<[u8; 32], (Arc<Grant>, Instant)>;
-
 pub(crate) struct Auth {
     engine: Arc<Engine>,
-    queries: Queries,
+    refusals: Arc<Refusals>,
+    passwords: Arc<Passwords>,
     sessions: Sessions<Session>,
     /// What sessions were opened with. Locked before the sessions.
     opened_with: Mutex<HashMap<TokenKey, Arc<Grant>>>,
@@ -73,12 +65,6 @@ pub(crate) struct Auth {
     cookies: Cookies,
     /// What was begun by the calls that were handed a cookie, by that cookie's session.
     begun: Mutex<HashMap<TokenKey, Weak<Transaction>>>,
-    /// Right passwords of the last seconds, by keyed hash; wrong ones never get here.
-    verified: Mutex<Verified>,
-    verified_for: Duration,
-    checks: Semaphore,
-    lockout: Lockout,
-    secret: [u8; 32],
 }
 
 impl Auth {
@@ -91,39 +77,17 @@ impl Auth {
         secret: [u8; 32],
     ) -> Self {
         let idle = Duration::from_secs(config.session_idle_seconds);
+        let refusals = Arc::new(Refusals::new(engine.clone(), queries.clone()));
         Self {
             grants: Grants::new(engine.clone(), jwt.clone()),
+            passwords: Passwords::new(engine.clone(), queries, Arc::clone(&refusals), config, secret),
             engine,
-            queries,
+            refusals,
             sessions: Sessions::new(secret, idle, config.sessions_max),
             opened_with: Mutex::default(),
             jwt,
             cookies: Cookies::new(&secret, Instant::now(), idle),
             begun: Mutex::default(),
-            verified: Mutex::default(),
-            verified_for: Duration::from_secs(config.password_cache_seconds),
-            checks: Semaphore::new(CHECKS_MAX),
-            lockout: Lockout::new(config),
-            secret,
-        }
-    }
-
-    /// Refuses a login. All refusals pass here, with who it was said to be, where from, and why.
-    fn refused(&self, user: Option<&str>, peer: Option<SocketAddr>, why: Refusal) -> Refused {
-        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        // No user has a longer name, and whoever tries does not fill the log.
-        let user = user.map(|user| &user[..user.floor_char_boundary(NAME_BYTES_SHOWN)]);
-        tracing::info!(user, peer, why = why.name(), detail = why.detail(), "a login was refused");
-        Refused::new(user, why)
-    }
-
-    /// What is said to who was refused, once the audit log has it.
-    async fn noted(&self, refused: Refused, peer: Option<SocketAddr>) -> Status {
-        let Some((user, why)) = refused.entry else { return refused.status };
-        let peer = peer.map(address);
-        match self.engine.audit_refused_login(&user, peer.as_deref(), &why).await {
-            Ok(()) => refused.status,
-            Err(error) => status::from_engine(error),
         }
     }
 
@@ -135,7 +99,7 @@ impl Auth {
     ) -> Result<(Call, Option<String>), Status> {
         match self.authenticated(metadata, peer).await {
             Ok(call) => Ok(call),
-            Err(refused) => Err(self.noted(refused, peer).await),
+            Err(refused) => Err(self.refusals.noted(refused, peer).await),
         }
     }
 
@@ -145,35 +109,36 @@ impl Auth {
         peer: Option<SocketAddr>,
     ) -> Result<(Call, Option<String>), Refused> {
         match self.credentials(metadata, peer)? {
-            None => Err(self.refused(None, peer, Refusal::NoCredentials)),
+            None => Err(self.refusals.refused(None, peer, Refusal::NoCredentials)),
             Some(Credentials::Bearer(token)) => Ok((self.by_bearer(&token, peer)?, None)),
             Some(Credentials::Basic { user, password }) => {
-                let grant = self.verify(user, password, peer).await?;
+                let standing = self.passwords.check(Login { user, password, peer }, None).await?;
                 let now = Instant::now();
-                if let Some(call) = self.by_cookie(metadata, &grant, peer, now)? {
+                if let Some(call) = self.by_cookie(metadata, &standing, peer, now)? {
                     return Ok((call, None));
                 }
-                let (key, cookie) = self.cookies.make(random()?, grant.principal().number(), now);
-                let session = Session::of_one_call(grant.principal().clone());
+                let (key, cookie) = self.cookies.make(random()?, standing.principal().number(), now);
+                let session = Session::of_one_call(standing.principal().clone());
                 let session = Arc::new(session_at(peer, session));
+                let grant = self.grants.open(standing.of_session(&session), None);
                 Ok((Call { session, token: None, handed: Some(key), grant }, Some(cookie)))
             }
         }
     }
 
     fn credentials(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Option<Credentials>, Refused> {
-        credentials(metadata).map_err(|Malformed| self.refused(None, peer, Refusal::Malformed))
+        credentials(metadata).map_err(|Malformed| self.refusals.refused(None, peer, Refusal::Malformed))
     }
 
     /// A call of the session of its cookie, which is opened when the cookie is new.
     fn by_cookie(
         &self,
         metadata: &MetadataMap,
-        grant: &Arc<Grant>,
+        standing: &Standing,
         peer: Option<SocketAddr>,
         now: Instant,
     ) -> Result<Option<Call>, Status> {
-        let principal = grant.principal();
+        let principal = standing.principal();
         for cookie in self.cookies.of_call(metadata, principal.number(), now) {
             let open = || {
                 let session = session_at(peer, Session::new(principal.clone()));
@@ -187,7 +152,9 @@ impl Auth {
                 false => self.sessions.find_key(&cookie.key, now),
             };
             let Some(session) = found else { continue };
-            let known = opened_with.entry(cookie.key).or_insert_with(|| Arc::clone(grant));
+            let known = opened_with
+                .entry(cookie.key)
+                .or_insert_with(|| self.grants.open(standing.clone().of_session(&session), None));
             if session.principal() == principal && self.grants.stands(known) {
                 let grant = Arc::clone(known);
                 return Ok(Some(Call { session, token: Some(cookie.key), handed: None, grant }));
@@ -207,6 +174,14 @@ impl Auth {
         }
     }
 
+    /// A place for a Handshake, whose message may take its time.
+    pub(crate) async fn place(&self, peer: Option<SocketAddr>) -> Result<Place, Status> {
+        match self.passwords.place(None, peer) {
+            Ok(place) => Ok(place),
+            Err(refused) => Err(self.refusals.noted(refused, peer).await),
+        }
+    }
+
     /// Handshake: gives the token of a new session, or the same token when one came. `payload`: the body of the
     /// handshake, where some clients put user and password.
     pub(crate) async fn login(
@@ -214,10 +189,11 @@ impl Auth {
         metadata: &MetadataMap,
         payload: &[u8],
         peer: Option<SocketAddr>,
+        place: Place,
     ) -> Result<String, Status> {
-        match self.logged_in(metadata, payload, peer).await {
+        match self.logged_in(metadata, payload, peer, place).await {
             Ok(token) => Ok(token),
-            Err(refused) => Err(self.noted(refused, peer).await),
+            Err(refused) => Err(self.refusals.noted(refused, peer).await),
         }
     }
 
@@ -226,14 +202,16 @@ impl Auth {
         metadata: &MetadataMap,
         payload: &[u8],
         peer: Option<SocketAddr>,
+        place: Place,
     ) -> Result<String, Refused> {
         let (user, password) = match self.credentials(metadata, peer)? {
             Some(Credentials::Bearer(token)) => return self.by_bearer(&token, peer).map(|_| token),
             Some(Credentials::Basic { user, password }) => (user, password),
-            None => from_payload(payload).ok_or_else(|| self.refused(None, peer, Refusal::NoCredentials))?,
+            None => from_payload(payload).ok_or_else(|| self.refusals.refused(None, peer, Refusal::NoCredentials))?,
         };
-        let grant = self.verify(user, password, peer).await?;
-        let session = session_at(peer, Session::new(grant.principal().clone()));
+        let standing = self.passwords.check(Login { user, password, peer }, Some(place)).await?;
+        let session = session_at(peer, Session::new(standing.principal().clone()));
+        let grant = self.grants.open(standing.of_session(&session), None);
         let mut opened_with = self.opened_with.lock();
         let (holder, now) = (grant.principal().into(), Instant::now());
         let (key, token) = self.sessions.open(session, holder, random()?, now).map_err(too_many)?;
@@ -255,7 +233,8 @@ impl Auth {
     pub(crate) fn sweep(&self, now: Instant) {
         self.sessions.sweep(now);
         self.opened_with.lock().retain(|key, _| self.sessions.is_live(key));
-        self.verified.lock().retain(|_, (_, until)| *until > now);
+        self.passwords.sweep(now);
+        self.refusals.sweep(now);
         let mut begun = self.begun.lock();
         begun.retain(|_, transaction| transaction.upgrade().is_some_and(|transaction| transaction.is_open()));
         begun.shrink_to_fit();
@@ -273,14 +252,13 @@ impl Auth {
     /// A call that comes with a token of one of three kinds.
     fn by_bearer(&self, token: &str, peer: Option<SocketAddr>) -> Result<Call, Refused> {
         if Engine::is_api_token(token) {
-            let standing = self
-                .engine
-                .by_api_token(token)
-                .map_err(|refused| self.refused(refused.user.as_deref(), peer, Refusal::ApiToken(refused.why)))?;
+            let standing = self.engine.by_api_token(token).map_err(|refused| {
+                self.refusals.refused(refused.user.as_deref(), peer, Refusal::ApiToken(refused.why))
+            })?;
             return Ok(self.by_standing(token, standing, None, peer)?);
         }
         if let Some(jwt) = self.jwt.as_ref().filter(|_| is_jwt(token)) {
-            let refused = |user: Option<&str>, why| self.refused(user, peer, Refusal::Jwt(why));
+            let refused = |user: Option<&str>, why| self.refusals.refused(user, peer, Refusal::Jwt(why));
             let vouched = jwt.vouched(token, self.engine.now_ns()).map_err(|why| refused(None, why))?;
             let standing = self.engine.vouched(&vouched.user, vouched.role_max, vouched.until_ns);
             let standing = standing.ok_or_else(|| refused(Some(&vouched.user), "there is no such user"))?;
@@ -289,8 +267,8 @@ impl Auth {
         let (key, session) = match self.sessions.find(token, Instant::now()) {
             Found::Live(key, session) => (key, session),
             Found::Closed => return Err(Status::not_found("this session was closed: log in again").into()),
-            Found::Revoked => return Err(self.refused(None, peer, Refusal::SessionEnded)),
-            Found::Unknown => return Err(self.refused(None, peer, Refusal::NoSession)),
+            Found::Revoked => return Err(self.refusals.refused(None, peer, Refusal::SessionEnded)),
+            Found::Unknown => return Err(self.refusals.refused(None, peer, Refusal::NoSession)),
         };
         let mut opened_with = self.opened_with.lock();
         match opened_with.get(&key).filter(|grant| self.grants.stands(grant)).cloned() {
@@ -298,7 +276,7 @@ impl Auth {
             None => {
                 opened_with.remove(&key);
                 self.sessions.revoke(&key);
-                Err(self.refused(Some(session.principal().name()), peer, Refusal::SessionEnded))
+                Err(self.refusals.refused(Some(session.principal().name()), peer, Refusal::SessionEnded))
             }
         }
     }
@@ -325,77 +303,6 @@ impl Auth {
         let grant = self.grants.open(standing, key);
         opened_with.insert(id, Arc::clone(&grant));
         Ok(Call { session, token: Some(id), handed: None, grant })
-    }
-
-    /// Checks a password.
-    async fn verify(
-        &self,
-        user: String,
-        password: SecretString,
-        peer: Option<SocketAddr>,
-    ) -> Result<Arc<Grant>, Refused> {
-        let key = self.password_key(&user, password.expose_secret());
-        if let Some(grant) = self.remembered(&key) {
-            return Ok(grant);
-        }
-        let source = Source::of(peer);
-        let admitted = || self.lockout.admit(&user, source, Instant::now()).map_err(Refusal::LockedOut);
-        admitted().map_err(|why| self.refused(Some(&user), peer, why))?;
-        let _turn = self.checks.acquire().await.map_err(|_| Status::unavailable("the server is stopping"))?;
-        // Another call of the same client may have come first while this one waited.
-        if let Some(grant) = self.remembered(&key) {
-            return Ok(grant);
-        }
-        admitted().map_err(|why| self.refused(Some(&user), peer, why))?;
-        let (engine, name) = (self.engine.clone(), user.clone());
-        let checked = self.queries.run(async move { engine.by_password(&name, password.expose_secret()).await });
-        match checked.await {
-            Ok(standing) => {
-                self.lockout.succeeded(&user, source);
-                let grant = self.grants.open(standing, None);
-                self.remember(key, &grant);
-                Ok(grant)
-            }
-            Err(error) if error.kind == ErrorKind::Unauthenticated => {
-                self.lockout.failed(&user, source, Instant::now());
-                Err(self.refused(Some(&user), peer, Refusal::WrongPassword))
-            }
-            Err(error) => Err(status::from_engine(error).into()),
-        }
-    }
-
-    fn remembered(&self, key: &[u8; 32]) -> Option<Arc<Grant>> {
-        let mut verified = self.verified.lock();
-        let (grant, until) = verified.get(key)?;
-        if *until > Instant::now() && self.grants.stands(grant) {
-            return Some(Arc::clone(grant));
-        }
-        verified.remove(key);
-        None
-    }
-
-    fn remember(&self, key: [u8; 32], grant: &Arc<Grant>) {
-        if self.verified_for.is_zero() {
-            return;
-        }
-        let now = Instant::now();
-        let mut verified = self.verified.lock();
-        if verified.len() >= VERIFIED_MAX {
-            verified.retain(|_, (_, until)| *until > now);
-        }
-        if verified.len() < VERIFIED_MAX {
-            verified.insert(key, (Arc::clone(grant), now + self.verified_for));
-        }
-    }
-
-    fn password_key(&self, user: &str, password: &str) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
-        // Of a password that is the user's no more nothing is remembered.
-        let expected = self.engine.password_hash(user).unwrap_or_default();
-        hasher.update(&(expected.len() as u64).to_le_bytes()).update(expected.as_bytes());
-        // The length keeps ("ab", "c") and ("a", "bc") apart.
-        hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes()).update(password.as_bytes());
-        *hasher.finalize().as_bytes()
     }
 }
 

@@ -115,6 +115,11 @@ pub struct AuthSection {
     pub lockout_seconds_max: u64,
     /// Users and addresses whose wrong passwords are counted: the last ones.
     pub lockout_entries_max: usize,
+    /// Calls at the same time that wait for their login; further ones are refused at once.
+    pub logins_max: usize,
+    /// Calls at the same time from one address, or one /64 of IPv6, that wait for their login; further ones are refused at
+    /// once.
+    pub logins_address_max: usize,
     /// File of the public keys (JWKS) that JWTs are signed with; absent = no JWT is taken. Read again when it changes.
     pub jwks_file: Option<PathBuf>,
     /// What the claim `iss` of a JWT has to be. Needed beside `jwks_file`.
@@ -164,6 +169,8 @@ impl Default for AuthSection {
             lockout_seconds: 1,
             lockout_seconds_max: 900,
             lockout_entries_max: 100_000,
+            logins_max: 1000,
+            logins_address_max: 250,
             jwks_file: None,
             jwt_issuer: None,
             jwt_audience: None,
@@ -316,6 +323,8 @@ impl ServerConfig {
             ("auth.lockout_seconds", self.auth.lockout_seconds),
             ("auth.lockout_seconds_max", self.auth.lockout_seconds_max),
             ("auth.lockout_entries_max", self.auth.lockout_entries_max as u64),
+            ("auth.logins_max", self.auth.logins_max as u64),
+            ("auth.logins_address_max", self.auth.logins_address_max as u64),
             ("flight.ticket_idle_seconds", self.flight.ticket_idle_seconds),
             ("flight.tickets_max", self.flight.tickets_max as u64),
             ("flight.prepared_idle_seconds", self.flight.prepared_idle_seconds),

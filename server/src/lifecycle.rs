@@ -260,10 +260,9 @@ async fn serve_flight(
         // Without a time for the rest: calls that run have limits of their own.
         server = server.max_connection_age(Duration::from_secs(limits.connection_seconds_max));
     }
-    let idle_max = Some(limits.request_idle_seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let connections = door.connections(listener);
     server
-        .add_routes(flight::service(flight, idle_max))
+        .add_routes(flight::service(flight, &limits))
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
 }

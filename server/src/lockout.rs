@@ -3,6 +3,7 @@
 //! Counted for a user's name from one source, whether there is such a user or not: nobody can lock a user out of another
 //! place, and nobody learns which users there are. After so many in a row each further one doubles the wait.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -28,6 +29,12 @@ impl Source {
             }
             address => address,
         }))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |address| address.fmt(f))
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn runtime() -> std::io::Result<Runtime> {
     builder.worker_threads(threads).enable_all().thread_name("query").thread_stack_size(STACK_BYTES).build()
 }
 
-/// The way to run something on the query runtime. Dropping what is returned stops the work.
+/// The way to run something on the query runtime. Dropping what is returned stops the work, but for [`Queries::finish`].
 #[derive(Clone)]
 pub(crate) struct Queries {
     runtime: Handle,
@@ -54,7 +54,19 @@ impl Queries {
         AbortOnDropHandle::new(self.runtime.spawn(future))
     }
 
-    /// Runs to the end. A panic ends this call alone.
+    /// Runs to the end, also when nobody waits for that any more. A panic ends this call alone.
+    pub(crate) async fn finish<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        match self.runtime.spawn(future).await {
+            Ok(result) => Ok(result),
+            Err(error) if error.is_panic() => Err(EngineError::panicked()),
+            Err(_) => Err(stopping()),
+        }
+    }
+
+    /// Runs to the end, unless what is returned is dropped. A panic ends this call alone.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,

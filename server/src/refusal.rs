@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use crate::auth::Crowded;
 use crate::grants::ended;
 
 /// Why a login was refused. The log may know, who sent it need not.
@@ -15,6 +16,8 @@ pub(crate) enum Refusal {
     WrongPassword,
     /// After wrong passwords, for so long.
     LockedOut(Duration),
+    /// There are too many that wait for a login already.
+    Crowded(Crowded),
     /// A token that no session has, or not any more.
     NoSession,
     /// What the session was opened with has ended.
@@ -31,6 +34,7 @@ impl Refusal {
             Self::Malformed => "malformed credentials",
             Self::WrongPassword => "wrong user name or password",
             Self::LockedOut(_) => "locked out after wrong passwords",
+            Self::Crowded(_) => "too many logins at the same time",
             Self::NoSession => "unknown session",
             Self::SessionEnded => "what the session was opened with has ended",
             Self::ApiToken(_) => "API token",
@@ -42,6 +46,7 @@ impl Refusal {
     pub(crate) fn detail(self) -> &'static str {
         match self {
             Self::ApiToken(why) | Self::Jwt(why) => why,
+            Self::Crowded(crowded) => crowded.setting(),
             _ => "",
         }
     }
@@ -61,6 +66,7 @@ impl Refusal {
                     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
                 ));
             }
+            Self::Crowded(crowded) => return Status::resource_exhausted(crowded.to_string()),
             Self::NoSession => "the token is unknown or its session ended: log in again",
             Self::SessionEnded => return ended(),
             Self::ApiToken(_) | Self::Jwt(_) => {

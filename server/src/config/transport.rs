@@ -64,7 +64,7 @@ pub struct LimitsSection {
     /// Seconds after which a connection is asked to end: calls that run end as usual, further ones are for a new
     /// connection, which clients make by themselves. 0 = never.
     pub connection_seconds_max: u64,
-    /// Seconds that a client has for TLS and for the first bytes of HTTP/2.
+    /// Seconds that a client has for TLS and for the first bytes of HTTP/2, and then for the whole message of a Handshake.
     pub handshake_seconds: u64,
     /// Seconds after which a connection on which nothing comes in is probed, so that a client that vanished is noticed.
     pub keepalive_seconds: u64,

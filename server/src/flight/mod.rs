@@ -49,14 +49,14 @@ use self::command::GetCommand;
 use self::decoding::Decoding;
 use self::encode::Compression;
 pub(crate) use self::incoming::is_reading;
-use self::patience::Patience;
+use self::patience::{Patience, Wait};
 use self::prepared::Statements;
 use self::spool::{Spool, SpoolLimits};
 use self::status::guarded;
 use self::stream::{DataStream, from_batch};
 use self::tickets::Tickets;
 use crate::auth::{Auth, Call};
-use crate::config::FlightSection;
+use crate::config::{FlightSection, LimitsSection};
 use crate::queries::Queries;
 use crate::refusal::Refusal;
 
@@ -139,17 +139,31 @@ impl Flight {
     }
 }
 
-/// The gRPC service over these parts. `idle_max`: how long a call may leave the server waiting for its next message.
-pub(crate) fn service(flight: Arc<Flight>, idle_max: Option<Duration>) -> Routes {
+/// The gRPC service over these parts.
+pub(crate) fn service(flight: Arc<Flight>, limits: &LimitsSection) -> Routes {
     let service = FlightServiceServer::new(FlightRpc(Arc::clone(&flight))).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let routes = Routes::new(service).into_axum_router();
     let known = from_fn(move |request, next| admit(Arc::clone(&flight), request, next));
+    let (of_known, of_strangers) = (known_patience(limits), strangers_patience(limits));
     let patient = move |request: axum::extract::Request| {
         let is_known = request.extensions().get::<Call>().is_some();
-        let bytes_max = if is_known { usize::MAX } else { STRANGERS_BYTES_MAX };
-        ready(request.map(|body| patience::patient(body, Patience { idle_max, bytes_max })))
+        let patience = if is_known { of_known } else { of_strangers };
+        ready(request.map(|body| patience::patient(body, patience)))
     };
     routes.layer(map_request(patient)).layer(known).layer(map_response(explain)).layer(from_fn(hand_out)).into()
+}
+
+fn known_patience(limits: &LimitsSection) -> Patience {
+    let wait = match limits.request_idle_seconds {
+        0 => Wait::ForEver,
+        seconds => Wait::Next(Duration::from_secs(seconds)),
+    };
+    Patience { wait, bytes_max: usize::MAX }
+}
+
+/// Who sends a byte now and then would have a place for as long as it likes.
+fn strangers_patience(limits: &LimitsSection) -> Patience {
+    Patience { wait: Wait::Whole(Duration::from_secs(limits.handshake_seconds)), bytes_max: STRANGERS_BYTES_MAX }
 }
 
 /// The cookie that a request's answer hands out.
@@ -206,6 +220,8 @@ impl FlightService for FlightRpc {
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Reply<Self::HandshakeStream> {
         guarded(async {
             let peer = request.remote_addr();
+            // Before its message is read: that may never come.
+            let place = self.0.auth.place(peer).await?;
             let (metadata, _, mut messages) = request.into_parts();
             // Credentials are in a header nearly always; then there need not be a message.
             let payload = match metadata.contains_key("authorization") {
@@ -217,7 +233,7 @@ impl FlightService for FlightRpc {
                     .map(|message| message.payload)
                     .unwrap_or_default(),
             };
-            let token = self.0.auth.login(&metadata, &payload, peer).await?;
+            let token = self.0.auth.login(&metadata, &payload, peer, place).await?;
             let header = format!("Bearer {token}").parse();
             let header = header.map_err(|_| Status::unauthenticated("the token cannot be sent back"))?;
             let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };

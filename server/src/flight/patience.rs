@@ -1,6 +1,6 @@
 //! What a request's messages come in: an error when the client resets the call, or leaves it waiting for too long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -10,10 +10,30 @@ use tonic::Status;
 /// How much of a call's messages the server takes, and how long it waits for them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// How long it waits for the next bytes, when it wants some; `None` for as long as it takes.
-    pub(super) idle_max: Option<Duration>,
+    pub(super) wait: Wait,
     /// Bytes of all messages together.
     pub(super) bytes_max: usize,
+}
+
+/// How long it waits for bytes, when it wants some.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wait {
+    ForEver,
+    /// For the next ones.
+    Next(Duration),
+    /// For all of them, from the beginning of the call.
+    Whole(Duration),
+}
+
+impl Wait {
+    /// What is left of it for the next bytes; `None` is for ever.
+    fn left(self, since: Instant) -> Option<Duration> {
+        match self {
+            Self::ForEver => None,
+            Self::Next(max) => Some(max),
+            Self::Whole(max) => Some(max.saturating_sub(since.elapsed())),
+        }
+    }
 }
 
 /// The same body, which fails where tonic would see its end or wait for ever.
@@ -26,12 +46,13 @@ pub(super) fn patient(body: Body, patience: Patience) -> Body {
 
 fn chunks<E: std::fmt::Display>(
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    Patience { idle_max, bytes_max }: Patience,
+    Patience { wait, bytes_max }: Patience,
 ) -> impl Stream<Item = Result<Bytes, Status>> {
+    let began = Instant::now();
     stream::unfold(Some((body, bytes_max)), move |state| async move {
         let (mut body, left) = state?;
-        let next = match idle_max {
-            Some(idle_max) => tokio::time::timeout(idle_max, body.next()).await.map_err(|_| too_slow(idle_max)),
+        let next = match wait.left(began) {
+            Some(max) => tokio::time::timeout(max, body.next()).await.map_err(|_| too_slow(wait)),
             None => Ok(body.next().await),
         };
         match next {
@@ -50,11 +71,18 @@ fn too_much(bytes_max: usize) -> Status {
     Status::resource_exhausted(format!("the message is larger than the {} KiB of this call", bytes_max >> 10))
 }
 
-fn too_slow(idle_max: Duration) -> Status {
-    Status::resource_exhausted(format!(
-        "nothing came for {} s (server.limits.request_idle_seconds): send the next message sooner, or end the call",
-        idle_max.as_secs()
-    ))
+fn too_slow(wait: Wait) -> Status {
+    Status::resource_exhausted(match wait {
+        Wait::Whole(max) => format!(
+            "the message did not come within {} s (server.limits.handshake_seconds): send it at once, with the call",
+            max.as_secs()
+        ),
+        Wait::Next(max) => format!(
+            "nothing came for {} s (server.limits.request_idle_seconds): send the next message sooner, or end the call",
+            max.as_secs()
+        ),
+        Wait::ForEver => "nothing came".to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -66,9 +94,9 @@ mod tests {
 
     async fn read(
         body: impl Stream<Item = Result<Bytes, &'static str>> + Send + 'static,
-        idle_max: Option<Duration>,
+        wait: Wait,
     ) -> Vec<Result<Bytes, Code>> {
-        let chunks = chunks(body.boxed(), Patience { idle_max, bytes_max: 3 });
+        let chunks = chunks(body.boxed(), Patience { wait, bytes_max: 3 });
         chunks.map(|chunk| chunk.map_err(|status| status.code())).collect().await
     }
 
@@ -76,16 +104,30 @@ mod tests {
     async fn a_body_ends_fails_takes_too_long_or_is_too_large() {
         let a = || Ok(Bytes::from_static(b"a"));
         let one = || stream::iter([Ok(Bytes::from_static(b"a"))]);
-        let short = Some(Duration::from_millis(10));
+        let short = Wait::Next(Duration::from_millis(10));
         assert_eq!(read(one(), short).await, [a()]);
-        assert_eq!(read(one(), None).await, [a()]);
+        assert_eq!(read(one(), Wait::ForEver).await, [a()]);
         let reset = one().chain(stream::iter([Err("reset"), Ok(Bytes::new())]));
         assert_eq!(read(reset, short).await, [a(), Err(Code::Aborted)]);
         assert_eq!(read(one().chain(stream::pending()), short).await, [a(), Err(Code::ResourceExhausted)]);
-        assert!(read(one().chain(stream::pending()), None).now_or_never().is_none());
+        assert!(read(one().chain(stream::pending()), Wait::ForEver).now_or_never().is_none());
         let many = one().chain(one()).chain(one());
-        assert_eq!(read(many, None).await, [a(), a(), a()]);
+        assert_eq!(read(many, Wait::ForEver).await, [a(), a(), a()]);
         let more = one().chain(stream::iter([Ok(Bytes::from_static(b"bcd"))])).chain(one());
-        assert_eq!(read(more, None).await, [a(), Err(Code::ResourceExhausted)]);
+        assert_eq!(read(more, Wait::ForEver).await, [a(), Err(Code::ResourceExhausted)]);
+    }
+
+    #[tokio::test]
+    async fn the_time_for_the_whole_does_not_begin_again_with_each_byte() {
+        let slowly = |count| {
+            stream::iter(0..count).then(|_| async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(Bytes::new())
+            })
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(read(slowly(10), Wait::Next(ms(150))).await, vec![Ok(Bytes::new()); 10]);
+        let cut = read(slowly(1000), Wait::Whole(ms(150))).await;
+        assert!(cut.len() < 10 && cut.last() == Some(&Err(Code::ResourceExhausted)), "{cut:?}");
     }
 }

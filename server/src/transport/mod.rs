@@ -7,26 +7,27 @@ mod connection;
 mod files;
 mod greeting;
 mod listening;
-mod refusals;
 mod rotation;
 mod seats;
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, stream};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use self::connection::Connection;
 pub(crate) use self::files::TlsError;
 pub(crate) use self::listening::Entrance;
-use self::refusals::Refusals;
 use self::rotation::Certificates;
 use self::seats::{Seat, Seats};
 use crate::config::LimitsSection;
+use crate::now_and_then::Count;
 
 /// Greeted connections that gRPC has not taken over yet.
 const GREETED_MAX: usize = 64;
@@ -39,7 +40,7 @@ pub(crate) struct Door {
     certificates: Option<Arc<Certificates>>,
     patience: Duration,
     seats: Arc<Seats>,
-    refusals: Refusals,
+    refused: Mutex<Count>,
 }
 
 impl Door {
@@ -47,7 +48,7 @@ impl Door {
         let certificates = entrance.certificates().cloned();
         let patience = Duration::from_secs(limits.handshake_seconds);
         let seats = Seats::new(seats::within_files(limits.connections_max), limits.connections_address_max);
-        Self { certificates, patience, seats: Arc::new(seats), refusals: Refusals::default() }
+        Self { certificates, patience, seats: Arc::new(seats), refused: Mutex::default() }
     }
 
     /// The connections that come in, until the stream is dropped.
@@ -71,13 +72,20 @@ impl Door {
                 None
             }
             Ok(Err(reason)) => {
-                self.refusals.say(peer, &reason);
+                self.refused(peer, &reason);
                 None
             }
             Err(_) => {
-                self.refusals.say(peer, &format!("it did not say what it wants within {} s", self.patience.as_secs()));
+                self.refused(peer, &format!("it did not say what it wants within {} s", self.patience.as_secs()));
                 None
             }
+        }
+    }
+
+    /// Says so in the log, now and then.
+    fn refused(&self, peer: SocketAddr, reason: &dyn Display) {
+        if let Some(unsaid) = self.refused.lock().count(Instant::now()) {
+            tracing::warn!(%peer, unsaid, "a connection was refused: {reason}");
         }
     }
 }
@@ -99,7 +107,7 @@ async fn accept(door: Arc<Door>, listener: TcpListener, greeted: mpsc::Sender<Co
                         }
                     });
                 }
-                Err(full) => door.refusals.say(peer, &full),
+                Err(full) => door.refused(peer, &full),
             },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
