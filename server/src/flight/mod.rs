@@ -49,7 +49,7 @@ use self::command::GetCommand;
 use self::decoding::Decoding;
 use self::encode::Compression;
 pub(crate) use self::incoming::is_reading;
-use self::patience::{Patience, Wait};
+use self::patience::Patience;
 use self::prepared::Statements;
 use self::spool::{Spool, SpoolLimits};
 use self::status::guarded;
@@ -66,9 +66,6 @@ const RECEIVE_BYTES_MAX: usize = 64 << 20;
 /// The call that gives credentials, in its message where not in its headers.
 const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 const DO_ACTION: &str = "/arrow.flight.protocol.FlightService/DoAction";
-
-/// Bytes of its messages: whoever sends them is nobody yet.
-const STRANGERS_BYTES_MAX: usize = 64 << 10;
 
 /// The header by which a client asks for several endpoints, to read them at the same time.
 const ENDPOINTS_HEADER: &str = "seracdb-endpoints";
@@ -144,26 +141,13 @@ pub(crate) fn service(flight: Arc<Flight>, limits: &LimitsSection) -> Routes {
     let service = FlightServiceServer::new(FlightRpc(Arc::clone(&flight))).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let routes = Routes::new(service).into_axum_router();
     let known = from_fn(move |request, next| admit(Arc::clone(&flight), request, next));
-    let (of_known, of_strangers) = (known_patience(limits), strangers_patience(limits));
+    let (of_known, of_strangers) = (Patience::with_known(limits), Patience::with_strangers(limits));
     let patient = move |request: axum::extract::Request| {
         let is_known = request.extensions().get::<Call>().is_some();
         let patience = if is_known { of_known } else { of_strangers };
         ready(request.map(|body| patience::patient(body, patience)))
     };
     routes.layer(map_request(patient)).layer(known).layer(map_response(explain)).layer(from_fn(hand_out)).into()
-}
-
-fn known_patience(limits: &LimitsSection) -> Patience {
-    let wait = match limits.request_idle_seconds {
-        0 => Wait::ForEver,
-        seconds => Wait::Next(Duration::from_secs(seconds)),
-    };
-    Patience { wait, bytes_max: usize::MAX }
-}
-
-/// Who sends a byte now and then would have a place for as long as it likes.
-fn strangers_patience(limits: &LimitsSection) -> Patience {
-    Patience { wait: Wait::Whole(Duration::from_secs(limits.handshake_seconds)), bytes_max: STRANGERS_BYTES_MAX }
 }
 
 /// The cookie that a request's answer hands out.

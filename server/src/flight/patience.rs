@@ -7,12 +7,32 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
+use crate::config::LimitsSection;
+
+/// Bytes of the messages of a call that says who it is in them: whoever sends them is nobody yet.
+const STRANGERS_BYTES_MAX: usize = 64 << 10;
+
 /// How much of a call's messages the server takes, and how long it waits for them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) wait: Wait,
     /// Bytes of all messages together.
     pub(super) bytes_max: usize,
+}
+
+impl Patience {
+    pub(super) fn with_known(limits: &LimitsSection) -> Self {
+        let wait = match limits.request_idle_seconds {
+            0 => Wait::ForEver,
+            seconds => Wait::Next(Duration::from_secs(seconds)),
+        };
+        Self { wait, bytes_max: usize::MAX }
+    }
+
+    /// Who sends a byte now and then would have a place for as long as it likes.
+    pub(super) fn with_strangers(limits: &LimitsSection) -> Self {
+        Self { wait: Wait::Whole(Duration::from_secs(limits.handshake_seconds)), bytes_max: STRANGERS_BYTES_MAX }
+    }
 }
 
 /// How long it waits for bytes, when it wants some.
