@@ -211,9 +211,9 @@ impl Auth {
         };
         let standing = self.passwords.check(Login { user, password, peer }, Some(place)).await?;
         let session = session_at(peer, Session::new(standing.principal().clone()));
+        let holder = session.principal().into();
         let grant = self.grants.open(standing.of_session(&session), None);
-        let mut opened_with = self.opened_with.lock();
-        let (holder, now) = (grant.principal().into(), Instant::now());
+        let (mut opened_with, now) = (self.opened_with.lock(), Instant::now());
         let (key, token) = self.sessions.open(session, holder, random()?, now).map_err(too_many)?;
         opened_with.insert(key, grant);
         Ok(token)
