@@ -53,7 +53,7 @@ pub struct Session {
 pub(crate) enum Reach {
     /// Only tables that keep each user's rows apart.
     OwnRows,
-    /// It changes rows of such a table, and reads what that user may read.
+    /// It changes rows of such a table, and reads what that user may read; of shared tables what its actor may read, too.
     OwnTarget,
 }
 
