@@ -4,7 +4,8 @@
 //! 1. [`Engine::identity`] alone makes an [`EffectiveIdentity`], and asks anew each time, also for a statement that was prepared
 //!    before: for another user a statement runs only when the actor is `service` or higher *now*, and the subject is there
 //!    *now* and of no higher role.
-//! 2. Rows, rights, defaults and limits are the subject's; a shared table is read only where the actor may read it too. The session, its transactions and its settings are the actor's.
+//! 2. Rows, rights, defaults and limits are the subject's; a shared table is read only where the actor may read it too. The
+//!    session, its transactions and its settings are the actor's.
 //! 3. An identity that is another's, or that reads the rows of all users, owes an entry to the audit log
 //!    ([`crate::audit::Duty`]), and so does a refusal.
 //! 4. A user who is not there and one who was dropped give the same error, after the same work.

@@ -689,6 +689,33 @@ mod tests {
         catalog
     }
 
+    /// A view of namespace `app` that reads nothing.
+    pub(super) fn view(name: &str) -> ViewRecord {
+        ViewRecord {
+            namespace: "app".into(),
+            name: name.into(),
+            query: "SELECT 1".into(),
+            resolves_in: "app".into(),
+            columns: vec![],
+            reads: vec![],
+            comment: None,
+            column_comments: BTreeMap::new(),
+            created_at_ns: 0,
+            created_by: "root".into(),
+        }
+    }
+
+    pub(super) fn create_user(name: &str, role: &str) -> CatalogChange {
+        CatalogChange::CreateUser(UserRecord {
+            number: 0,
+            name: name.into(),
+            role: role.into(),
+            password_hash: "secret".into(),
+            created_at_ns: 0,
+            deleted_at_ns: None,
+        })
+    }
+
     #[test]
     fn a_change_gives_another_identity() {
         let mut catalog = app();

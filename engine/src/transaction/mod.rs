@@ -34,8 +34,8 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Principal;
 use crate::session::Session;
 
-use known::Held;
 pub(crate) use known::Transactions;
+use known::{Held, Known};
 pub(crate) use run::run;
 pub(crate) use staged::{STAGED_FILE, Staged, StagedCommit, StagedScope, staged_place};
 
@@ -510,13 +510,7 @@ impl Engine {
                 && now.saturating_sub(*transaction.last_used.lock()) >= idle;
             // One that a statement is changing is in use, and one that has not begun to work keeps nothing, unless nobody
             // but this knows it.
-            if is_idle
-                && (without_session || transaction.works())
-                && transaction.changing.try_lock().is_ok()
-                && let Ok(open) = transaction.close(State::Ended(End::RolledBack))
-            {
-                audit::save_in_background(&self.store, open.undone());
-                known.ended(transaction.id, End::RolledBack);
+            if is_idle && (without_session || transaction.works()) && self.roll_back_unused(&mut known, &transaction) {
                 tracing::info!(
                     owner = transaction.owner.number(),
                     "a transaction without use for too long was rolled back"
@@ -532,13 +526,20 @@ impl Engine {
         let revoked = held.filter(|transaction| self.require_still(&transaction.owner).is_err());
         for transaction in revoked.collect::<Vec<_>>() {
             // What is being changed or ended now is refused at its commit.
-            if transaction.changing.try_lock().is_ok()
-                && let Ok(open) = transaction.close(State::Ended(End::RolledBack))
-            {
-                audit::save_in_background(&self.store, open.undone());
-                known.ended(transaction.id, End::RolledBack);
-            }
+            self.roll_back_unused(&mut known, &transaction);
         }
+    }
+
+    /// Rolls one back, unless it is being changed or ended now; says whether it did.
+    fn roll_back_unused(&self, known: &mut Known, transaction: &Transaction) -> bool {
+        if transaction.changing.try_lock().is_ok()
+            && let Ok(open) = transaction.close(State::Ended(End::RolledBack))
+        {
+            audit::save_in_background(&self.store, open.undone());
+            known.ended(transaction.id, End::RolledBack);
+            return true;
+        }
+        false
     }
 
     /// Refuses when a user was dropped since, or has not the role any more.

@@ -166,8 +166,8 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{app, table};
-    use super::super::{CatalogChange, Readers, UserBecomes, UserChange, UserRecord};
+    use super::super::tests::{app, create_user, table, view as view_named};
+    use super::super::{CatalogChange, Readers, UserBecomes, UserChange};
     use super::*;
 
     const TABLE: GrantOn = GrantOn::Table(TableId(1));
@@ -182,14 +182,7 @@ mod tests {
     }
 
     fn create(name: &str) -> CatalogChange {
-        CatalogChange::CreateUser(UserRecord {
-            number: 0,
-            name: name.into(),
-            role: "user".into(),
-            password_hash: String::new(),
-            created_at_ns: 0,
-            deleted_at_ns: None,
-        })
+        create_user(name, "user")
     }
 
     fn user(name: &str) -> GrantTo {
@@ -230,18 +223,7 @@ mod tests {
     fn grants_go_with_what_they_are_on_and_with_their_users() {
         let view = GrantOn::View("app".into(), "v".into());
         let mut all = catalog();
-        let record = super::super::ViewRecord {
-            namespace: "app".into(),
-            name: "v".into(),
-            query: "SELECT 1".into(),
-            resolves_in: "app".into(),
-            columns: vec![],
-            reads: vec![],
-            comment: None,
-            column_comments: BTreeMap::new(),
-            created_at_ns: 0,
-            created_by: "root".into(),
-        };
+        let record = view_named("v");
         all.apply(&CatalogChange::CreateView { view: record.clone(), replace: false }).unwrap();
         for on in [TABLE, view.clone(), GrantOn::Namespace("app".into())] {
             all.apply(&grant(on.clone(), user("ann"), &[Privilege::Select], "root")).unwrap();

@@ -83,8 +83,8 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::app;
-    use super::super::{UserBecomes, UserChange, UserRecord};
+    use super::super::tests::{self, app};
+    use super::super::{UserBecomes, UserChange};
     use super::*;
 
     fn namespace(at_ns: i64, by: &str) -> CatalogChange {
@@ -97,18 +97,7 @@ mod tests {
     }
 
     fn view(at_ns: i64, by: &str) -> ViewRecord {
-        ViewRecord {
-            namespace: "app".into(),
-            name: "v".into(),
-            query: "SELECT 1".into(),
-            resolves_in: "app".into(),
-            columns: vec![],
-            reads: vec![],
-            comment: None,
-            column_comments: Default::default(),
-            created_at_ns: at_ns,
-            created_by: by.into(),
-        }
+        ViewRecord { created_at_ns: at_ns, created_by: by.into(), ..tests::view("v") }
     }
 
     fn create(view: ViewRecord, replace: bool) -> CatalogChange {
@@ -184,15 +173,7 @@ mod tests {
     fn a_user_is_there_and_has_the_role() {
         let mut catalog = app();
         for name in ["root", "ann"] {
-            let user = UserRecord {
-                number: 0,
-                name: name.into(),
-                role: "admin".into(),
-                password_hash: String::new(),
-                created_at_ns: 0,
-                deleted_at_ns: None,
-            };
-            catalog.apply(&CatalogChange::CreateUser(user)).unwrap();
+            catalog.apply(&tests::create_user(name, "admin")).unwrap();
         }
         let premise = |user: &str| CatalogChange::from(Premise::Role { user: user.into(), role: "admin".into() });
         let refused = |user: &str| Err(CatalogError::UserChanged(user.into()));

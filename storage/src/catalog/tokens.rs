@@ -70,7 +70,8 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CatalogChange, UserBecomes, UserChange, UserRecord};
+    use super::super::tests::create_user;
+    use super::super::{CatalogChange, UserBecomes, UserChange};
     use super::*;
 
     fn token(id: &str) -> TokenRecord {
@@ -89,17 +90,7 @@ mod tests {
 
     fn with(names: &[&str]) -> Catalog {
         let mut catalog = Catalog::default();
-        for name in names {
-            let user = UserRecord {
-                number: 0,
-                name: (*name).into(),
-                role: "user".into(),
-                password_hash: String::new(),
-                created_at_ns: 0,
-                deleted_at_ns: None,
-            };
-            catalog.apply(&CatalogChange::CreateUser(user)).unwrap();
-        }
+        names.iter().for_each(|name| drop(catalog.apply(&create_user(name, "user")).unwrap()));
         catalog
     }
 

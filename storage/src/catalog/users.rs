@@ -137,17 +137,11 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::super::CatalogChange;
+    use super::super::tests::create_user;
     use super::*;
 
     fn create(name: &str) -> CatalogChange {
-        CatalogChange::CreateUser(UserRecord {
-            number: 0,
-            name: name.into(),
-            role: "user".into(),
-            password_hash: "secret".into(),
-            created_at_ns: 0,
-            deleted_at_ns: None,
-        })
+        create_user(name, "user")
     }
 
     fn change(name: &str, role_was: &str, to: UserBecomes) -> CatalogChange {

@@ -261,16 +261,10 @@ mod tests {
             data_type: arrow::datatypes::DataType::Int32,
         };
         ViewRecord {
-            namespace: "app".into(),
-            name: name.into(),
             query: "SELECT a, b FROM t".into(),
-            resolves_in: "app".into(),
             columns: vec![column("a", 16), column("b", 17)],
             reads: reads.iter().map(read).collect(),
-            comment: None,
-            column_comments: BTreeMap::new(),
-            created_at_ns: 0,
-            created_by: "root".into(),
+            ..super::super::tests::view(name)
         }
     }
 
