@@ -22,7 +22,7 @@ pub(crate) async fn run(size: Size) {
     for (durability, label, against) in
         [("fsync", "fsync", "append 200 B and fdatasync"), ("relaxed", "no fsync", "SELECT 1")]
     {
-        let server = TestServer::start_with(&[("SERACDB_ENGINE__STORAGE__DURABILITY", durability)]);
+        let server = TestServer::start_with(&[("SERACDB_STORAGE__DURABILITY", durability)]);
         let client = server.client().await;
         for tier in ["hot", "persisted"] {
             let table = format!("t_{tier}");

@@ -394,7 +394,16 @@ fn set(engine: &Engine, session: &Session, name: &str, value: Option<&str>) -> R
                 "sessions are pinned to UTC: '{zone}' cannot be set, convert in the client"
             ))),
         },
-        _ => Err(EngineError::not_found(format!("unknown setting '{name}': the settings are schema and timezone"))),
+        _ => match engine.settings.iter().find(|setting| setting.name == name) {
+            Some(setting) if engine.subject(session)?.role() >= Role::Admin => Err(EngineError::invalid(format!(
+                "'{name}' is a setting of the server: set it in its file, or by {}, and start it again",
+                setting.variable
+            ))),
+            _ => {
+                let known = "the settings of a session are schema and timezone";
+                Err(EngineError::not_found(format!("unknown setting '{name}': {known}")))
+            }
+        },
     }
 }
 

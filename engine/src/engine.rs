@@ -39,32 +39,38 @@ const MERGE_BYTES_MIN: usize = 64 << 10;
 const MERGE_BYTES_MAX: usize = 10 << 20;
 
 /// Settings of the engine and of the storage below it.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
     /// The storage's own settings.
     pub storage: StorageConfig,
-    /// Bytes a statement may have.
+    /// Bytes that a statement may have.
     pub statement_bytes_max: usize,
-    /// Levels that the expressions and queries of a statement may have in one another, [`crate::STATEMENT_DEPTH_MAX`] at
-    /// most.
+    /// Levels that its expressions and queries may have in one another. At most 500: what a thread's stack has room
+    /// for.
+    #[schemars(range(min = 1, max = 500))]
     pub statement_depth_max: usize,
-    /// Bytes of memory queries may use together before they spill.
+    /// Bytes of memory that queries may use together before they spill.
     pub query_memory_max: usize,
-    /// Bytes of Bloom filters to keep in memory.
+    /// Bytes of Bloom filters that are kept in memory.
     pub filter_memory_max: usize,
-    /// Plans of statements that are kept for when they come again.
+    /// Statements whose plans are kept for when they come again.
     pub plans_max: NonZeroUsize,
     /// What one user may have at the same time.
     pub user: UserLimits,
-    /// Bytes of new rows of one statement or ingest from which on they are written to files at once.
+    /// Bytes of new rows of one ingest or INSERT … SELECT from which on they are written to files at once, past the hot
+    /// tier.
     pub bulk_bytes_min: usize,
-    /// Limits of transactions.
+    /// Transactions over several statements.
     pub transaction: TransactionConfig,
-    /// Which ways of not reading cold rows are used.
+    /// Ways of not reading cold rows. They change no result: switch one off only when you suspect it of a fault.
     pub pruning: PruningConfig,
-    /// Where queries spill to; `None` = `spill` below the data directory.
+    /// Where queries spill to. Without it: the folder spill in the data directory.
+    #[schemars(example = &"/var/tmp/seracdb")]
     pub spill_dir: Option<PathBuf>,
+    /// What `system.settings` and SHOW say of the settings of the whole server.
+    #[serde(skip)]
+    pub settings: Arc<[SettingRow]>,
     /// Whether there is a function that panics; no setting, but for tests.
     #[serde(skip)]
     pub planted_panic: bool,
@@ -84,22 +90,40 @@ impl Default for EngineConfig {
             transaction: TransactionConfig::default(),
             pruning: PruningConfig::default(),
             spill_dir: None,
+            settings: Arc::default(),
             planted_panic: false,
         }
     }
 }
 
+/// A setting as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingRow {
+    /// Its path, as `server.listen`.
+    pub name: String,
+    /// What it is; `None` = nothing.
+    pub value: Option<String>,
+    /// What it is when nobody sets it.
+    pub default: Option<String>,
+    /// Where it comes from: `default`, a file, a variable or a flag.
+    pub source: String,
+    /// The environment variable that sets it.
+    pub variable: String,
+    /// What it is for.
+    pub description: String,
+}
+
 /// Which ways of not reading cold rows are used: all of them, unless one is suspected of a fault. Results never depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruningConfig {
-    /// Bounds of files and of row groups.
+    /// By the bounds of files and row groups.
     pub bounds: bool,
-    /// Bloom filters of files and of row groups.
+    /// By Bloom filters.
     pub bloom: bool,
-    /// Bounds of pages.
+    /// By the bounds of pages.
     pub page_index: bool,
-    /// Filtering while decoding.
+    /// Filtering while files are decoded: "keys" (queries by key), "always", "never".
     pub pushdown: Pushdown,
 }
 
@@ -110,7 +134,7 @@ impl Default for PruningConfig {
 }
 
 /// When filters are applied while files are decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pushdown {
     /// For queries by key.
@@ -134,6 +158,7 @@ pub struct Engine {
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
     pub(crate) bulk_bytes_min: usize,
+    pub(crate) settings: Arc<[SettingRow]>,
     /// When what this engine runs is to stop.
     pub(crate) stop: CancellationToken,
     cold: Arc<ColdTier>,
@@ -185,6 +210,7 @@ impl Engine {
             transactions,
             transaction_config,
             bulk_bytes_min: config.bulk_bytes_min,
+            settings: config.settings,
             stop,
             cold,
             spill_dir,
@@ -261,7 +287,7 @@ fn runtime(config: &EngineConfig, spill: &Path, store: &Store) -> Result<Arc<Run
     let internal = |e: datafusion::error::DataFusionError| EngineError::internal(format!("query runtime: {e}"));
     std::fs::create_dir_all(spill).map_err(|e| EngineError::internal(format!("{}: {e}", spill.display())))?;
     let largest = NonZeroUsize::new(3).expect("3 is not 0");
-    let all = FairPool::new("all users".to_owned(), "engine.query_memory_max", config.query_memory_max);
+    let all = FairPool::new("all users".to_owned(), "limits.query_memory_max", config.query_memory_max);
     let pool = TrackConsumersPool::new(all, largest);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))

@@ -55,7 +55,7 @@ mod views;
 mod write;
 
 pub use api_tokens::RefusedToken;
-pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown};
+pub use engine::{Engine, EngineConfig, PruningConfig, Pushdown, SettingRow};
 pub use error::{EngineError, ErrorKind, Result};
 pub use execute::{Outcome, Rows};
 pub use identity::{Principal, Role};

@@ -98,8 +98,11 @@ fn show_tables(tables: &Tables, namespace: Option<&str>, like: Option<&str>) -> 
 }
 
 fn settings(tables: &Tables, name: Option<&str>) -> Result<Vec<Vec<String>>> {
-    let all =
+    let own =
         [("schema", tables.namespace.as_str()), ("timezone", "UTC"), ("server_version", env!("CARGO_PKG_VERSION"))];
+    let of_server = tables.server_settings().iter();
+    let of_server = of_server.map(|setting| (setting.name.as_str(), setting.value.as_deref().unwrap_or_default()));
+    let all: Vec<(&str, &str)> = own.into_iter().chain(of_server).collect();
     let name = match name {
         Some("search_path") => Some("schema"),
         other => other,

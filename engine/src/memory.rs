@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn pool(bytes_max: usize) -> Arc<dyn MemoryPool> {
-        Arc::new(FairPool::new("user 'a'".to_owned(), "engine.user.memory_max", bytes_max))
+        Arc::new(FairPool::new("user 'a'".to_owned(), "limits.user.memory_max", bytes_max))
     }
 
     fn sort(pool: &Arc<dyn MemoryPool>) -> MemoryReservation {

@@ -232,6 +232,7 @@ impl Engine {
             exposure,
             now_ns: self.store.clock().now_ns(),
             running: Arc::clone(&self.running),
+            settings: Arc::clone(&self.settings),
         })
     }
 

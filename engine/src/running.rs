@@ -20,14 +20,16 @@ use crate::identity::Principal;
 use crate::memory::FairPool;
 
 /// What one user may have at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserLimits {
-    /// Statements that run, results that are being read included.
+    /// Statements that run, results that are being read included. Further ones are refused.
+    #[schemars(range(min = 1))]
     pub queries_max: usize,
-    /// Bytes of memory that queries may use together before they spill.
+    /// Bytes of memory that queries may use together before they spill, rows that an ingest has gathered included.
     pub memory_max: usize,
-    /// Temporary tables, of all sessions.
+    /// Temporary tables, of all sessions of the user together. Further ones are refused.
+    #[schemars(range(min = 1))]
     pub temporary_tables_max: usize,
 }
 
@@ -142,7 +144,7 @@ impl Running {
                 ErrorKind::ResourceExhausted,
                 format!(
                     "user '{}' has {} statements running, the limit: read their results to the end or cancel some, or \
-                     raise engine.user.queries_max",
+                     raise limits.user.queries_max",
                     principal.name(),
                     self.limits.queries_max
                 ),
@@ -220,7 +222,7 @@ struct UserPool {
 
 impl UserPool {
     fn new(user: &str, all: &Arc<dyn MemoryPool>, bytes_max: usize) -> Self {
-        let own = FairPool::new(format!("user '{user}'"), "engine.user.memory_max", bytes_max);
+        let own = FairPool::new(format!("user '{user}'"), "limits.user.memory_max", bytes_max);
         Self { own, all: Arc::clone(all) }
     }
 }
@@ -295,7 +297,7 @@ mod tests {
         let (first, _second) = (begin(&running, "a", 1).unwrap(), begin(&running, "a", 1).unwrap());
         let refused = begin(&running, "a", 1).unwrap_err();
         assert_eq!(refused.kind, ErrorKind::ResourceExhausted);
-        assert!(refused.message.contains("engine.user.queries_max"));
+        assert!(refused.message.contains("limits.user.queries_max"));
         let _of_another = begin(&running, "b", 2).unwrap();
         drop(first);
         begin(&running, "a", 1).unwrap();

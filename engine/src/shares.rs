@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn it_is_said_whose_limit_it_is() {
-        let text = |why: NoPlace| why.text("open transactions", "end some", "engine.transaction.open_max");
-        assert_eq!(text(NoPlace::All), "too many open transactions: end some, or raise engine.transaction.open_max");
+        let text = |why: NoPlace| why.text("open transactions", "end some", "transaction.open_max");
+        assert_eq!(text(NoPlace::All), "too many open transactions: end some, or raise transaction.open_max");
         assert!(text(NoPlace::Own(7)).contains("of this user: 7 are the share of one user"));
     }
 }

@@ -35,12 +35,13 @@ use crate::tables::Tables;
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 7] = [AUDIT_LOG, BATCHES, GRANTS, INDEXES, QUERIES, TOKENS, USERS];
+pub(crate) const SYSTEM_TABLES: [&str; 8] = [AUDIT_LOG, BATCHES, GRANTS, INDEXES, QUERIES, SETTINGS, TOKENS, USERS];
 
 const BATCHES: &str = "batches";
 const GRANTS: &str = "grants";
 const INDEXES: &str = "indexes";
 const QUERIES: &str = "queries";
+const SETTINGS: &str = "settings";
 const TOKENS: &str = "tokens";
 const USERS: &str = "users";
 
@@ -74,6 +75,7 @@ impl TableProvider for SystemTable {
             INDEXES => indexes_schema(),
             TOKENS => api_tokens::listed_schema(),
             QUERIES => queries_schema(),
+            SETTINGS => settings_schema(),
             USERS => users_schema(),
             _ => batches_schema(),
         }
@@ -97,6 +99,7 @@ impl TableProvider for SystemTable {
             INDEXES => indexes(&self.tables),
             TOKENS => api_tokens::listed(&self.tables),
             QUERIES => queries(&self.tables),
+            SETTINGS => settings(&self.tables),
             USERS => users(&self.tables),
             _ => all_batches(&self.tables),
         };
@@ -217,6 +220,31 @@ fn queries_schema() -> SchemaRef {
         ("started_at", TIME, false),
         ("rows", NUMBER, false),
         ("bytes", NUMBER, false),
+    ])
+}
+
+/// The settings of the server, to an admin.
+fn settings(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = Rows::new(settings_schema());
+    for setting in tables.server_settings() {
+        rows.text(0, Some(&setting.name));
+        rows.text(1, setting.value.as_deref());
+        rows.text(2, setting.default.as_deref());
+        rows.text(3, Some(&setting.source));
+        rows.text(4, Some(&setting.variable));
+        rows.text(5, Some(&setting.description));
+    }
+    rows.finish()
+}
+
+fn settings_schema() -> SchemaRef {
+    schema(&[
+        ("name", TEXT, false),
+        ("value", TEXT, true),
+        ("default", TEXT, true),
+        ("source", TEXT, false),
+        ("variable", TEXT, false),
+        ("description", TEXT, false),
     ])
 }
 

@@ -17,6 +17,7 @@ use seracdb_storage::system_columns::CommitTs;
 
 use crate::audit_log::{self, AUDIT_LOG};
 use crate::effective::refused_shared;
+use crate::engine::SettingRow;
 use crate::error::{EngineError, Result};
 use crate::identity::{Principal, Role};
 use crate::information_schema;
@@ -61,12 +62,19 @@ pub(crate) struct Tables {
     pub now_ns: i64,
     /// What runs now.
     pub running: Arc<Running>,
+    /// The settings of the server.
+    pub settings: Arc<[SettingRow]>,
 }
 
 impl Tables {
     /// Namespaces and tables.
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         self.staged.as_ref().map_or_else(|| self.snapshot.catalog(), |staged| &staged.catalog)
+    }
+
+    /// The settings of the server, as far as its user may know of them.
+    pub(crate) fn server_settings(&self) -> &[SettingRow] {
+        if self.principal.role() >= Role::Admin { &self.settings } else { &[] }
     }
 
     /// The namespaces that this session sees.

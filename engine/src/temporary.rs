@@ -91,7 +91,7 @@ impl Engine {
             ErrorKind::ResourceExhausted,
             format!(
                 "user '{user}' would have more than {max} temporary tables: drop some or close sessions, or raise \
-                 engine.user.temporary_tables_max"
+                 limits.user.temporary_tables_max"
             ),
         ))
     }

@@ -58,6 +58,6 @@ def server_on(folder: Path, url: str, *args: str, lease_seconds: int = 2, settin
     It merges no files by itself, so that tests know which there are.
     """
     config = folder.with_suffix(".toml")
-    storage = f"[engine.storage]\nlease_seconds = {lease_seconds}\norphan_grace_seconds = 0\n"
-    config.write_text(f"{storage}[engine.storage.compaction]\nautomatic = false\n{settings}")
+    storage = f"[storage]\nlease_seconds = {lease_seconds}\norphan_grace_seconds = 0\n"
+    config.write_text(f"{storage}[storage.compaction]\nautomatic = false\n{settings}")
     return Server(folder, args=["--object-store", url, "--config", str(config), *args])

@@ -12,8 +12,8 @@ from test_manifests import until
 from testserver import Server
 
 SMALL = {
-    "SERACDB_ENGINE__STORAGE__FLUSH__HOT_BYTES_MAX": str(64 << 10),
-    "SERACDB_ENGINE__STORAGE__FLUSH__DEAD_VERSIONS_MAX": "50",
+    "SERACDB_FLUSH__HOT_BYTES_MAX": str(64 << 10),
+    "SERACDB_FLUSH__DEAD_VERSIONS_MAX": "50",
 }
 ROWS = 100
 
@@ -105,7 +105,7 @@ def test_streams_stay_hot_and_it_can_be_turned_off(small, tmp_path):
         until(lambda: batches(db, "mine") >= 1, "a scope of a user is flushed")
         assert batches(db, "s") == 0
         assert db.query("SELECT count(*) AS n FROM s")["n"].to_pylist() == [15 * ROWS]
-    off = SMALL | {"SERACDB_ENGINE__STORAGE__FLUSH__AUTOMATIC": "false"}
+    off = SMALL | {"SERACDB_FLUSH__AUTOMATIC": "false"}
     with Server(tmp_path / "other", variables=off) as server, root(server) as db:
         db.run("CREATE TABLE t (n BIGINT, text TEXT)")
         for first in range(0, 15 * ROWS, ROWS):

@@ -350,7 +350,7 @@ def test_an_aborted_stream_leaves_nothing(db, server):
 
 
 def test_after_a_kill_a_load_is_there_wholly_or_not_at_all(tmp_path):
-    variables = {"SERACDB_ENGINE__BULK_BYTES_MIN": "20000", "SERACDB_ENGINE__STORAGE__ORPHAN_GRACE_SECONDS": "0"}
+    variables = {"SERACDB_ENGINE__BULK_BYTES_MIN": "20000", "SERACDB_STORAGE__ORPHAN_GRACE_SECONDS": "0"}
     with Server(tmp_path / "data", variables=variables) as server:
         with root(server) as db:
             db.run("CREATE TABLE t (n BIGINT, v TEXT)")

@@ -66,7 +66,7 @@ def test_restart(own_server, tier, end):
 def test_restart_with_a_million_hot_rows(tmp_path):
     rows = 1_000_000
     step = 100_000
-    own_server = Server(tmp_path / "data", variables={"SERACDB_ENGINE__STORAGE__FLUSH__AUTOMATIC": "false"})
+    own_server = Server(tmp_path / "data", variables={"SERACDB_FLUSH__AUTOMATIC": "false"})
     with own_server, root(own_server) as db:
         db.run("CREATE NAMESPACE app")
         db.run("CREATE TABLE app.many (k BIGINT, v TEXT)")

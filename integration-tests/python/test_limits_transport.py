@@ -40,7 +40,7 @@ from watching import wait_until
 from wire import field, packed, parse
 
 STUCK = 200
-LIMITS = "SERACDB_SERVER__LIMITS__"
+LIMITS = "SERACDB_LIMITS__"
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
 WINDOW_UPDATE = 8
 BATCH = pa.record_batch({"a": [1, 2, 3]})
@@ -560,7 +560,7 @@ def test_stuck_clients_of_the_http_port_go(own_server):
 
 
 def test_statements_are_limited_in_size_and_depth(tmp_path):
-    variables = {"SERACDB_ENGINE__STATEMENT_BYTES_MAX": "1000", "SERACDB_ENGINE__STATEMENT_DEPTH_MAX": "20"}
+    variables = {"SERACDB_LIMITS__STATEMENT_BYTES_MAX": "1000", "SERACDB_LIMITS__STATEMENT_DEPTH_MAX": "20"}
     with Server(tmp_path / "data", variables=variables) as server, root(server) as db:
         assert db.query("SELECT " + "1 + " * 10 + "1 AS n")["n"].to_pylist() == [11]
         with pytest.raises(seracdb.ResourceExhausted, match="statement_bytes_max"):
@@ -569,8 +569,8 @@ def test_statements_are_limited_in_size_and_depth(tmp_path):
             with pytest.raises(seracdb.Error, match="too deep"):
                 db.query(deep)
         assert db.query("SELECT 1 AS n").num_rows == 1
-    process = Server(tmp_path / "other", variables={"SERACDB_ENGINE__STATEMENT_DEPTH_MAX": "501"})
+    process = Server(tmp_path / "other", variables={"SERACDB_LIMITS__STATEMENT_DEPTH_MAX": "501"})
     started = process.spawn()
     assert started.wait(60) != 0
     started.stdout.close()
-    assert "engine.statement_depth_max" in process.log() and "500" in process.log()
+    assert "limits.statement_depth_max" in process.log() and "500" in process.log()

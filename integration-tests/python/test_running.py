@@ -28,8 +28,8 @@ LARGE = "SELECT value, repeat('x', 100) AS filler FROM generate_series(1, 300000
 def limited(tmp_path) -> Iterator[Server]:
     """A server on which one user has little."""
     variables = {
-        "SERACDB_ENGINE__USER__QUERIES_MAX": "3",
-        "SERACDB_ENGINE__USER__MEMORY_MAX": str(64 << 20),
+        "SERACDB_LIMITS__USER__QUERIES_MAX": "3",
+        "SERACDB_LIMITS__USER__MEMORY_MAX": str(64 << 20),
         "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "3600",
         # All rows are gathered.
         "SERACDB_ENGINE__BULK_BYTES_MIN": str(1 << 30),
@@ -190,7 +190,7 @@ def test_a_users_statements_are_limited_and_those_of_others_go_on(limited):
         streams = [client.start(LARGE) for _ in range(3)]
         for stream in streams:
             stream.read_chunk()
-        with pytest.raises(seracdb.Error, match="root.*3 statements.*engine.user.queries_max") as refused:
+        with pytest.raises(seracdb.Error, match="root.*3 statements.*limits.user.queries_max") as refused:
             db.query("SELECT 1")
         assert "RESOURCE_EXHAUSTED" in str(refused.value) or "ResourceExhausted" in str(refused.value)
         assert connections.open("other", "a quiet pass phrase").query("SELECT 1 AS one").to_pylist() == [{"one": 1}]
@@ -243,7 +243,7 @@ def answers(db: seracdb.Connection) -> bool:
 def test_a_users_memory_is_limited(limited):
     with Connections(limited) as connections:
         db = connections.open()
-        with pytest.raises(seracdb.Error, match="user 'root'.*engine.user.memory_max"):
+        with pytest.raises(seracdb.Error, match="user 'root'.*limits.user.memory_max"):
             db.query("SELECT array_agg(value || repeat('x', 200)) FROM generate_series(1, 2000000)")
         assert db.query("SELECT count(*) AS n FROM generate_series(1, 2000000)").to_pylist() == [{"n": 2_000_000}]
 
@@ -261,7 +261,7 @@ def test_sorts_of_a_user_with_little_memory_spill(tmp_path, at_once, order):
         with root(server) as db:
             return db.query(sql)
 
-    variables = {"SERACDB_ENGINE__USER__MEMORY_MAX": str(64 << 20)}
+    variables = {"SERACDB_LIMITS__USER__MEMORY_MAX": str(64 << 20)}
     with Server(tmp_path / "data", variables=variables) as server, ThreadPoolExecutor(at_once) as pool:
         for result in pool.map(sort, range(at_once)):
             key = result["k" if order != "reverse(pad)" else "pad"].to_pylist()
@@ -273,7 +273,7 @@ def test_what_an_ingest_gathers_is_memory_of_its_user(limited):
     with root(limited) as db:
         batch = pa.record_batch({"text": pa.array(["x" * 1000] * 1000)})
         reader = pa.RecordBatchReader.from_batches(batch.schema, (batch for _ in range(100)))
-        with pytest.raises(seracdb.Error, match="user 'root'.*ingest asks for.*engine.user.memory_max"):
+        with pytest.raises(seracdb.Error, match="user 'root'.*ingest asks for.*limits.user.memory_max"):
             db.ingest("t", reader, "create")
         for mode in ("create", "append", "append"):
             db.ingest("t", pa.Table.from_batches([batch] * 30), mode)

@@ -55,7 +55,7 @@ class Prepared:
 
 
 class Transactions:
-    setting = "engine.transaction.open_max"
+    setting = "transaction.open_max"
 
     def __init__(self, server: Server, *login: str):
         self.raw = Raw(server, *login)
@@ -131,7 +131,7 @@ def test_of_few_places_a_user_has_one(tmp_path, kind):
 
 def test_what_is_fetched_or_ended_takes_no_place(tmp_path):
     """However busy a user is with the little that it has."""
-    variables = {"SERACDB_FLIGHT__TICKETS_MAX": "8", "SERACDB_ENGINE__TRANSACTION__OPEN_MAX": "8"}
+    variables = {"SERACDB_FLIGHT__TICKETS_MAX": "8", "SERACDB_TRANSACTION__OPEN_MAX": "8"}
     with Server(tmp_path / "data", variables=variables) as server:
         make_users(server)
         raw = Raw(server, "ann", PASSWORD)

@@ -219,13 +219,13 @@ def test_an_index_of_another_session_is_out_of_reach(db, connect):
 
 
 def test_a_user_has_so_many_and_no_more(tmp_path):
-    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__USER__TEMPORARY_TABLES_MAX": "3"}) as server:
+    with Server(tmp_path / "data", variables={"SERACDB_LIMITS__USER__TEMPORARY_TABLES_MAX": "3"}) as server:
         with Connections(server) as connections:
             db, second = connections.open(), connections.open()
             db.run("CREATE USER other WITH PASSWORD 'a quiet pass phrase' ROLE user")
             for connection, name in ((db, "a"), (db, "b"), (second, "c")):
                 connection.run(f"CREATE TEMPORARY TABLE {name} (x BIGINT)")
-            refused = "user 'root'.*3 temporary tables.*engine.user.temporary_tables_max"
+            refused = "user 'root'.*3 temporary tables.*limits.user.temporary_tables_max"
             with pytest.raises(seracdb.Error, match=refused) as error:
                 db.run("CREATE TEMPORARY TABLE d (x BIGINT)")
             assert "ResourceExhausted" in str(error.value)
@@ -252,7 +252,7 @@ def succeeds(connection, sql: str) -> bool:
 
 
 def test_transactions_do_not_get_around_the_limit(tmp_path):
-    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__USER__TEMPORARY_TABLES_MAX": "3"}) as server:
+    with Server(tmp_path / "data", variables={"SERACDB_LIMITS__USER__TEMPORARY_TABLES_MAX": "3"}) as server:
         raw, other = Raw(server), Raw(server)
         one, two = raw.begin(), other.begin()
         for name in ("a", "b"):

@@ -369,7 +369,7 @@ def test_names_of_others_and_of_nobody(server, db, namespace):
 
 
 def test_without_use_for_too_long(tmp_path):
-    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__TRANSACTION__IDLE_SECONDS": "1"}) as server:
+    with Server(tmp_path / "data", variables={"SERACDB_TRANSACTION__IDLE_SECONDS": "1"}) as server:
         with root(server) as db:
             db.run("CREATE TABLE t (n INT)")
             raw = Raw(server)
@@ -406,7 +406,7 @@ def test_without_use_for_too_long(tmp_path):
 
 
 def test_one_that_is_used_is_not_idle(tmp_path):
-    with Server(tmp_path / "data", variables={"SERACDB_ENGINE__TRANSACTION__IDLE_SECONDS": "4"}) as server:
+    with Server(tmp_path / "data", variables={"SERACDB_TRANSACTION__IDLE_SECONDS": "4"}) as server:
         with root(server) as db:
             db.run("CREATE TABLE t (n INT)")
             db.run("BEGIN")
@@ -418,7 +418,7 @@ def test_one_that_is_used_is_not_idle(tmp_path):
 
 
 def test_more_than_may_be_staged(tmp_path):
-    limit = {"SERACDB_ENGINE__TRANSACTION__MEMORY_MAX": str(1 << 20)}
+    limit = {"SERACDB_TRANSACTION__MEMORY_MAX": str(1 << 20)}
     with Server(tmp_path / "data", variables=limit) as server, root(server) as db:
         db.run("CREATE TABLE t (n BIGINT, text TEXT)")
         db.run("BEGIN")
@@ -524,7 +524,7 @@ def test_what_became_of_a_transaction_is_known_after_a_restart(own_server):
 
 
 def test_a_result_that_is_read_for_long_keeps_its_transaction(tmp_path):
-    variables = {"SERACDB_ENGINE__TRANSACTION__IDLE_SECONDS": "1"}
+    variables = {"SERACDB_TRANSACTION__IDLE_SECONDS": "1"}
     with Server(tmp_path / "data", variables=variables) as server:
         raw = Raw(server)
         raw.query("CREATE TABLE t (n INT)")

@@ -38,7 +38,7 @@ impl TestServer {
         Self::start_with(&[])
     }
 
-    /// The same with settings by environment, such as `("SERACDB_ENGINE__STORAGE__DURABILITY", "relaxed")`.
+    /// The same with settings by environment, such as `("SERACDB_STORAGE__DURABILITY", "relaxed")`.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         Self::spawn(DataDir::Own(dir), settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())

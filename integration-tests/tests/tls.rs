@@ -25,7 +25,7 @@ fn server(folder: &Path) -> TestServer {
         ("SERACDB_SERVER__TLS__KEY_FILE", &file("server.key")),
         ("SERACDB_SERVER__TLS__CLIENT_CA_FILE", &file("ca.pem")),
         ("SERACDB_SERVER__TLS__REQUIRE_CLIENT_CERT", "true"),
-        ("SERACDB_SERVER__LIMITS__CONNECTION_SECONDS_MAX", "1"),
+        ("SERACDB_LIMITS__CONNECTION_SECONDS_MAX", "1"),
     ])
 }
 

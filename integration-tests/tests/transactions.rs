@@ -29,9 +29,9 @@ impl Numbers {
 /// A server that flushes and merges all the time.
 fn busy_server() -> Arc<TestServer> {
     Arc::new(TestServer::start_with(&[
-        ("SERACDB_ENGINE__STORAGE__FLUSH__DEAD_VERSIONS_MAX", "20"),
-        ("SERACDB_ENGINE__STORAGE__COMPACTION__MASKED_PERCENT", "5"),
-        ("SERACDB_ENGINE__STORAGE__COMPACTION__FAN_IN", "2"),
+        ("SERACDB_FLUSH__DEAD_VERSIONS_MAX", "20"),
+        ("SERACDB_COMPACTION__MASKED_PERCENT", "5"),
+        ("SERACDB_COMPACTION__FAN_IN", "2"),
     ]))
 }
 

@@ -1,4 +1,5 @@
-//! The command line: `seracdb serve`, `seracdb sql` and `seracdb tls`.
+//! The command line: `seracdb serve`, `seracdb sql`, `seracdb config` and `seracdb tls`. Variables of the environment are read
+//! here, and nowhere else.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{LogFormat, LogSection, ServerConfig};
+use crate::config::{self, Loaded, LogFormat, LogSection};
 use crate::lifecycle;
 use crate::self_signed::{self, SelfSigned};
 use crate::shell::{self, Connection, Format, Script};
@@ -32,9 +33,22 @@ enum Command {
     Serve(Serve),
     /// Runs SQL on a server: a shell, or what -c, -f or a pipe gives.
     Sql(Sql),
+    /// Says what the settings are.
+    #[command(subcommand)]
+    Config(Config),
     /// Makes certificates.
     #[command(subcommand)]
     Tls(Tls),
+}
+
+#[derive(Subcommand)]
+enum Config {
+    /// Prints a file with all settings, their defaults, and what they are for.
+    Default,
+    /// Prints the settings that `serve` would have with these flags, each with where it comes from.
+    Show(Serve),
+    /// Says everything that is wrong with the settings that `serve` would have with these flags.
+    Check(Serve),
 }
 
 #[derive(Subcommand)]
@@ -121,6 +135,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(arguments) => serve(arguments),
         Command::Sql(arguments) => sql(arguments),
+        Command::Config(command) => config(command),
         Command::Tls(Tls::SelfSigned(arguments)) => self_signed::run(&arguments),
     };
     match result {
@@ -132,25 +147,45 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn serve(arguments: Serve) -> Result<(), String> {
+/// The settings of a server that is started like this.
+fn load(arguments: Serve) -> Result<Loaded, String> {
     let yes = || "true".to_owned();
     let flags = [
-        ("server.data_dir", arguments.data_dir),
-        ("server.listen", arguments.listen),
-        ("http.listen", arguments.http_listen),
-        ("server.object_store", arguments.object_store),
-        ("server.take_over", arguments.take_over.then(yes)),
-        ("server.tls.cert_file", arguments.tls_cert),
-        ("server.tls.key_file", arguments.tls_key),
-        ("server.tls.require_client_cert", arguments.tls_client_ca.is_some().then(yes)),
-        ("server.tls.client_ca_file", arguments.tls_client_ca),
-        ("server.insecure", arguments.insecure.then(yes)),
+        ("--data-dir", "server.data_dir", arguments.data_dir),
+        ("--listen", "server.listen", arguments.listen),
+        ("--http-listen", "http.listen", arguments.http_listen),
+        ("--object-store", "server.object_store", arguments.object_store),
+        ("--take-over", "server.take_over", arguments.take_over.then(yes)),
+        ("--tls-cert", "server.tls.cert_file", arguments.tls_cert),
+        ("--tls-key", "server.tls.key_file", arguments.tls_key),
+        ("--tls-client-ca", "server.tls.require_client_cert", arguments.tls_client_ca.is_some().then(yes)),
+        ("--tls-client-ca", "server.tls.client_ca_file", arguments.tls_client_ca),
+        ("--insecure", "server.insecure", arguments.insecure.then(yes)),
     ];
-    let flags: Vec<_> = flags.into_iter().filter_map(|(path, value)| Some((path, value?))).collect();
+    let flags: Vec<_> = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value?))).collect();
     // Other programs' variables may be no Unicode; those are not ours.
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut config = ServerConfig::load(arguments.config.as_deref(), variables, &flags).map_err(|e| e.to_string())?;
+    config::load(arguments.config.as_deref(), variables, &flags).map_err(|error| error.to_string())
+}
+
+fn config(command: Config) -> Result<(), String> {
+    match command {
+        Config::Default => print!("{}", config::default_file()),
+        Config::Show(arguments) => print!("{}", config::merged_file(&load(arguments)?)),
+        Config::Check(arguments) => {
+            load(arguments)?;
+            println!("the settings can be used");
+        }
+    }
+    Ok(())
+}
+
+fn serve(arguments: Serve) -> Result<(), String> {
+    let loaded = load(arguments)?;
+    let shown = loaded.shown();
+    let mut config = loaded.config;
+    config.engine.settings = shown.into();
     config.engine.planted_panic = cfg!(debug_assertions) && std::env::var_os(PLANTED_PANIC).is_some();
     let root_password = std::env::var(ROOT_PASSWORD).ok().filter(|password| !password.is_empty());
     log_to_stderr(&config.log)?;

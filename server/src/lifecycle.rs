@@ -165,7 +165,7 @@ async fn start_and_drain(
     engine: &Arc<Engine>,
     stop: &CancellationToken,
 ) -> Result<(), ServeError> {
-    create_root(queries, engine, &config.server.data_dir, root_password).await?;
+    create_root(queries, engine, &config.engine.storage.data_dir, root_password).await?;
     let secret = random().map_err(|status| EngineError::internal(status.message()))?;
     let jwt = Jwt::open(&config.auth)?.map(Arc::new);
     if let Some(jwt) = &jwt {
@@ -179,8 +179,8 @@ async fn start_and_drain(
     let (grpc_address, web_address) = (address(&grpc)?, address(&web)?);
     rotate(entrance)?;
     let web = tokio::spawn(http::serve(web, stop.clone().cancelled_owned()));
-    let door = Door::new(entrance, &config.server.limits);
-    let grpc = tokio::spawn(serve_flight(grpc, door, flight.clone(), config.server.limits.clone(), stop.clone()));
+    let door = Door::new(entrance, &config.limits);
+    let grpc = tokio::spawn(serve_flight(grpc, door, flight.clone(), config.limits.clone(), stop.clone()));
     let sweeper = tokio::spawn(sweep(flight));
 
     let tls = entrance.certificates().is_some();

@@ -3,21 +3,21 @@
 //! The committer counts what it appends to a scope's active generation. After a restart a count goes on from what RocksDB's
 //! files say about the size; what was superseded before is then not known.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::{Location, ScopeWrite, Values};
 use crate::keys::Generation;
 
 /// When hot rows are flushed by themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlushConfig {
-    /// Whether they are.
+    /// Whether hot rows are flushed by themselves.
     pub automatic: bool,
-    /// Bytes of hot rows, keys included, from which on a scope is flushed.
+    /// Bytes of hot rows, from which on a table (or one user's part of it) is flushed.
     pub hot_bytes_max: u64,
-    /// Hot versions that no query reads, because they are superseded or deleted, from which on a scope is flushed, once they
-    /// are half of its hot versions: every scan passes over them.
+    /// Hot versions of rows that are superseded or deleted, from which on it is flushed, once they are half of all.
     pub dead_versions_max: u64,
 }
 

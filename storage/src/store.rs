@@ -21,6 +21,7 @@ use futures::FutureExt;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use rocksdb::WriteBatch;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -57,7 +58,7 @@ use crate::verify::{clean_up, look_at_scopes, recover_scopes};
 const FORMAT_VERSION: u32 = 1;
 
 /// When a commit is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// When it is in the fsynced log: it survives power failure.
@@ -68,33 +69,37 @@ pub enum Durability {
 }
 
 /// Settings of the storage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
-    /// Where RocksDB and, by default, the cold files live.
+    /// The directory of RocksDB and, unless object_store says otherwise, of the cold files.
     pub data_dir: PathBuf,
-    /// Where cold files go: `None` = below `data_dir`, else `file:///folder` or `s3://bucket/prefix`.
+    /// Where cold files go: "file:///folder" or "s3://bucket/prefix".
+    #[schemars(example = &"s3://bucket/prefix")]
     pub object_store: Option<String>,
-    /// Name of this node; its CRC32 modulo 1024 is the node part of row ids.
+    /// The name of this node. Its hash is a part of each _id.
     pub node_id: String,
-    /// When a commit is acknowledged.
+    /// When a commit is acknowledged. "fsync": once its log is synced to the disk; it survives a power failure.
+    /// "relaxed": once it is written to the log; it survives the end of the process, but a power failure or a crash of
+    /// the system may lose the commits of the last moments, although they were acknowledged.
     pub durability: Durability,
-    /// Bytes of hot rows to keep in memory as they were last read.
+    /// Bytes of hot rows that are kept in memory as they were last read.
     pub hot_cache_bytes_max: usize,
     /// When hot rows are flushed by themselves.
     pub flush: FlushConfig,
     /// When files are merged.
     pub compaction: CompactionConfig,
-    /// The cache of manifests.
+    /// What is known of manifests without asking the object store.
     pub manifest_cache: CacheConfig,
-    /// Seconds after which a file that no record names is removed: what a flush or compaction left that did not end.
+    /// Seconds after which a file that nothing names is removed: what a flush or compaction left behind when it died.
     pub orphan_grace_seconds: u64,
-    /// Seconds after which entries of the audit log are removed.
+    /// Seconds after which entries of the audit log are removed; 400 days.
     pub audit_retention_seconds: u64,
-    /// How long this process may act as the owner of the object store without renewing that; a successor waits as long.
-    /// Only for a store that is not below `data_dir`.
+    /// Seconds that this server may act as the owner of its object store without renewing that. A successor waits as
+    /// long.
+    #[schemars(range(min = 1))]
     pub lease_seconds: u32,
-    /// Whether the object store may be taken from the data directory that owns it.
+    /// Takes the object store from the data directory that owns it, once that one's lease has ended. For one start.
     pub take_over: bool,
 }
 

@@ -126,9 +126,9 @@ fn plain(error: &DataFusionError, hidden: &[&str]) -> EngineError {
         }
         DataFusionError::ResourcesExhausted(text) => new(
             ErrorKind::ResourceExhausted,
-            &match text.contains("engine.user.memory_max") {
+            &match text.contains("limits.user.memory_max") {
                 true => text.clone(),
-                false => format!("the query needs more memory than engine.query_memory_max allows: {text}"),
+                false => format!("the query needs more memory than limits.query_memory_max allows: {text}"),
             },
         ),
         DataFusionError::ArrowError(error, _) => plain_arrow(error),

@@ -43,14 +43,14 @@ pub(crate) use staged::{STAGED_FILE, Staged, StagedCommit, StagedScope, staged_p
 const SAVEPOINTS_MAX: usize = 10_000;
 
 /// Limits of transactions.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransactionConfig {
-    /// Seconds without a statement after which a transaction is rolled back.
+    /// Seconds without a statement after which a transaction that has begun to work is rolled back.
     pub idle_seconds: u64,
-    /// Bytes that all open transactions may have staged.
+    /// Bytes of changes that all open transactions together may hold.
     pub memory_max: usize,
-    /// Transactions that may be open. One user may have a quarter of them, and the last ones are for admins.
+    /// Transactions that may be open. One user may have a quarter of them. One user may have a quarter of them, and the last ones are for admins.
     pub open_max: usize,
 }
 
@@ -222,7 +222,7 @@ impl Transaction {
                     ErrorKind::ResourceExhausted,
                     format!(
                         "the transaction, or all open ones together, would stage more than {limit} MiB: commit earlier, \
-                         or raise engine.transaction.memory_max"
+                         or raise transaction.memory_max"
                     ),
                 ));
             }
@@ -395,7 +395,7 @@ impl Engine {
         });
         let mut known = self.transactions.known.lock();
         known.require_place(session.principal().into(), self.transaction_config.open_max).map_err(|why| {
-            let text = why.text("open transactions", "end some", "engine.transaction.open_max");
+            let text = why.text("open transactions", "end some", "transaction.open_max");
             EngineError::new(ErrorKind::ResourceExhausted, text)
         })?;
         let held = Held {

@@ -94,11 +94,11 @@ fn too_much(bytes_max: usize) -> Status {
 fn too_slow(wait: Wait) -> Status {
     Status::resource_exhausted(match wait {
         Wait::Whole(max) => format!(
-            "the message did not come within {} s (server.limits.handshake_seconds): send it at once, with the call",
+            "the message did not come within {} s (limits.handshake_seconds): send it at once, with the call",
             max.as_secs()
         ),
         Wait::Next(max) => format!(
-            "nothing came for {} s (server.limits.request_idle_seconds): send the next message sooner, or end the call",
+            "nothing came for {} s (limits.request_idle_seconds): send the next message sooner, or end the call",
             max.as_secs()
         ),
         Wait::ForEver => "nothing came".to_owned(),

@@ -40,9 +40,9 @@ pub(super) enum Full {
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All(max) => write!(f, "there are {max} connections already (server.limits.connections_max)"),
+            Self::All(max) => write!(f, "there are {max} connections already (limits.connections_max)"),
             Self::Address(max) => {
-                write!(f, "its address has {max} connections already (server.limits.connections_address_max)")
+                write!(f, "its address has {max} connections already (limits.connections_address_max)")
             }
         }
     }
@@ -99,7 +99,7 @@ pub(super) fn within_files(wanted: usize) -> usize {
     let possible = (files / 2).max(1);
     if possible < wanted {
         tracing::warn!(
-            "server.limits.connections_max is {wanted}, and this process may open {files} files: it takes {possible} \
+            "limits.connections_max is {wanted}, and this process may open {files} files: it takes {possible} \
              connections; raise the limit of open files (ulimit -n, LimitNOFILE) or lower the setting"
         );
     }

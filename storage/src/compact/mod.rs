@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::{LogChange, Publication};
@@ -41,22 +42,23 @@ pub use choose::choose;
 use merge::Source;
 
 /// When files are merged, and how long their inputs are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompactionConfig {
     /// Whether files are merged by themselves, after a flush.
     pub automatic: bool,
-    /// A file with more rows masked than this is written again without them, in percent.
+    /// A file is written anew when more of its rows than this are superseded or deleted, in percent.
+    #[schemars(range(max = 100))]
     pub masked_percent: u8,
     /// Files smaller than this are merged, in bytes.
     pub small_file_bytes: u64,
     /// Files of about the same size that are merged at once.
     pub fan_in: usize,
-    /// Bytes of files that one compaction reads at most.
+    /// Bytes of files that one merge reads at most.
     pub input_bytes_max: u64,
-    /// Files that one compaction reads at most.
+    /// Files that one merge reads at most.
     pub input_files_max: usize,
-    /// Seconds for which superseded versions stay in the object store.
+    /// Seconds for which superseded files stay in the object store.
     pub retention_seconds: u64,
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Manifest;
@@ -25,14 +26,17 @@ use crate::rocks::{Family, Rocks};
 use crate::scope_place::ScopePlace;
 
 /// Settings of the manifest cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// Seconds for which an entry is believed without asking the object store.
+    /// Seconds for which an entry is believed; then its ETag is compared with the object store's.
+    #[schemars(range(min = 1))]
     pub ttl_seconds: u64,
-    /// Seconds between two evictions.
+    /// Seconds between two clean-ups.
+    #[schemars(range(min = 1))]
     pub eviction_interval_seconds: u64,
     /// Entries that are kept; those that were not used for longest go first.
+    #[schemars(range(min = 1))]
     pub max_entries: usize,
     /// Seconds without use after which an entry leaves memory. It stays in RocksDB.
     pub last_accessed_memory_window: u64,

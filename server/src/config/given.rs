@@ -1,0 +1,123 @@
+//! What the file, the environment and the flags give, each value with where it comes from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::problem::Problem;
+use super::settings::{Kind, Setting, setting};
+
+/// Where a value comes from; later ones win.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Nobody has set it.
+    Default,
+    /// The TOML file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A value of what may be a setting.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) path: String,
+    pub(super) value: Value,
+    pub(super) source: Source,
+}
+
+/// What a file sets. It is read here.
+pub(super) fn from_file(file: &Path) -> Result<Vec<Given>, Problem> {
+    let problem = |key: &str, found: String, expected: &str| Problem {
+        place: file.display().to_string(),
+        key: key.to_owned(),
+        found,
+        expected: expected.to_owned(),
+    };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| problem("the file", format!("'{error}'"), "a file that can be read"))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        problem(&format!("line {line}"), format!("what is no TOML ({})", error.message()), "TOML")
+    })?;
+    let mut given = Vec::new();
+    flatten(&table, "", &mut |path, value| {
+        given.push(Given { path, value, source: Source::File(file.to_owned()) });
+    });
+    Ok(given)
+}
+
+fn flatten(table: &toml::Table, above: &str, give: &mut impl FnMut(String, Value)) {
+    for (name, value) in table {
+        let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        match value {
+            // What is a setting has its value looked at, also when that should be no section.
+            toml::Value::Table(inner) if setting(&path).is_none() => flatten(inner, &path, give),
+            value => give(path, json(value)),
+        }
+    }
+}
+
+fn json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => Value::String(text.clone()),
+        toml::Value::Integer(number) => Value::from(*number),
+        toml::Value::Float(number) => Value::from(*number),
+        toml::Value::Boolean(value) => Value::Bool(*value),
+        toml::Value::Datetime(time) => Value::String(time.to_string()),
+        toml::Value::Array(items) => Value::Array(items.iter().map(json).collect()),
+        toml::Value::Table(fields) => {
+            Value::Object(fields.iter().map(|(name, value)| (name.clone(), json(value))).collect::<Map<_, _>>())
+        }
+    }
+}
+
+/// What an environment variable sets; `None` for one that is not ours, and for SERACDB_ROOT_PASSWORD and its like, which have no
+/// section.
+pub(super) fn from_variable(name: &str, text: &str) -> Option<Given> {
+    let path = name.strip_prefix("SERACDB_").filter(|path| path.contains("__"))?;
+    let path = path.to_ascii_lowercase().replace("__", ".");
+    let value = of_text(setting(&path), text);
+    Some(Given { path, value, source: Source::Variable(name.to_owned()) })
+}
+
+/// What a flag sets.
+pub(super) fn from_flag(flag: &'static str, path: &str, text: &str) -> Given {
+    Given { path: path.to_owned(), value: of_text(setting(path), text), source: Source::Flag(flag) }
+}
+
+/// A value that was written as text, of the kind that the setting wants, if it can be that.
+fn of_text(setting: Option<&Setting>, text: &str) -> Value {
+    let as_text = || Value::String(text.to_owned());
+    let Some(setting) = setting else { return as_text() };
+    if text.is_empty() && setting.is_optional {
+        return Value::Null;
+    }
+    match &setting.kind {
+        Kind::Bool => match text {
+            "true" | "1" => Value::Bool(true),
+            "false" | "0" => Value::Bool(false),
+            _ => as_text(),
+        },
+        Kind::Integer(..) => text.parse::<i64>().map_or_else(|_| as_text(), Value::from),
+        Kind::Texts => match format!("list = {text}").parse::<toml::Table>() {
+            Ok(table) => table.get("list").map_or_else(as_text, json),
+            Err(_) => as_text(),
+        },
+        Kind::Text | Kind::OneOf(_) => as_text(),
+    }
+}
