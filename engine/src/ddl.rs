@@ -21,7 +21,7 @@ use crate::sql::statement::{self, CreateTable};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
-use crate::{api_tokens, comments, indexes, views};
+use crate::{api_tokens, comments, indexes, system_jobs, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -81,6 +81,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         Statement::DropToken { id, if_exists } => {
             api_tokens::drop_token(engine, session, &engine.tables_for(session, statement)?, id, *if_exists).await
         }
+        Statement::CancelJob(id) => system_jobs::cancel_job(engine, session, id),
         Statement::FlushTable(name) => {
             require(engine, session, Role::Service, "STORAGE FLUSH")?;
             flush_table(engine, &engine.tables_for(session, statement)?, name).await

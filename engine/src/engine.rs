@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineError, Result};
 use crate::give_way;
+use crate::jobs::{Jobs, JobsConfig};
 use crate::memory::FairPool;
 use crate::plans::Plans;
 use crate::running::{Running, UserLimits};
@@ -63,6 +64,8 @@ pub struct EngineConfig {
     pub bulk_bytes_min: usize,
     /// Transactions over several statements.
     pub transaction: TransactionConfig,
+    /// What the server does beside statements.
+    pub jobs: JobsConfig,
     /// Ways of not reading cold rows. They change no result: switch one off only when you suspect it of a fault.
     pub pruning: PruningConfig,
     /// Where queries spill to. Without it: the folder spill in the data directory.
@@ -88,6 +91,7 @@ impl Default for EngineConfig {
             plans_max: NonZeroUsize::new(1024).expect("1024 is not 0"),
             bulk_bytes_min: 32 << 20,
             transaction: TransactionConfig::default(),
+            jobs: JobsConfig::default(),
             pruning: PruningConfig::default(),
             spill_dir: None,
             settings: Arc::default(),
@@ -159,6 +163,7 @@ pub struct Engine {
     pub(crate) transaction_config: TransactionConfig,
     pub(crate) bulk_bytes_min: usize,
     pub(crate) settings: Arc<[SettingRow]>,
+    pub(crate) jobs: Arc<Jobs>,
     /// When what this engine runs is to stop.
     pub(crate) stop: CancellationToken,
     cold: Arc<ColdTier>,
@@ -199,6 +204,7 @@ impl Engine {
         let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
         let plans = Arc::new(Plans::new(config.plans_max));
+        let jobs = Jobs::open(Arc::clone(&store), &config.jobs)?;
         Ok(Arc::new(Self {
             store,
             state,
@@ -211,6 +217,7 @@ impl Engine {
             transaction_config,
             bulk_bytes_min: config.bulk_bytes_min,
             settings: config.settings,
+            jobs,
             stop,
             cold,
             spill_dir,
@@ -256,7 +263,10 @@ impl Engine {
 
     /// Stops: waits for the commits in flight and closes RocksDB.
     pub async fn close(&self) -> Result<()> {
+        // What runs ends when the store does, at its next step.
+        self.jobs.stop();
         self.store.close().await;
+        self.jobs.ended().await;
         Ok(())
     }
 }

@@ -29,6 +29,7 @@ use crate::sql::fit::BoundPlan;
 use crate::sql::statement::TransactionStatement;
 use crate::sql::{Statement, TableName};
 use crate::system;
+use crate::system_jobs;
 use crate::tables::Tables;
 use crate::transaction;
 
@@ -102,6 +103,9 @@ impl Engine {
             Statement::ShowManifest(_) | Statement::ShowManifestCache => {
                 let tables = self.tables_for(session, statement)?;
                 system::show(&self.store, &tables, statement).await.map(Outcome::Rows)
+            }
+            Statement::RunJob { job_type, params } => {
+                system_jobs::run_job(self, session, job_type, params).map(Outcome::Rows)
             }
             Statement::CreateToken(create) => {
                 let _run = begin(Way::Update)?;

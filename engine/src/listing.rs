@@ -15,6 +15,7 @@ use crate::session::{INFORMATION_SCHEMA, describes};
 use crate::sql::errors::{from_arrow, from_datafusion};
 use crate::sql::{Statement, TableName, suggest};
 use crate::system::{self, SYSTEM_SCHEMA};
+use crate::system_jobs;
 use crate::tables::Tables;
 
 /// The columns of EXPLAIN.
@@ -26,6 +27,9 @@ pub(crate) fn explain_schema() -> SchemaRef {
 pub(crate) fn schema_of(statement: &Statement) -> SchemaRef {
     if let Some(schema) = system::schema_of(statement) {
         return schema;
+    }
+    if let Statement::RunJob { .. } = statement {
+        return system_jobs::started_schema();
     }
     if let Statement::CreateToken(_) = statement {
         return api_tokens::created_schema();

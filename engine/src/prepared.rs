@@ -70,7 +70,7 @@ impl Prepared {
 
     /// Whether it changes something and gives rows of it: it is to run once, however often the rows are asked for.
     pub fn runs_once(&self) -> bool {
-        matches!(self.statement, Statement::CreateToken(_))
+        matches!(self.statement, Statement::CreateToken(_) | Statement::RunJob { .. })
     }
 
     /// The columns of the result as a client sees them; no columns for an update. Execution gives exactly this schema.
@@ -233,6 +233,7 @@ impl Engine {
             now_ns: self.store.clock().now_ns(),
             running: Arc::clone(&self.running),
             settings: Arc::clone(&self.settings),
+            jobs: Arc::clone(&self.jobs),
         })
     }
 

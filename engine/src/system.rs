@@ -29,17 +29,20 @@ use crate::row_builder::{NUMBER, Rows, TEXT, TIME, schema};
 use crate::running::Entry;
 use crate::scan::external;
 use crate::sql::Statement;
+use crate::system_jobs::{jobs, jobs_schema};
 use crate::system_users::{grants, grants_schema, users, users_schema};
 use crate::tables::Tables;
 
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 8] = [AUDIT_LOG, BATCHES, GRANTS, INDEXES, QUERIES, SETTINGS, TOKENS, USERS];
+pub(crate) const SYSTEM_TABLES: [&str; 9] =
+    [AUDIT_LOG, BATCHES, GRANTS, INDEXES, JOBS, QUERIES, SETTINGS, TOKENS, USERS];
 
 const BATCHES: &str = "batches";
 const GRANTS: &str = "grants";
 const INDEXES: &str = "indexes";
+const JOBS: &str = "jobs";
 const QUERIES: &str = "queries";
 const SETTINGS: &str = "settings";
 const TOKENS: &str = "tokens";
@@ -74,6 +77,7 @@ impl TableProvider for SystemTable {
             GRANTS => grants_schema(),
             INDEXES => indexes_schema(),
             TOKENS => api_tokens::listed_schema(),
+            JOBS => jobs_schema(),
             QUERIES => queries_schema(),
             SETTINGS => settings_schema(),
             USERS => users_schema(),
@@ -98,6 +102,7 @@ impl TableProvider for SystemTable {
             GRANTS => grants(&self.tables),
             INDEXES => indexes(&self.tables),
             TOKENS => api_tokens::listed(&self.tables),
+            JOBS => jobs(&self.tables),
             QUERIES => queries(&self.tables),
             SETTINGS => settings(&self.tables),
             USERS => users(&self.tables),

@@ -21,6 +21,7 @@ use crate::engine::SettingRow;
 use crate::error::{EngineError, Result};
 use crate::identity::{Principal, Role};
 use crate::information_schema;
+use crate::jobs::Jobs;
 use crate::rights::{Object, denied};
 use crate::running::Running;
 use crate::scan::{EveryonesTable, Exposure, ScopeTable, external};
@@ -64,6 +65,8 @@ pub(crate) struct Tables {
     pub running: Arc<Running>,
     /// The settings of the server.
     pub settings: Arc<[SettingRow]>,
+    /// The jobs of the server.
+    pub jobs: Arc<Jobs>,
 }
 
 impl Tables {

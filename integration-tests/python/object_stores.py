@@ -59,5 +59,5 @@ def server_on(folder: Path, url: str, *args: str, lease_seconds: int = 2, settin
     """
     config = folder.with_suffix(".toml")
     storage = f"[storage]\nlease_seconds = {lease_seconds}\norphan_grace_seconds = 0\n"
-    config.write_text(f"{storage}[storage.compaction]\nautomatic = false\n{settings}")
+    config.write_text(f"{storage}[compaction]\nautomatic = false\n{settings}")
     return Server(folder, args=["--object-store", url, "--config", str(config), *args])

@@ -30,6 +30,7 @@ mod golden_tests;
 pub mod hot;
 pub mod hot_cache;
 pub mod hot_size;
+pub mod jobs;
 pub mod keys;
 pub mod lease;
 pub mod manifest;

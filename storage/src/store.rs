@@ -427,6 +427,19 @@ impl Store {
         }
     }
 
+    /// Brings the manifest cache within these limits; gives how many entries were evicted.
+    pub fn evict_manifests(&self, entries_max: u64, unused_seconds: u64) -> Result<usize> {
+        self.manifests.evict(
+            self.snapshot().catalog(),
+            usize::try_from(entries_max).unwrap_or(usize::MAX),
+            unused_seconds,
+        )
+    }
+
+    pub(crate) fn rocks(&self) -> &Rocks {
+        &self.rocks
+    }
+
     pub(crate) fn manifests(&self) -> &ManifestStore {
         &self.manifests
     }

@@ -89,7 +89,7 @@ pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: Canc
         let evicted = blocking(move || {
             evicting.forget_commit_names()?;
             evicting.forget_old_audit()?;
-            evicting.manifests().evict(evicting.snapshot().catalog())
+            evicting.manifests().evict_as_configured(evicting.snapshot().catalog())
         });
         if let Err(error) = evicted.await {
             tracing::warn!(%error, cause = ?error, "the manifest cache, names of commits and the audit log could not be cleaned up");
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Looks at a scope: wholly the first time, later only whether its manifest has changed.
-    async fn look_at(&self, scope: Scope) -> Result<()> {
+    pub(crate) async fn look_at(&self, scope: Scope) -> Result<()> {
         let lock = self.scope_lock(scope);
         let _no_flush_meanwhile = lock.lock().await;
         self.manifests().is_looked_at(scope);

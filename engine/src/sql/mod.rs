@@ -23,6 +23,7 @@ mod grants;
 mod in_place;
 mod infer;
 pub(crate) mod insert;
+mod jobs;
 pub(crate) mod limits;
 pub(crate) mod mentions;
 pub(crate) mod names;

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use super::ddl;
 use super::dialect::SeracDialect;
 use super::grants;
+use super::jobs;
 use super::limits::Limits;
 use super::names::TableName;
 use super::settings;
@@ -121,6 +122,8 @@ impl Reader<'_> {
             Keyword::ROLLBACK | Keyword::ABORT => transactions::rollback(self),
             Keyword::SAVEPOINT => transactions::savepoint(self),
             Keyword::RELEASE => transactions::release(self),
+            _ if self.words(&["RUN", "JOB"]) => jobs::run_job(self),
+            _ if self.words(&["CANCEL", "JOB"]) => jobs::cancel_job(self),
             _ => Err(self.refused(keyword, &token)),
         }
     }

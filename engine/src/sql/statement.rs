@@ -121,6 +121,15 @@ pub(crate) enum Statement {
         /// None of this id is no error.
         if_exists: bool,
     },
+    /// RUN JOB type ['parameters'].
+    RunJob {
+        /// As written.
+        job_type: String,
+        /// JSON; empty for none.
+        params: String,
+    },
+    /// CANCEL JOB 'id'.
+    CancelJob(String),
     /// STORAGE FLUSH TABLE name.
     FlushTable(TableName),
     /// STORAGE FLUSH ALL.
@@ -392,6 +401,7 @@ impl Statement {
             | Self::ShowManifest(_)
             | Self::ShowManifestCache
             | Self::CreateToken(_)
+            | Self::RunJob { .. }
             | Self::ShowSetting(_) => true,
             Self::Insert(_)
             | Self::Update(_)
@@ -411,6 +421,7 @@ impl Statement {
             | Self::Grant(_)
             | Self::Revoke(_)
             | Self::DropToken { .. }
+            | Self::CancelJob(_)
             | Self::FlushTable(_)
             | Self::FlushAll
             | Self::CompactTable(_)

@@ -121,12 +121,16 @@ fn unknown(path: &str, value: &Value) -> Problem {
     }
 }
 
-/// The setting that was probably meant: of the same name in another section, or nearly of this path.
+/// The setting that was probably meant: one that ends like this in another section, or that is nearly called so.
 fn near(path: &str) -> Option<&'static str> {
-    let name = path.rsplit('.').next().unwrap_or(path);
-    let same: Vec<_> = settings().iter().filter(|setting| setting.section_and_name().1 == name).collect();
-    if let [one] = same.as_slice() {
-        return Some(&one.path);
+    let ends = std::iter::successors(Some(path), |end| end.split_once('.').map(|(_, rest)| rest));
+    for end in ends {
+        let ends_so = |setting: &&Setting| {
+            setting.path.strip_suffix(end).is_some_and(|section| section.is_empty() || section.ends_with('.'))
+        };
+        if let [one] = settings().iter().filter(ends_so).collect::<Vec<_>>().as_slice() {
+            return Some(&one.path);
+        }
     }
     let by_distance = settings().iter().map(|setting| (strsim::damerau_levenshtein(path, &setting.path), setting));
     let (distance, nearest) = by_distance.min_by_key(|(distance, _)| *distance)?;

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::ServerConfig;
 
 /// Parts of the tree, and where the file has them; the first that fits counts.
-const MOUNTS: [(&str, &str); 13] = [
+const MOUNTS: [(&str, &str); 14] = [
     ("engine.storage.data_dir", "server.data_dir"),
     ("engine.storage.object_store", "server.object_store"),
     ("engine.storage.take_over", "server.take_over"),
@@ -25,13 +25,14 @@ const MOUNTS: [(&str, &str); 13] = [
     ("engine.storage", "storage"),
     ("engine.transaction", "transaction"),
     ("engine.pruning", "pruning"),
+    ("engine.jobs", "jobs"),
     ("engine.user", "limits.user"),
     ("engine.statement", "limits.statement"),
     ("engine.query_memory_max", "limits.query_memory_max"),
 ];
 
 /// The order of the sections in a file.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "server",
     "server.tls",
     "http",
@@ -45,6 +46,7 @@ const SECTIONS: [&str; 15] = [
     "storage",
     "flush",
     "compaction",
+    "jobs",
     "manifest_cache",
     "log",
 ];

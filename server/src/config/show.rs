@@ -92,7 +92,7 @@ fn file(mut line: impl FnMut(&Setting, &mut String)) -> String {
             continue;
         }
         let blank = if out.is_empty() { "" } else { "\n" };
-        let _ = write!(out, "{blank}{}[{path}]\n", comment(text));
+        let _ = writeln!(out, "{blank}{}[{path}]", comment(text));
         own.for_each(|setting| line(setting, &mut out));
     }
     out

@@ -280,7 +280,18 @@ impl ManifestCache {
 
     /// Takes out of memory what was not used for a while; forgets entries of tables that are gone and, above `max_entries`,
     /// those that were not used for longest.
-    pub(crate) fn evict(&self, catalog: &Catalog, now_ns: i64) -> Result<()> {
+    pub(crate) fn config(&self) -> &CacheConfig {
+        &self.config
+    }
+
+    /// Brings it within these limits; gives how many entries have left the family or memory.
+    pub(crate) fn evict(
+        &self,
+        catalog: &Catalog,
+        now_ns: i64,
+        entries_max: usize,
+        unused_seconds: u64,
+    ) -> Result<usize> {
         let mut by_use: Vec<(i64, Scope)> = self
             .memory
             .read()
@@ -288,9 +299,9 @@ impl ManifestCache {
             .map(|(scope, entry)| (entry.last_accessed_ns.load(Ordering::Relaxed), *scope))
             .collect();
         by_use.sort_unstable();
-        let too_many = by_use.len().saturating_sub(self.config.max_entries);
-        let oldest = now_ns.saturating_sub(seconds_as_ns(self.config.last_accessed_memory_window));
-        let mut in_use = HashSet::new();
+        let too_many = by_use.len().saturating_sub(entries_max);
+        let oldest = now_ns.saturating_sub(seconds_as_ns(unused_seconds));
+        let (mut in_use, before) = (HashSet::new(), by_use.len());
         for (at, (last_accessed, scope)) in by_use.into_iter().enumerate() {
             match ScopePlace::of(catalog, scope) {
                 Ok(place) if at < too_many => self.forget(&place),
@@ -298,11 +309,12 @@ impl ManifestCache {
                 _ => drop(self.memory.write().remove(&scope)),
             }
         }
-        self.evict_stored(catalog, &in_use)
+        let left_memory = before - in_use.len();
+        Ok(left_memory.max(self.evict_stored(catalog, &in_use, entries_max)?))
     }
 
     /// Of the family's entries, those of tables that are gone, and those beyond `max_entries` that memory does not hold.
-    fn evict_stored(&self, catalog: &Catalog, in_use: &HashSet<Vec<u8>>) -> Result<()> {
+    fn evict_stored(&self, catalog: &Catalog, in_use: &HashSet<Vec<u8>>, entries_max: usize) -> Result<usize> {
         let tables: HashSet<Vec<u8>> = catalog.tables().map(|table| table_key(&table.namespace, &table.name)).collect();
         let is_known = |key: &[u8]| {
             let end = key.iter().rposition(|byte| *byte == b':').map_or(0, |at| at + 1);
@@ -321,7 +333,7 @@ impl ManifestCache {
             }
             Ok(())
         })?;
-        unused.truncate(known.saturating_sub(self.config.max_entries));
+        unused.truncate(known.saturating_sub(entries_max));
         let evicted = gone.len() + unused.len();
         for key in gone.into_iter().chain(unused) {
             self.rocks.remove_cached(Family::ManifestCache, &key)?;
@@ -329,7 +341,7 @@ impl ManifestCache {
         if evicted > 0 {
             tracing::debug!(evicted, "entries of the manifest cache evicted");
         }
-        Ok(())
+        Ok(evicted)
     }
 
     fn restored(&self, place: &ScopePlace, now_ns: i64) -> Option<Entry> {

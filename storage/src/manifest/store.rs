@@ -203,8 +203,14 @@ impl ManifestStore {
         }
     }
 
-    pub(crate) fn evict(&self, catalog: &Catalog) -> Result<()> {
-        self.cache.evict(catalog, self.clock.now_ns())
+    /// Evicts what is too much or not used; gives how many entries.
+    pub(crate) fn evict(&self, catalog: &Catalog, entries_max: usize, unused_seconds: u64) -> Result<usize> {
+        self.cache.evict(catalog, self.clock.now_ns(), entries_max, unused_seconds)
+    }
+
+    pub(crate) fn evict_as_configured(&self, catalog: &Catalog) -> Result<usize> {
+        let CacheConfig { max_entries, last_accessed_memory_window, .. } = self.cache.config();
+        self.evict(catalog, *max_entries, *last_accessed_memory_window)
     }
 
     pub(crate) fn cached<'a>(&self, places: impl Iterator<Item = &'a ScopePlace>) -> Vec<CachedEntry> {

@@ -171,11 +171,11 @@ async fn a_hit_asks_the_object_store_nothing() {
 
     // Out of memory, RocksDB has it; beyond its time the object store is asked, which does not answer.
     dir.clock.advance(Duration::from_secs(599));
-    table.store.manifests().evict(table.store.snapshot().catalog()).unwrap();
+    table.store.manifests().evict_as_configured(table.store.snapshot().catalog()).unwrap();
     assert!(table.store.cached_manifests([place.clone()].iter())[0].last_accessed_ns.is_some());
     let used_since = dir.config.manifest_cache.last_accessed_memory_window + 1;
     dir.clock.advance(Duration::from_secs(used_since));
-    table.store.manifests().evict(table.store.snapshot().catalog()).unwrap();
+    table.store.manifests().evict_as_configured(table.store.snapshot().catalog()).unwrap();
     let shown = table.store.cached_manifests([place.clone()].iter()).remove(0);
     assert_eq!((shown.last_accessed_ns, shown.sync_state, shown.ttl_seconds), (None, SyncState::Stale, 0));
     assert!(matches!(table.store.manifest(&place).await, Err(StorageError::ObjectStore(_))));
@@ -205,7 +205,7 @@ async fn the_least_used_entries_go_and_come_back() {
     assert_eq!(cached(), ["a", "b", "c", "d"]);
     // The first one was used again.
     assert_eq!(tables[0].values(), [1]);
-    store.manifests().evict(store.snapshot().catalog()).unwrap();
+    store.manifests().evict_as_configured(store.snapshot().catalog()).unwrap();
     assert_eq!(cached(), ["a", "d"]);
     let misses = store.manifest_cache_totals().misses;
     assert_eq!(tables[1].values(), [1]);

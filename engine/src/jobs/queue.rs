@@ -1,0 +1,400 @@
+//! Which job runs when: decided here, from plain data and the time.
+//!
+//! Invariants:
+//! 1. Of two jobs that touch the same part of a table one runs at a time; what is for all tables runs alone among its kind.
+//! 2. No more than so many run at once, and the last place is for flushes: what makes room for writers waits for nothing else.
+//! 3. A job that is waiting is there once: who asks for the same again is told of that one.
+//! 4. What ran when the process ended is queued again: every job may be run again from its beginning.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::{JobSpec, TableJob, TablesJob};
+
+/// How often a job is tried.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// The wait before the second try; each further one is twice as long.
+const FIRST_WAIT_NS: i64 = 1_000_000_000;
+
+/// The longest wait.
+const WAIT_NS_MAX: i64 = 60_000_000_000;
+
+/// Names a job; rises with time.
+pub(crate) type JobId = u64;
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum JobState {
+    /// It has not begun.
+    Queued,
+    /// It runs.
+    Running,
+    /// It has failed, and is tried again.
+    Retrying,
+    /// It is done.
+    Completed,
+    /// It has failed for good.
+    Failed,
+    /// Somebody did not want it any more.
+    Cancelled,
+}
+
+impl JobState {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn has_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    fn waits(self) -> bool {
+        matches!(self, Self::Queued | Self::Retrying)
+    }
+}
+
+/// A job, and what has become of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) spec: JobSpec,
+    /// Who asked for it; nobody for what the server does by itself.
+    pub(crate) asked_by: Option<String>,
+    pub(crate) state: JobState,
+    pub(crate) attempts: u32,
+    pub(crate) created_ns: i64,
+    pub(crate) started_ns: Option<i64>,
+    pub(crate) finished_ns: Option<i64>,
+    /// From when on it may run.
+    pub(crate) not_before_ns: i64,
+    /// What has come of it, or why it failed.
+    pub(crate) message: Option<String>,
+}
+
+/// All jobs that have not ended, and the last of those that have.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    jobs: BTreeMap<JobId, Job>,
+    next: JobId,
+    running_max: usize,
+    history_max: usize,
+}
+
+/// What somebody who asks for a job is told.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Asked {
+    /// It is queued.
+    New(Job),
+    /// The same is waiting already.
+    Waiting(JobId),
+}
+
+impl Queue {
+    /// Goes on with what is known of an earlier process; gives what has changed by that.
+    pub(crate) fn resume(known: Vec<Job>, running_max: usize, history_max: usize) -> (Self, Vec<Job>) {
+        let next = known.iter().map(|job| job.id + 1).max().unwrap_or(1);
+        let mut jobs: BTreeMap<JobId, Job> = known.into_iter().map(|job| (job.id, job)).collect();
+        let mut changed = Vec::new();
+        for job in jobs.values_mut().filter(|job| job.state == JobState::Running) {
+            job.state = JobState::Queued;
+            job.message = Some("it ran when the server stopped, and is run again".to_owned());
+            changed.push(job.clone());
+        }
+        (Self { jobs, next, running_max: running_max.max(1), history_max }, changed)
+    }
+
+    /// Queues a job, unless the same is waiting.
+    pub(crate) fn ask(&mut self, spec: JobSpec, asked_by: Option<String>, now_ns: i64) -> Asked {
+        if let Some(waiting) = self.jobs.values().find(|job| job.state.waits() && job.spec == spec) {
+            return Asked::Waiting(waiting.id);
+        }
+        let job = Job {
+            id: self.next,
+            spec,
+            asked_by,
+            state: JobState::Queued,
+            attempts: 0,
+            created_ns: now_ns,
+            started_ns: None,
+            finished_ns: None,
+            not_before_ns: now_ns,
+            message: None,
+        };
+        self.next += 1;
+        self.jobs.insert(job.id, job.clone());
+        Asked::New(job)
+    }
+
+    /// Starts the next job that may run now: those that somebody asked for first, then the oldest.
+    pub(crate) fn start_next(&mut self, now_ns: i64) -> Option<Job> {
+        let running: Vec<&Job> = self.jobs.values().filter(|job| job.state == JobState::Running).collect();
+        if running.len() >= self.running_max {
+            return None;
+        }
+        let is_flush = |job: &Job| matches!(job.spec, JobSpec::Flush(_));
+        let others = running.iter().filter(|job| !is_flush(job)).count();
+        let is_last_place = self.running_max > 1 && others + 1 >= self.running_max;
+        let may_run = |job: &&Job| {
+            job.state.waits()
+                && (is_flush(job) || !is_last_place)
+                && job.not_before_ns <= now_ns
+                && !running.iter().any(|other| touch_the_same(&job.spec, &other.spec))
+        };
+        let next = self.jobs.values().filter(may_run).min_by_key(|job| (job.asked_by.is_none(), job.id))?.id;
+        let job = self.jobs.get_mut(&next)?;
+        job.state = JobState::Running;
+        job.attempts += 1;
+        job.started_ns = Some(now_ns);
+        Some(job.clone())
+    }
+
+    /// When the next job that waits for a time may run; `None` when none does.
+    pub(crate) fn next_time(&self, now_ns: i64) -> Option<i64> {
+        let waiting = self.jobs.values().filter(|job| job.state.waits() && job.not_before_ns > now_ns);
+        waiting.map(|job| job.not_before_ns).min()
+    }
+
+    /// A job that ran has ended. `Err`: why it failed, and whether it may succeed when it is tried again. Gives what it is now,
+    /// and jobs that are forgotten for it.
+    pub(crate) fn ended(
+        &mut self,
+        id: JobId,
+        result: Result<String, (String, bool)>,
+        now_ns: i64,
+    ) -> Option<(Job, Vec<JobId>)> {
+        let job = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running)?;
+        match result {
+            Ok(message) => {
+                job.state = JobState::Completed;
+                job.message = Some(message);
+            }
+            Err((message, true)) if job.attempts < ATTEMPTS_MAX => {
+                job.state = JobState::Retrying;
+                job.message = Some(message);
+                let wait = FIRST_WAIT_NS.saturating_mul(1 << (job.attempts - 1)).min(WAIT_NS_MAX);
+                job.not_before_ns = now_ns.saturating_add(wait);
+            }
+            Err((message, _)) => {
+                job.state = JobState::Failed;
+                job.message = Some(message);
+            }
+        }
+        if job.state.has_ended() {
+            job.finished_ns = Some(now_ns);
+        }
+        let job = job.clone();
+        Some((job, self.forget_oldest()))
+    }
+
+    /// Somebody does not want a job any more: one that waits ends here, one that runs is to be stopped and then says so with
+    /// [`Queue::stopped`]. `None`: there is no such job.
+    pub(crate) fn cancel(&mut self, id: JobId, now_ns: i64) -> Option<Job> {
+        let job = self.jobs.get_mut(&id)?;
+        if job.state.waits() {
+            job.state = JobState::Cancelled;
+            job.finished_ns = Some(now_ns);
+        }
+        Some(job.clone())
+    }
+
+    /// A job that ran was stopped, because it was cancelled.
+    pub(crate) fn stopped(&mut self, id: JobId, now_ns: i64) -> Option<Job> {
+        let job = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running)?;
+        job.state = JobState::Cancelled;
+        job.finished_ns = Some(now_ns);
+        Some(job.clone())
+    }
+
+    /// All jobs, the oldest first.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    fn forget_oldest(&mut self) -> Vec<JobId> {
+        let ended: Vec<JobId> = self.jobs.values().filter(|job| job.state.has_ended()).map(|job| job.id).collect();
+        let too_many = ended.len().saturating_sub(self.history_max);
+        let forgotten = ended[..too_many].to_vec();
+        for id in &forgotten {
+            self.jobs.remove(id);
+        }
+        forgotten
+    }
+}
+
+/// Whether two jobs must not run at the same time.
+fn touch_the_same(a: &JobSpec, b: &JobSpec) -> bool {
+    use JobSpec::{Cleanup, Compact, Flush, ManifestEviction, RebuildManifest, Retention, StreamExpiry};
+    match (a, b) {
+        (ManifestEviction(_), ManifestEviction(_)) => true,
+        (ManifestEviction(_), _) | (_, ManifestEviction(_)) => false,
+        (Flush(a) | Compact(a) | RebuildManifest(a), Flush(b) | Compact(b) | RebuildManifest(b)) => same_part(a, b),
+        (Cleanup(all) | Retention(all) | StreamExpiry(all), Flush(one) | Compact(one) | RebuildManifest(one))
+        | (Flush(one) | Compact(one) | RebuildManifest(one), Cleanup(all) | Retention(all) | StreamExpiry(all)) => {
+            is_of(one, all) && all.table.is_some()
+        }
+        (Cleanup(_), Cleanup(_)) | (Retention(_), Retention(_)) | (StreamExpiry(_), StreamExpiry(_)) => true,
+        (Cleanup(_) | Retention(_) | StreamExpiry(_), Cleanup(_) | Retention(_) | StreamExpiry(_)) => false,
+    }
+}
+
+fn same_part(a: &TableJob, b: &TableJob) -> bool {
+    let same_user = a.user_id.is_none() || b.user_id.is_none() || a.user_id == b.user_id;
+    (&a.namespace, &a.table) == (&b.namespace, &b.table) && same_user
+}
+
+fn is_of(one: &TableJob, all: &TablesJob) -> bool {
+    all.namespace.as_ref().is_none_or(|namespace| *namespace == one.namespace)
+        && all.table.as_ref().is_none_or(|table| *table == one.table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: i64 = 1_000_000_000;
+
+    fn flush(table: &str, user: Option<&str>) -> JobSpec {
+        let user_id = user.map(str::to_owned);
+        JobSpec::Flush(TableJob { namespace: "app".into(), table: table.into(), user_id })
+    }
+
+    fn compact(table: &str) -> JobSpec {
+        JobSpec::Compact(TableJob { namespace: "app".into(), table: table.into(), user_id: None })
+    }
+
+    fn queue() -> Queue {
+        Queue::resume(vec![], 2, 3).0
+    }
+
+    fn asked(queue: &mut Queue, spec: JobSpec, now: i64) -> JobId {
+        match queue.ask(spec, None, now) {
+            Asked::New(job) => job.id,
+            Asked::Waiting(id) => id,
+        }
+    }
+
+    fn started(queue: &mut Queue, now: i64) -> Option<JobId> {
+        queue.start_next(now).map(|job| job.id)
+    }
+
+    #[test]
+    fn one_at_a_time_on_a_part_and_no_more_than_so_many() {
+        let mut queue = queue();
+        let all: Vec<_> =
+            [flush("t", None), compact("t"), flush("t", Some("u")), flush("other", None), flush("third", None)]
+                .into_iter()
+                .map(|spec| asked(&mut queue, spec, 0))
+                .collect();
+        assert_eq!(all, [1, 2, 3, 4, 5]);
+        assert_eq!((started(&mut queue, 0), started(&mut queue, 0), started(&mut queue, 0)), (Some(1), Some(4), None));
+        queue.ended(4, Ok("done".into()), 1);
+        assert_eq!((started(&mut queue, 1), started(&mut queue, 1)), (Some(5), None));
+        queue.ended(1, Ok("done".into()), 2);
+        assert_eq!((started(&mut queue, 2), started(&mut queue, 2)), (Some(2), None));
+    }
+
+    #[test]
+    fn the_last_place_is_for_a_flush() {
+        let mut queue = queue();
+        for table in ["a", "b"] {
+            asked(&mut queue, compact(table), 0);
+        }
+        assert_eq!((started(&mut queue, 0), started(&mut queue, 0)), (Some(1), None));
+        let flush = asked(&mut queue, flush("c", None), 0);
+        assert_eq!(started(&mut queue, 0), Some(flush));
+        // Who has one place only has it for all.
+        let mut one = Queue::resume(vec![], 1, 3).0;
+        asked(&mut one, compact("a"), 0);
+        assert_eq!(started(&mut one, 0), Some(1));
+    }
+
+    #[test]
+    fn parts_of_different_users_run_beside_each_other() {
+        let mut queue = queue();
+        asked(&mut queue, flush("t", Some("a")), 0);
+        asked(&mut queue, flush("t", Some("b")), 0);
+        assert_eq!((started(&mut queue, 0), started(&mut queue, 0)), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn the_same_waits_once_and_what_is_asked_for_comes_first() {
+        let mut queue = queue();
+        let first = asked(&mut queue, flush("t", None), 0);
+        assert_eq!(queue.ask(flush("t", None), Some("root".into()), 1), Asked::Waiting(first));
+        let Asked::New(wanted) = queue.ask(flush("u", None), Some("root".into()), 1) else { panic!() };
+        assert_eq!((started(&mut queue, 1), started(&mut queue, 1)), (Some(wanted.id), Some(first)));
+        // One that runs is no reason not to queue the next: what came meanwhile is not in it.
+        assert!(matches!(queue.ask(flush("t", None), None, 2), Asked::New(_)));
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_after_longer_and_longer_waits() {
+        let mut queue = queue();
+        let id = asked(&mut queue, flush("t", None), 0);
+        let mut now = 0;
+        for wait in [1, 2, 4, 8] {
+            assert_eq!(started(&mut queue, now), Some(id));
+            let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), now).unwrap();
+            assert_eq!((job.state, job.not_before_ns), (JobState::Retrying, now + wait * S));
+            assert_eq!(started(&mut queue, now), None);
+            assert_eq!(queue.next_time(now), Some(now + wait * S));
+            now += wait * S;
+        }
+        assert_eq!(started(&mut queue, now), Some(id));
+        let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), now).unwrap();
+        assert_eq!((job.state, job.attempts, job.finished_ns), (JobState::Failed, 5, Some(now)));
+        let hopeless = asked(&mut queue, flush("gone", None), now);
+        assert_eq!(started(&mut queue, now), Some(hopeless));
+        let (job, _) = queue.ended(hopeless, Err(("no such table".into(), false)), now).unwrap();
+        assert_eq!((job.state, job.attempts), (JobState::Failed, 1));
+    }
+
+    #[test]
+    fn one_that_waits_is_cancelled_at_once_and_one_that_runs_when_it_has_stopped() {
+        let mut queue = queue();
+        let (running, waiting) = (asked(&mut queue, flush("t", None), 0), asked(&mut queue, compact("t"), 0));
+        started(&mut queue, 0);
+        assert_eq!(queue.cancel(waiting, 1).unwrap().state, JobState::Cancelled);
+        assert_eq!(queue.cancel(running, 1).unwrap().state, JobState::Running);
+        assert_eq!(queue.stopped(running, 2).unwrap().state, JobState::Cancelled);
+        assert_eq!(queue.ended(running, Ok("late".into()), 3), None);
+        assert_eq!(queue.cancel(running, 4).unwrap().state, JobState::Cancelled);
+        assert_eq!(queue.cancel(99, 4), None);
+    }
+
+    #[test]
+    fn what_ran_is_queued_again_and_numbers_go_on() {
+        let mut before = queue();
+        asked(&mut before, flush("t", None), 0);
+        asked(&mut before, compact("t"), 0);
+        started(&mut before, 0);
+        let known = before.list().cloned().collect();
+        let (mut queue, changed) = Queue::resume(known, 2, 3);
+        assert_eq!(changed.iter().map(|job| (job.id, job.state)).collect::<Vec<_>>(), [(1, JobState::Queued)]);
+        assert_eq!(started(&mut queue, 5), Some(1));
+        assert_eq!(queue.list().next().unwrap().attempts, 2);
+        assert_eq!(asked(&mut queue, flush("x", None), 5), 3);
+    }
+
+    #[test]
+    fn the_last_ends_are_kept() {
+        let mut queue = queue();
+        for number in 0..5 {
+            let id = asked(&mut queue, flush(&format!("t{number}"), None), number);
+            assert_eq!(started(&mut queue, number), Some(id));
+            let (_, forgotten) = queue.ended(id, Ok("done".into()), number).unwrap();
+            assert_eq!(forgotten, if number < 3 { vec![] } else { vec![id - 3] });
+        }
+        assert_eq!(queue.list().map(|job| job.id).collect::<Vec<_>>(), [3, 4, 5]);
+    }
+}

@@ -1,0 +1,249 @@
+//! Runs what the queue starts, and keeps the record of each job in the storage.
+//!
+//! Invariants:
+//! 1. Whoever asks for a job is told of it when its record is durable.
+//! 2. A record changes with each step, so that a restart goes on with what was known. How far a job is while it runs is in memory
+//!    only.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use seracdb_storage::store::Store;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::queue::{Asked, Job, JobId, JobState, Queue};
+use super::spec::JobSpec;
+use super::work::{Progress, Unfinished, Work};
+use crate::error::{EngineError, Result};
+
+/// Settings of jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsConfig {
+    /// Jobs that run at the same time. Further ones wait.
+    #[schemars(range(min = 1))]
+    pub running_max: usize,
+    /// Jobs that have ended and are still shown.
+    pub history_max: usize,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self { running_max: 2, history_max: 1000 }
+    }
+}
+
+/// All jobs.
+pub(crate) struct Jobs {
+    store: Arc<Store>,
+    queue: Mutex<Queue>,
+    running: Mutex<HashMap<JobId, Running>>,
+    /// There may be something to start.
+    wake: Notify,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jobs").field("running", &self.running.lock().len()).finish_non_exhaustive()
+    }
+}
+
+/// A job as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    job_type: String,
+    params: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_by: Option<String>,
+    state: JobState,
+    attempts: u32,
+    created_ns: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_ns: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finished_ns: Option<i64>,
+    not_before_ns: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+impl Jobs {
+    /// Goes on with the jobs that the storage knows, and runs jobs until [`Jobs::stop`].
+    pub(crate) fn open(store: Arc<Store>, config: &JobsConfig) -> Result<Arc<Self>> {
+        let records = store.jobs()?;
+        let known = records.iter().filter_map(|(id, record)| decode(*id, record)).collect();
+        let (queue, changed) = Queue::resume(known, config.running_max, config.history_max);
+        for job in &changed {
+            store.put_job(job.id, &encode(job), false)?;
+        }
+        let (queue, running) = (Mutex::new(queue), Mutex::default());
+        let (wake, stopping, tasks) = (Notify::new(), CancellationToken::new(), TaskTracker::new());
+        let jobs = Arc::new(Self { store, queue, running, wake, stopping, tasks });
+        jobs.tasks.spawn(Arc::clone(&jobs).run());
+        Ok(jobs)
+    }
+
+    /// Queues a job; gives its number, which is that of the same job if it is waiting already.
+    pub(crate) fn ask(&self, spec: JobSpec, asked_by: Option<&str>) -> Result<JobId> {
+        let durable = asked_by.is_some();
+        let mut queue = self.queue.lock();
+        let id = match queue.ask(spec, asked_by.map(str::to_owned), self.now_ns()) {
+            Asked::Waiting(id) => id,
+            Asked::New(job) => {
+                self.store.put_job(job.id, &encode(&job), durable)?;
+                job.id
+            }
+        };
+        drop(queue);
+        self.wake.notify_one();
+        Ok(id)
+    }
+
+    /// Ends a job that waits, and stops one that runs at its next step. One that has ended stays as it is.
+    pub(crate) fn cancel(&self, id: JobId) -> Result<()> {
+        let cancelled = self.queue.lock().cancel(id, self.now_ns());
+        let job = cancelled.ok_or_else(|| EngineError::not_found(format!("unknown job '{id}': see system.jobs")))?;
+        match job.state {
+            JobState::Cancelled => self.store.put_job(id, &encode(&job), true)?,
+            JobState::Running => {
+                if let Some(running) = self.running.lock().get(&id) {
+                    running.stop.cancel();
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// All jobs, each with how far it is if it runs.
+    pub(crate) fn list(&self) -> Vec<(Job, Option<Arc<Progress>>)> {
+        let running = self.running.lock().clone();
+        let progress = |job: &Job| running.get(&job.id).map(|running| Arc::clone(&running.progress));
+        self.queue.lock().list().map(|job| (job.clone(), progress(job))).collect()
+    }
+
+    async fn run(self: Arc<Self>) {
+        while !self.stopping.is_cancelled() {
+            while let Some(job) = self.start_next() {
+                self.tasks.spawn(Arc::clone(&self).run_one(job));
+            }
+            let now = self.now_ns();
+            let next = self.queue.lock().next_time(now);
+            let wait =
+                next.map_or(Duration::from_secs(3600), |at| Duration::from_nanos(at.saturating_sub(now).max(0) as u64));
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.store.clock().sleep(wait) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    /// Starts nothing more, and has what runs end at its next step: it is run again after the next start.
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+    }
+
+    /// Waits until nothing runs any more.
+    pub(crate) async fn ended(&self) {
+        self.tasks.wait().await;
+    }
+
+    fn start_next(&self) -> Option<Job> {
+        let job = self.queue.lock().start_next(self.now_ns())?;
+        let running = Running { progress: Arc::default(), stop: self.stopping.child_token() };
+        self.running.lock().insert(job.id, running);
+        self.keep(&job);
+        Some(job)
+    }
+
+    async fn run_one(self: Arc<Self>, job: Job) {
+        let Some(Running { progress, stop }) = self.running.lock().get(&job.id).cloned() else { return };
+        let work = Work { store: &self.store, progress: &progress, stop: &stop };
+        let done = AssertUnwindSafe(work.run(&job.spec)).catch_unwind().await;
+        let done = done.unwrap_or_else(|_| Err(EngineError::panicked().into()));
+        let ended = {
+            let (mut queue, now) = (self.queue.lock(), self.now_ns());
+            match done {
+                // After the next start it goes on.
+                Err(Unfinished::Stopped) if self.stopping.is_cancelled() => None,
+                Err(Unfinished::Stopped) => queue.stopped(job.id, now).map(|job| (job, vec![])),
+                Err(Unfinished::Failed(why, passes)) => queue.ended(job.id, Err((why, passes)), now),
+                Ok(message) => queue.ended(job.id, Ok(message), now),
+            }
+        };
+        self.running.lock().remove(&job.id);
+        if let Some((job, forgotten)) = ended {
+            self.keep(&job);
+            if let Err(error) = self.store.remove_jobs(&forgotten) {
+                tracing::warn!(%error, "records of old jobs could not be removed");
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Writes a job's record. One that is lost shows an earlier step after a restart, from which the job is run again.
+    fn keep(&self, job: &Job) {
+        let (state, message) = (job.state.name(), job.message.as_deref().unwrap_or_default());
+        match job.state {
+            JobState::Failed | JobState::Retrying => {
+                tracing::warn!(
+                    job = job.id,
+                    job_type = job.spec.name(),
+                    state,
+                    attempts = job.attempts,
+                    "job: {message}"
+                );
+            }
+            _ => tracing::info!(job = job.id, job_type = job.spec.name(), state, "job {message}"),
+        }
+        if let Err(error) = self.store.put_job(job.id, &encode(job), false) {
+            tracing::warn!(%error, job = job.id, "the record of a job could not be written");
+        }
+    }
+
+    fn now_ns(&self) -> i64 {
+        self.store.clock().now_ns()
+    }
+}
+
+fn encode(job: &Job) -> Vec<u8> {
+    let record = Record {
+        job_type: job.spec.name().to_owned(),
+        params: job.spec.params(),
+        asked_by: job.asked_by.clone(),
+        state: job.state,
+        attempts: job.attempts,
+        created_ns: job.created_ns,
+        started_ns: job.started_ns,
+        finished_ns: job.finished_ns,
+        not_before_ns: job.not_before_ns,
+        message: job.message.clone(),
+    };
+    serde_json::to_vec(&record).unwrap_or_default()
+}
+
+/// `None` for a job that this build does not know: it is left as it is.
+fn decode(id: JobId, json: &[u8]) -> Option<Job> {
+    let record: Record = serde_json::from_slice(json).ok()?;
+    let spec = JobSpec::parse(&record.job_type, &record.params);
+    let spec = spec.inspect_err(|error| tracing::warn!(job = id, "a job is left alone: {}", error.message)).ok()?;
+    let Record { asked_by, state, attempts, created_ns, started_ns, finished_ns, not_before_ns, message, .. } = record;
+    Some(Job { id, spec, asked_by, state, attempts, created_ns, started_ns, finished_ns, not_before_ns, message })
+}

@@ -1,0 +1,130 @@
+"""Jobs: typed parameters, states that survive, and what each type does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import seracdb
+from conftest import root
+from test_manifests import until
+from testserver import Server
+
+TABLE = '{"namespace": "app", "table": "t"}'
+TYPES = ["flush", "compact", "rebuild_manifest", "manifest_eviction", "cleanup", "retention", "stream_expiry"]
+VALID = {
+    **dict.fromkeys(["flush", "compact", "rebuild_manifest"], TABLE),
+    "manifest_eviction": '{"max_entries": 10, "ttl_seconds": 60}',
+    **dict.fromkeys(["cleanup", "retention", "stream_expiry"], "{}"),
+}
+
+
+@pytest.fixture
+def db(tmp_path):
+    with Server(tmp_path / "data") as server, root(server) as connection:
+        connection.run("CREATE NAMESPACE app")
+        connection.run("CREATE TABLE app.t (n BIGINT)")
+        connection.run("INSERT INTO app.t SELECT value FROM generate_series(1, 100)")
+        yield connection
+
+
+def job(db, job_id: str) -> dict:
+    (row,) = db.query(f"SELECT * FROM system.jobs WHERE job_id = '{job_id}'").to_pylist()
+    return row
+
+
+def run(db, job_type: str, params: str | None = None) -> str:
+    sql = f"RUN JOB {job_type}" + ("" if params is None else f" '{params}'")
+    (row,) = db.query(sql).to_pylist()
+    return row["job_id"]
+
+
+def done(db, job_id: str) -> dict:
+    until(lambda: job(db, job_id)["finished_at"] is not None, f"job {job_id} ends")
+    return job(db, job_id)
+
+
+@pytest.mark.parametrize("job_type", TYPES)
+def test_each_type_runs_with_valid_parameters_and_passes_over_what_it_does_not_know(db, job_type):
+    more = json.dumps(json.loads(VALID[job_type]) | {"colour": "blue"})
+    for params in [VALID[job_type], more]:
+        row = done(db, run(db, job_type, params))
+        assert (row["job_type"], row["state"], row["attempts"], row["asked_by"]) == (job_type, "completed", 1, "root"), row
+        assert json.loads(row["params"]) == json.loads(VALID[job_type])
+        assert row["created_at"] <= row["started_at"] <= row["finished_at"]
+        assert row["node_id"] == "node1" and row["message"]
+
+
+@pytest.mark.parametrize(
+    ("job_type", "params", "text"),
+    [
+        ("flush", "{}", "FlushJob: missing field 'namespace' (expected {namespace, table, user_id?})"),
+        ("compact", '{"namespace": "app"}', "CompactJob: missing field 'table' (expected {namespace, table, user_id?})"),
+        ("rebuild_manifest", '{"namespace": "app", "table": 3}', "RebuildManifestJob: field 'table': invalid type: integer '3', expected a string"),
+        ("manifest_eviction", '{"max_entries": 0, "ttl_seconds": 1}', "ManifestEvictionJob: 'max_entries' must be at least 1"),
+        ("manifest_eviction", '{"max_entries": 1, "ttl_seconds": 0}', "'ttl_seconds' must be at least 1"),
+        ("manifest_eviction", '{"max_entries": -1, "ttl_seconds": 1}', "field 'max_entries'"),
+        ("cleanup", '{"table": "t"}', "CleanupJob: 'table' needs its 'namespace' (expected {namespace?, table?})"),
+        ("retention", "[]", "RetentionJob: "),
+        ("stream_expiry", "no JSON", "StreamExpiryJob: "),
+        ("dance", "{}", "unknown job type 'dance': the types are flush, compact"),
+    ],
+)
+def test_wrong_parameters_are_refused_with_what_is_expected(db, job_type, params, text):
+    before = db.query("SELECT * FROM system.jobs").num_rows
+    with pytest.raises(seracdb.Error) as caught:
+        run(db, job_type, params)
+    assert text in str(caught.value)
+    assert db.query("SELECT * FROM system.jobs").num_rows == before
+
+
+def test_what_they_do(db):
+    row = done(db, run(db, "flush", TABLE))
+    assert "100 rows" in row["message"]
+    assert db.query("SELECT row_count FROM system.batches").to_pylist() == [{"row_count": 100}]
+    for number in range(4):
+        db.run(f"INSERT INTO app.t VALUES ({number})")
+        done(db, run(db, "flush", TABLE))
+    done(db, run(db, "compact", TABLE))
+    active = db.query("SELECT * FROM system.batches WHERE status = 'active'").num_rows
+    assert active < 5
+    assert db.query("SELECT count(*) AS n FROM app.t").to_pylist() == [{"n": 104}]
+    db.run("CREATE STREAM TABLE app.s (n BIGINT) WITH (ttl = '1ms')")
+    db.run("INSERT INTO app.s VALUES (1), (2)")
+    assert "2 rows" in done(db, run(db, "stream_expiry"))["message"]
+
+
+def test_what_is_not_there_fails_at_once_and_for_good(db):
+    row = done(db, run(db, "flush", '{"namespace": "app", "table": "gone"}'))
+    assert (row["state"], row["attempts"], row["message"]) == ("failed", 1, "unknown table 'app.gone'")
+    row = done(db, run(db, "flush", '{"namespace": "app", "table": "t", "user_id": "root"}'))
+    assert row["state"] == "failed" and "keep each user" in row["message"]
+
+
+def test_they_are_known_after_a_restart(tmp_path):
+    with Server(tmp_path / "data") as server:
+        with root(server) as db:
+            db.run("CREATE NAMESPACE app")
+            db.run("CREATE TABLE app.t (n BIGINT)")
+            first = run(db, "flush", TABLE)
+            done(db, first)
+        for stop in [server.stop, server.kill]:
+            stop()
+            server.start()
+            with root(server) as db:
+                assert job(db, first)["state"] == "completed"
+                later = run(db, "retention")
+                assert int(later) > int(first)
+                assert done(db, later)["state"] == "completed"
+                with pytest.raises(seracdb.Error, match="unknown job"):
+                    db.run("CANCEL JOB '999999'")
+                db.run(f"CANCEL JOB '{first}'")
+                assert job(db, first)["state"] == "completed"
+            with root(server) as db, seracdb.connect(server.uri, "root", server.password):
+                name = f"svc{later}"
+                db.run(f"CREATE USER {name} WITH PASSWORD 'long enough' ROLE service")
+                with seracdb.connect(server.uri, name, "long enough") as service:
+                    assert service.query("SELECT * FROM system.jobs").num_rows == 0
+                    for sql in ["RUN JOB retention", f"CANCEL JOB '{later}'"]:
+                        with pytest.raises(seracdb.Error, match="requires the role admin"):
+                            service.query(sql) if sql.startswith("RUN") else service.run(sql)

@@ -1,0 +1,92 @@
+//! What jobs are made of: their records, which mean nothing here, and the work on scopes that only the storage can do.
+//!
+//! All of it may be done again, and beside anything else: what must not meet on a scope takes the scope's lock.
+
+use rocksdb::WriteBatch;
+
+use crate::error::{Result, StorageError};
+use crate::keys::{RowKey, Scope};
+use crate::rocks::Family;
+use crate::store::Store;
+use crate::system_columns::CommitTs;
+
+/// Keys that are removed at once.
+const REMOVED_AT_ONCE: usize = 10_000;
+
+impl Store {
+    /// The records of all jobs, by number.
+    pub fn jobs(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+        let mut found = Vec::new();
+        self.rocks().scan_prefix(Family::Jobs, &[], |key, record| {
+            let number = key.try_into().map_err(|_| StorageError::Damaged("a job's key is no number".into()))?;
+            found.push((u64::from_be_bytes(number), record.to_vec()));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Writes a job's record. `durable`: somebody is told that it is there.
+    pub fn put_job(&self, number: u64, record: &[u8], durable: bool) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.rocks().family(Family::Jobs), number.to_be_bytes(), record);
+        self.rocks().write(batch, durable)
+    }
+
+    /// Removes the records of jobs that ended long ago.
+    pub fn remove_jobs(&self, numbers: &[u64]) -> Result<()> {
+        let keys: Vec<Vec<u8>> = numbers.iter().map(|number| number.to_be_bytes().to_vec()).collect();
+        self.rocks().remove_all(Family::Jobs, &keys)
+    }
+
+    /// Writes a scope's manifest again from its records; nothing for one that never had files.
+    pub async fn rebuild_manifest(&self, scope: Scope) -> Result<()> {
+        let lock = self.scope_lock(scope);
+        let _one_at_a_time = lock.lock().await;
+        self.recover_locked(scope).await?;
+        let snapshot = self.snapshot();
+        match snapshot.header(scope)?.is_some_and(|header| header.version > 0) {
+            true => self.export(&snapshot, scope).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Removes files of a scope that are superseded for longer than the retention.
+    pub async fn retire_files(&self, scope: Scope) -> Result<()> {
+        let lock = self.scope_lock(scope);
+        let _one_at_a_time = lock.lock().await;
+        self.recover_locked(scope).await?;
+        self.remove_expired(scope).await
+    }
+
+    /// Looks at a scope's manifest and files wholly, and removes files that nothing names and that are older than the grace
+    /// period.
+    pub async fn clean_up_files(&self, scope: Scope) -> Result<()> {
+        self.manifests().forget_look(scope);
+        self.look_at(scope).await
+    }
+
+    /// Forgets names of old commits, and entries of the audit log that are older than the retention.
+    pub fn forget_old(&self) -> Result<()> {
+        self.forget_commit_names()?;
+        self.forget_old_audit()
+    }
+
+    /// Removes hot versions of a scope from before `oldest`, which nobody may read any more; gives how many.
+    pub fn remove_hot_before(&self, scope: Scope, oldest: CommitTs) -> Result<u64> {
+        let (mut removed, mut keys) = (0, Vec::new());
+        self.rocks().scan_prefix(Family::Rows, &scope.encode(), |key, _| {
+            let row = RowKey::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
+            if row.updated < oldest {
+                keys.push(key.to_vec());
+            }
+            if keys.len() == REMOVED_AT_ONCE {
+                removed += keys.len() as u64;
+                self.rocks().remove_all(Family::Rows, &std::mem::take(&mut keys))?;
+            }
+            Ok(())
+        })?;
+        removed += keys.len() as u64;
+        self.rocks().remove_all(Family::Rows, &keys)?;
+        Ok(removed)
+    }
+}
