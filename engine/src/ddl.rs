@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
-use seracdb_storage::bloom::{self, DISABLED_OPTION, FPP_OPTION};
 use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
@@ -19,9 +17,10 @@ use crate::rights::{Object, denied};
 use crate::session::{Session, describes};
 use crate::sql::statement::{self, CreateTable};
 use crate::sql::{Statement, TableName};
+use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
-use crate::{api_tokens, comments, indexes, system_jobs, views};
+use crate::{api_tokens, comments, indexes, system_jobs, table_options, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -249,74 +248,15 @@ pub(crate) fn new_table(
         prefix: String::new(),
         options: options.clone(),
         indexes: vec![],
-        ttl_ns: ttl(kind, options)?,
+        ttl_ns: ttl_ns(kind, options)?,
         comment: None,
         column_comments: BTreeMap::new(),
         schemas: vec![TableSchema::first(fields)],
         created_at_ns: engine.store.clock().now_ns(),
         created_by: engine.subject(session)?.name().to_owned(),
     };
-    check_filter_options(&record)?;
+    table_options::check(&record)?;
     Ok(record)
-}
-
-/// The options of Bloom filters.
-fn check_filter_options(table: &TableRecord) -> Result<()> {
-    if let Some(text) = table.options.get(FPP_OPTION)
-        && !text.parse().is_ok_and(|fpp| bloom::is_fpp(&fpp))
-    {
-        return Err(EngineError::invalid(format!(
-            "{FPP_OPTION} = '{text}' is no share of false answers: write a number between 0 and 1, such as 0.01"
-        )));
-    }
-    let disabled = table.options.get(DISABLED_OPTION).map_or("", String::as_str);
-    match bloom::listed_columns(disabled).find(|name| bloom::column_id(table, name).is_none()) {
-        Some(unknown) => {
-            Err(EngineError::invalid(format!("{DISABLED_OPTION} names '{unknown}', which is no column of the table")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Which options there are, and how long rows of a stream table live.
-fn ttl(kind: TableKind, options: &BTreeMap<String, String>) -> Result<Option<i64>> {
-    const KNOWN: [&str; 3] = ["ttl", FPP_OPTION, DISABLED_OPTION];
-    if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        let known = KNOWN.join(", ");
-        return Err(EngineError::invalid(format!("unknown table option '{unknown}': the options are: {known}")));
-    }
-    match (kind, options.get("ttl")) {
-        (TableKind::Stream, Some(text)) => {
-            let ttl = duration(text).and_then(|ttl| i64::try_from(ttl.as_nanos()).ok()).filter(|ttl| *ttl > 0);
-            ttl.map(Some).ok_or_else(|| {
-                EngineError::invalid(format!(
-                    "'{text}' is no time to live: write a number and ms, s, m, h or d, as '10s'"
-                ))
-            })
-        }
-        (TableKind::Stream, None) => {
-            Err(EngineError::invalid("a stream table needs the time its rows live: WITH (ttl = '10s')"))
-        }
-        (_, Some(_)) => Err(EngineError::invalid("only stream tables have the option ttl: CREATE STREAM TABLE")),
-        (_, None) => Ok(None),
-    }
-}
-
-/// `500ms`, `10s`, `5m`, `1h`, `2d`.
-fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.checked_mul(ms)?))
 }
 
 async fn flush_table(engine: &Engine, tables: &Tables, name: &TableName) -> Result<()> {
@@ -405,20 +345,5 @@ fn set(engine: &Engine, session: &Session, name: &str, value: Option<&str>) -> R
                 Err(EngineError::not_found(format!("unknown setting '{name}': {known}")))
             }
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_to_live() {
-        for (text, ms) in [("10s", 10_000), ("500ms", 500), (" 5m ", 300_000), ("1h", 3_600_000), ("2d", 172_800_000)] {
-            assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "10", "s", "-1s", "1.5s", "10 weeks", "99999999999999999999s"] {
-            assert_eq!(duration(text), None, "{text}");
-        }
     }
 }

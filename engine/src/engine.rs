@@ -10,6 +10,7 @@ use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use seracdb_storage::clock::{Clock, SystemClock};
+use seracdb_storage::hot_size::FlushConfig;
 use seracdb_storage::manifest::CacheTotals;
 use seracdb_storage::store::{StorageConfig, Store};
 use tokio_util::sync::CancellationToken;
@@ -162,6 +163,7 @@ pub struct Engine {
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
     pub(crate) bulk_bytes_min: usize,
+    pub(crate) flush: FlushConfig,
     pub(crate) settings: Arc<[SettingRow]>,
     pub(crate) jobs: Arc<Jobs>,
     /// When what this engine runs is to stop.
@@ -204,7 +206,7 @@ impl Engine {
         let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
         let plans = Arc::new(Plans::new(config.plans_max));
-        let jobs = Jobs::open(Arc::clone(&store), &config.jobs)?;
+        let jobs = Jobs::open(Arc::clone(&store), &config.jobs, &config.storage)?;
         Ok(Arc::new(Self {
             store,
             state,
@@ -216,6 +218,7 @@ impl Engine {
             transactions,
             transaction_config,
             bulk_bytes_min: config.bulk_bytes_min,
+            flush: config.storage.flush,
             settings: config.settings,
             jobs,
             stop,

@@ -93,6 +93,7 @@ impl Engine {
                 "the session has several transactions: say in the ingest which one it belongs to, or end the others",
             ));
         }
+        self.room_for_writes().await?;
         // A client that says nothing of its one transaction means it.
         let session = &session.in_only_transaction().with_origin("ingest");
         let transaction = session.transaction();

@@ -47,6 +47,7 @@ pub(crate) fn jobs_schema() -> SchemaRef {
         ("attempts", NUMBER, false),
         ("progress", NUMBER, true),
         ("rows", NUMBER, true),
+        ("bytes", NUMBER, true),
         ("files", NUMBER, true),
         ("message", TEXT, true),
         ("asked_by", TEXT, true),
@@ -78,13 +79,14 @@ pub(crate) fn jobs(tables: &Tables) -> Result<RecordBatch> {
         rows.number(4, i64::from(job.attempts));
         rows.number(5, percent);
         rows.number(6, progress.as_ref().map(|now| of(&now.rows)));
-        rows.number(7, progress.as_ref().map(|now| of(&now.files)));
-        rows.text(8, job.message.as_deref());
-        rows.text(9, job.asked_by.as_deref());
-        rows.time(10, Some(job.created_ns));
-        rows.time(11, job.started_ns);
-        rows.time(12, job.finished_ns);
-        rows.text(13, Some(node));
+        rows.number(7, progress.as_ref().map(|now| of(&now.bytes)));
+        rows.number(8, progress.as_ref().map(|now| of(&now.files)));
+        rows.text(9, job.message.as_deref());
+        rows.text(10, job.asked_by.as_deref());
+        rows.time(11, Some(job.created_ns));
+        rows.time(12, job.started_ns);
+        rows.time(13, job.finished_ns);
+        rows.text(14, Some(node));
     }
     rows.finish()
 }

@@ -66,6 +66,7 @@ impl Engine {
         params: Option<&RecordBatch>,
         run: &Run,
     ) -> Result<u64> {
+        self.room_for_writes().await?;
         match session.transaction() {
             Some(transaction) => {
                 let _alone = transaction.changing().await;

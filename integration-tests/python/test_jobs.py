@@ -64,7 +64,7 @@ def test_each_type_runs_with_valid_parameters_and_passes_over_what_it_does_not_k
         ("manifest_eviction", '{"max_entries": 0, "ttl_seconds": 1}', "ManifestEvictionJob: 'max_entries' must be at least 1"),
         ("manifest_eviction", '{"max_entries": 1, "ttl_seconds": 0}', "'ttl_seconds' must be at least 1"),
         ("manifest_eviction", '{"max_entries": -1, "ttl_seconds": 1}', "field 'max_entries'"),
-        ("cleanup", '{"table": "t"}', "CleanupJob: 'table' needs its 'namespace' (expected {namespace?, table?})"),
+        ("cleanup", '{"table": "t"}', "CleanupJob: 'table' needs its 'namespace' (expected {namespace?, table?, user_id?})"),
         ("retention", "[]", "RetentionJob: "),
         ("stream_expiry", "no JSON", "StreamExpiryJob: "),
         ("dance", "{}", "unknown job type 'dance': the types are flush, compact"),

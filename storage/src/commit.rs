@@ -24,7 +24,7 @@ use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, GrantO
 use crate::commit_names;
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
-use crate::hot_size::{FlushConfig, HotSize};
+use crate::hot_size::HotSize;
 use crate::keys::{
     BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, delete_log_key, generation_prefix,
     header_key,
@@ -35,6 +35,7 @@ use crate::rocks::{Family, Rocks};
 use crate::row_codec::{self, EncodedRows};
 use crate::snapshot::Snapshot;
 use crate::system_columns::{CommitClock, CommitTs, IdSequence, RowId};
+use crate::tally::Tally;
 
 /// The most bytes of rows that one commit may have.
 pub const COMMIT_BYTES_MAX: usize = 1 << 30;
@@ -218,10 +219,7 @@ pub(crate) struct CommitState {
     catalog: Arc<Catalog>,
     max_table_id: u32,
     headers: HashMap<Scope, ScopeHeader>,
-    flush: FlushConfig,
-    hot: HashMap<Scope, HotSize>,
-    /// Scopes to flush.
-    due: Vec<Scope>,
+    tally: Arc<Tally>,
     /// Scopes that were written to, since that was last asked.
     written: Vec<Scope>,
     recent: VecDeque<RecentCommit>,
@@ -236,7 +234,7 @@ impl CommitState {
         clock: CommitClock,
         catalog: Arc<Catalog>,
         max_table_id: u32,
-        flush: FlushConfig,
+        tally: Arc<Tally>,
         next_audit: u64,
     ) -> Self {
         Self {
@@ -246,9 +244,7 @@ impl CommitState {
             catalog,
             max_table_id,
             headers: HashMap::new(),
-            flush,
-            hot: HashMap::new(),
-            due: Vec::new(),
+            tally,
             written: Vec::new(),
             recent: VecDeque::new(),
             moved: VecDeque::new(),
@@ -313,13 +309,14 @@ impl CommitState {
         self.catalog = catalog;
         for write in &commit.writes {
             self.append_rows(write, ts, batch);
-            self.count(write);
+            self.count(write, now_ns);
             self.written.push(write.scope);
         }
         self.append_files(&commit.files, ts, batch);
         for ((scope, file), rows) in masked {
             let key = delete_log_key(scope, ts, file);
             batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(rows));
+            self.tally.files_changed(scope);
         }
         if !superseded.is_empty() {
             self.recent.push_back(RecentCommit { ts, superseded });
@@ -339,18 +336,13 @@ impl CommitState {
         std::mem::take(&mut self.written)
     }
 
-    /// Scopes that have got too much hot since this was asked.
-    pub(crate) fn take_due(&mut self) -> Vec<Scope> {
-        std::mem::take(&mut self.due)
-    }
-
     /// Ends the active generation of a scope and hands out the number of the file it becomes.
     pub(crate) fn seal(&mut self, scope: Scope, batch: &mut WriteBatch) -> Result<BatchNumber> {
         let number = self.reserve_batch(scope, batch)?;
         let header = self.load_header(scope)?;
         header.sealed.push(header.active);
         header.active = header.active.next();
-        self.hot.insert(scope, HotSize::default());
+        self.tally.sealed(scope);
         self.append_header(scope, batch);
         Ok(number)
     }
@@ -403,6 +395,7 @@ impl CommitState {
                 ids: Arc::clone(&active.ids),
             });
         }
+        self.tally.files_changed(scope);
         self.append_header(scope, batch);
         Ok(())
     }
@@ -505,11 +498,15 @@ impl CommitState {
         header.exported = header.exported.max(version);
         // Files of a later version are not in this manifest; their generations wait for theirs.
         if header.exported == header.version {
+            let is_drained = header.sealed.is_empty();
             for generation in std::mem::take(&mut header.draining) {
                 let start = generation_prefix(scope, generation).to_vec();
                 if let Some(end) = after_prefix(&start) {
                     batch.delete_range_cf(self.rocks.family(Family::Rows), start, end);
                 }
+            }
+            if is_drained {
+                self.tally.drained(scope);
             }
         }
         self.append_header(scope, batch);
@@ -529,7 +526,7 @@ impl CommitState {
             }
         }
         self.headers.retain(|scope, _| scope.table != table);
-        self.hot.retain(|scope, _| scope.table != table);
+        self.tally.forget(table);
         let mut catalog = (*self.catalog).clone();
         let writes = catalog.apply(&CatalogChange::ForgetDropped(table))?;
         append_catalog(&self.rocks, &writes, batch);
@@ -593,6 +590,7 @@ impl CommitState {
         for scope in scopes {
             let header = self.headers.get_mut(&scope).expect("it was loaded before");
             header.version += 1;
+            self.tally.files_changed(scope);
             for file in files.iter().filter(|file| file.scope() == scope) {
                 header.next_batch = header.next_batch.max(file.numbers_end());
                 header.max_batch = header.max_batch.max(file.record().batch_number);
@@ -603,20 +601,18 @@ impl CommitState {
         }
     }
 
-    /// Counts what a write has appended, and notes whether its scope is to be flushed. Streams never are.
-    fn count(&mut self, write: &ScopeWrite) {
+    /// Counts what a write has appended. Streams are never flushed.
+    fn count(&self, write: &ScopeWrite, now_ns: i64) {
         let scope = write.scope;
         if self.catalog.table_by_id(scope.table).is_none_or(|table| table.kind == TableKind::Stream) {
             return;
         }
         let active = self.headers[&scope].active;
-        let size = self.hot.entry(scope).or_insert_with(|| {
-            HotSize::of_bytes(self.rocks.stored_bytes(Family::Rows, &generation_prefix(scope, active)))
-        });
-        let before = std::mem::replace(size, size.with(write, active));
-        if self.flush.is_due(before, *size) {
-            self.due.push(scope);
-        }
+        let found = || HotSize {
+            bytes: self.rocks.stored_bytes(Family::Rows, &generation_prefix(scope, active)),
+            ..HotSize::default()
+        };
+        self.tally.grown(scope, now_ns, found, |before| before.with(write, active));
     }
 
     /// The superseded rows that lie in files, by file: a file gets one entry a commit, however many writes hit it.

@@ -76,25 +76,24 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    /// Starts the thread. The stream is of scopes that have too much hot.
+    /// Starts the thread.
     pub(crate) fn start(
         rocks: Arc<Rocks>,
         lease: Arc<Lease>,
         state: CommitState,
         cache: Arc<ScopeCache>,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Scope>)> {
+    ) -> Result<Self> {
         let open = Arc::new(OpenSnapshots::default());
         let first = take_snapshot(&rocks, &state, &cache, &open);
         let published = Arc::new(ArcSwap::new(first));
         lease.committed(state.last_ts());
         let (queue, requests) = mpsc::channel(QUEUE_LEN);
-        let (due, to_flush) = mpsc::unbounded_channel();
-        let run = Run { rocks, lease, state, cache, open: Arc::clone(&open), published: Arc::clone(&published), due };
+        let run = Run { rocks, lease, state, cache, open: Arc::clone(&open), published: Arc::clone(&published) };
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || run.until_stopped(requests))
             .map_err(StorageError::io("starting the committer thread"))?;
-        Ok((Self { queue, published, open, thread: Mutex::new(Some(thread)) }, to_flush))
+        Ok(Self { queue, published, open, thread: Mutex::new(Some(thread)) })
     }
 
     /// The newest snapshot.
@@ -199,7 +198,6 @@ struct Run {
     cache: Arc<ScopeCache>,
     open: Arc<OpenSnapshots>,
     published: Arc<ArcSwap<Snapshot>>,
-    due: mpsc::UnboundedSender<Scope>,
 }
 
 impl Run {
@@ -249,10 +247,6 @@ impl Run {
         }
         let snapshot = self.published.load_full();
         answers.into_iter().for_each(|answer| answer(&snapshot));
-        // Nobody flushes any more when the store is closing.
-        for scope in self.state.take_due() {
-            let _ = self.due.send(scope);
-        }
         Ok(go_on)
     }
 

@@ -12,20 +12,17 @@
 //!    which no record names, stays unread under a number that is not used again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Weak};
-
-use futures::StreamExt;
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
-use crate::error::{Result, StorageError};
+use crate::error::Result;
 use crate::hot::{HotChunk, HotCursor, Versions};
 use crate::keys::{BatchNumber, Generation, Scope, decode_delete_log_key};
 use crate::manifest::Manifest;
 use crate::objects::{Objects, blocking};
+use crate::progress::Progress;
 use crate::records::{BatchKind, BatchRecord};
 use crate::scope_files::{ScopeFiles, Scratch, Unfinished};
 use crate::segment::{Segment, float_columns, holds_nan};
@@ -38,35 +35,6 @@ const CHUNK_ROWS: usize = 8192;
 /// Entries of the delete log that one file may have before they are merged.
 const LOG_ENTRIES_MAX: usize = 64;
 
-/// Scopes that are flushed by themselves at once.
-const AT_ONCE: usize = 2;
-
-/// Flushes scopes as they are due, until the store closes.
-pub(crate) async fn flush_scopes(store: Weak<Store>, due: mpsc::UnboundedReceiver<Scope>, stopping: CancellationToken) {
-    let scopes = futures::stream::unfold(due, |mut due| async { Some((due.recv().await?, due)) });
-    // One scope takes one place: a flush that has to wait takes all that came meanwhile.
-    let busy: &Mutex<HashSet<Scope>> = &Mutex::default();
-    scopes
-        .take_until(stopping.cancelled_owned())
-        .for_each_concurrent(AT_ONCE, |scope| {
-            let store = store.upgrade();
-            async move {
-                let Some(store) = store.filter(|_| busy.lock().insert(scope)) else { return };
-                let flushed = store.flush(scope).await;
-                busy.lock().remove(&scope);
-                if let Err(error) = flushed
-                    // A table that is gone needs no flush.
-                    && !matches!(error, StorageError::Stopped | StorageError::Conflict)
-                {
-                    // The rows stay hot; it is tried again when there are more.
-                    let (table, owner) = (scope.table.0, scope.owner.0);
-                    tracing::error!(%error, cause = ?error, table, owner, "too many hot rows could not be flushed");
-                }
-            }
-        })
-        .await;
-}
-
 /// What a flush has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flushed {
@@ -77,29 +45,32 @@ pub struct Flushed {
 }
 
 impl Store {
-    /// Writes the hot rows of a scope to a batch file. Commits go on meanwhile. Files that are worth merging then are
-    /// merged in the background.
+    /// Writes the hot rows of a scope to a batch file. Commits go on meanwhile.
     ///
     /// It is finished also when who waits for it goes away.
     pub async fn flush(self: &Arc<Self>, scope: Scope) -> Result<Flushed> {
-        let store = Arc::clone(self);
-        let flushed = self.to_its_end(async move {
-            // What it has placed and no record names is removed later.
-            store.flush_now(scope).await.inspect_err(|_| store.look_again(scope))
-        });
-        let flushed = flushed.await?;
-        self.compact_soon(scope);
-        Ok(flushed)
+        self.flush_with(scope, &Arc::default()).await
     }
 
-    async fn flush_now(&self, scope: Scope) -> Result<Flushed> {
+    /// The same for who wants to know how far it is, or to stop it: [`StorageError::Stopped`]. What is sealed by then is
+    /// for the next flush.
+    pub async fn flush_with(self: &Arc<Self>, scope: Scope, progress: &Arc<Progress>) -> Result<Flushed> {
+        let (store, progress) = (Arc::clone(self), Arc::clone(progress));
+        self.to_its_end(async move {
+            // What it has placed and no record names is removed later.
+            store.flush_now(scope, &progress).await.inspect_err(|_| store.look_again(scope))
+        })
+        .await
+    }
+
+    async fn flush_now(&self, scope: Scope, progress: &Arc<Progress>) -> Result<Flushed> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
-        self.flush_locked(scope).await
+        self.flush_locked(scope, progress).await
     }
 
     /// Flushes a scope whose lock the caller holds, and exports what is not exported yet.
-    pub(crate) async fn flush_locked(&self, scope: Scope) -> Result<Flushed> {
+    pub(crate) async fn flush_locked(&self, scope: Scope, progress: &Arc<Progress>) -> Result<Flushed> {
         self.recover_locked(scope).await?;
         let snapshot = self.snapshot();
         let header = snapshot.header(scope)?.unwrap_or_default();
@@ -118,7 +89,7 @@ impl Store {
         };
         self.reached(Step::Sealed).await;
         let job = Arc::new(ScopeFiles::new(snapshot, scope)?);
-        let (latest, older) = self.write_files(&job, number).await?;
+        let (latest, older) = self.write_files(&job, number, progress).await?;
         self.reached(Step::FileWritten).await;
         let archive = match older {
             Some(older) => {
@@ -129,6 +100,7 @@ impl Store {
             None => None,
         };
         let flushed = Flushed { rows: latest.segment.row_count, files: 1 + archive.iter().len() };
+        progress.files.fetch_add(flushed.files as u64, Ordering::Relaxed);
         let publication = job.publication(self.objects(), number, latest, archive).await?;
         self.reached(Step::FilePlaced).await;
         self.publish(publication).await?;
@@ -170,9 +142,14 @@ impl Store {
         self.committer().exported(scope, job.header.version).await
     }
 
-    async fn write_files(&self, job: &Arc<ScopeFiles>, number: BatchNumber) -> Result<(Scratch, Option<Unfinished>)> {
-        let (job, objects) = (Arc::clone(job), self.objects().clone());
-        blocking(move || job.write_sealed(&objects, number)).await
+    async fn write_files(
+        &self,
+        job: &Arc<ScopeFiles>,
+        number: BatchNumber,
+        progress: &Arc<Progress>,
+    ) -> Result<(Scratch, Option<Unfinished>)> {
+        let (job, objects, progress) = (Arc::clone(job), self.objects().clone(), Arc::clone(progress));
+        blocking(move || job.write_sealed(&objects, number, &progress)).await
     }
 }
 
@@ -191,7 +168,12 @@ impl ScopeFiles {
     }
 
     /// Writes the newest versions to one file and, when there are any, the older ones to another.
-    fn write_sealed(&self, objects: &Objects, number: BatchNumber) -> Result<(Scratch, Option<Unfinished>)> {
+    fn write_sealed(
+        &self,
+        objects: &Objects,
+        number: BatchNumber,
+        progress: &Progress,
+    ) -> Result<(Scratch, Option<Unfinished>)> {
         let with_nan = self.columns_with_nan()?;
         let name = number.to_string();
         let mut latest = self.create(objects, &name, BatchKind::Flush, Vec::new(), &with_nan)?;
@@ -199,6 +181,7 @@ impl ScopeFiles {
         let mut cursor = self.sealed_rows();
         let mut last_id = None;
         while let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? {
+            progress.go_on(chunk.len() as u64, chunk.size_bytes() as u64)?;
             let (newest, superseded) = chunk.split_newest(&mut last_id);
             latest.rows.write(&newest)?;
             if !superseded.is_empty() {

@@ -2,15 +2,23 @@
 //!
 //! All of it may be done again, and beside anything else: what must not meet on a scope takes the scope's lock.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use rocksdb::WriteBatch;
 
+use crate::catalog::{TableKind, TableRecord};
 use crate::error::{Result, StorageError};
-use crate::keys::{RowKey, Scope};
+use crate::hot::{HotCursor, Versions};
+use crate::hot_size::HotSize;
+use crate::keys::{Generation, RowKey, Scope, generation_prefix};
 use crate::rocks::Family;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::system_columns::CommitTs;
+use crate::tally::HotScope;
 
-/// Keys that are removed at once.
+/// Keys that are removed, and versions that are counted, at once.
 const REMOVED_AT_ONCE: usize = 10_000;
 
 impl Store {
@@ -50,8 +58,8 @@ impl Store {
         }
     }
 
-    /// Removes files of a scope that are superseded for longer than the retention.
-    pub async fn retire_files(&self, scope: Scope) -> Result<()> {
+    /// Removes files of a scope that are superseded for longer than the retention; gives how many.
+    pub async fn retire_files(&self, scope: Scope) -> Result<usize> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
         self.recover_locked(scope).await?;
@@ -67,12 +75,58 @@ impl Store {
 
     /// Forgets names of old commits, and entries of the audit log that are older than the retention.
     pub fn forget_old(&self) -> Result<()> {
+        self.recoveries().forget_before(self.committer().oldest_open());
         self.forget_commit_names()?;
         self.forget_old_audit()
     }
 
-    /// Removes hot versions of a scope from before `oldest`, which nobody may read any more; gives how many.
-    pub fn remove_hot_before(&self, scope: Scope, oldest: CommitTs) -> Result<u64> {
+    /// The scopes with files that are superseded for longer than the retention.
+    pub fn scopes_to_retire(&self) -> Result<Vec<Scope>> {
+        self.snapshot().scopes_where(self.expired())
+    }
+
+    /// Counts what was hot before the start, beside what commits add. For once, with a snapshot of then.
+    /// `versions`: tables whose versions are counted too, one by one.
+    pub fn count_hot(&self, before: &Arc<Snapshot>, versions: impl Fn(&TableRecord) -> bool) -> Result<()> {
+        let now = self.clock().now_ns();
+        for scope in before.hot_scopes()? {
+            let table = before.catalog().table_by_id(scope.table);
+            let Some(table) = table.filter(|table| table.kind != TableKind::Stream) else { continue };
+            let header = before.header(scope)?.unwrap_or_default();
+            let stored = |generation: &Generation| {
+                self.rocks().stored_bytes(Family::Rows, &generation_prefix(scope, *generation))
+            };
+            let versions = if versions(table) { count_versions(before, scope, header.active)? } else { 0 };
+            let active = HotSize { versions, dead: 0, bytes: stored(&header.active) };
+            self.tally().found(scope, now, active, header.sealed.iter().map(stored).sum());
+        }
+        Ok(())
+    }
+
+    /// What is hot of each scope that has hot rows.
+    pub fn hot(&self) -> Vec<(Scope, HotScope)> {
+        self.tally().hot()
+    }
+
+    /// Bytes of hot rows of all tables but streams.
+    pub fn hot_bytes(&self) -> u64 {
+        self.tally().bytes()
+    }
+
+    /// Rises whenever what is hot changes.
+    pub fn hot_changes(&self) -> u64 {
+        self.tally().changes()
+    }
+
+    /// Scopes whose files, or which of their rows are read, have changed since this was asked.
+    pub fn take_changed_files(&self) -> HashSet<Scope> {
+        self.tally().take_changed_files()
+    }
+
+    /// Removes hot versions of a scope from before a time, in nanoseconds since the Unix epoch, which nobody may read any
+    /// more; gives how many.
+    pub fn remove_hot_before(&self, scope: Scope, oldest_ns: i64) -> Result<u64> {
+        let oldest = CommitTs::stored(oldest_ns);
         let (mut removed, mut keys) = (0, Vec::new());
         self.rocks().scan_prefix(Family::Rows, &scope.encode(), |key, _| {
             let row = RowKey::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
@@ -89,4 +143,12 @@ impl Store {
         self.rocks().remove_all(Family::Rows, &keys)?;
         Ok(removed)
     }
+}
+
+fn count_versions(snapshot: &Arc<Snapshot>, scope: Scope, generation: Generation) -> Result<u64> {
+    let (mut versions, mut cursor) = (0, HotCursor::new(scope, vec![generation], Versions::All));
+    while let Some(chunk) = snapshot.hot_chunk(&mut cursor, REMOVED_AT_ONCE)? {
+        versions += chunk.len() as u64;
+    }
+    Ok(versions)
 }

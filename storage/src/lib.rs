@@ -38,6 +38,7 @@ pub mod objects;
 pub mod ownership;
 pub mod paths;
 mod probe;
+mod progress;
 pub mod records;
 mod recovery;
 mod renewal;
@@ -55,8 +56,11 @@ pub mod store;
 pub mod system_columns;
 #[cfg(test)]
 mod take_over_tests;
+mod tally;
 #[cfg(test)]
 mod test_table;
 mod verify;
 
 pub use error::{Result, StorageError};
+pub use progress::{Progress, Throttle};
+pub use tally::HotScope;

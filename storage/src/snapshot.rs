@@ -169,6 +169,17 @@ impl Snapshot {
         Ok(scopes)
     }
 
+    /// The scopes of all tables that have had files.
+    pub fn scopes_with_any_files(&self) -> Result<Vec<Scope>> {
+        let mut scopes = Vec::new();
+        self.visit_headers(|scope, header| {
+            if header.version > 0 {
+                scopes.push(scope);
+            }
+        })?;
+        Ok(scopes)
+    }
+
     /// The scopes with records that a manifest does not show yet.
     pub(crate) fn unexported_scopes(&self) -> Result<Vec<Scope>> {
         let mut scopes = Vec::new();
@@ -204,6 +215,21 @@ impl Snapshot {
             }
         }
         iterator.status()?;
+        Ok(scopes)
+    }
+
+    /// The scopes with a batch record of this kind, in order.
+    pub(crate) fn scopes_where(&self, wanted: impl Fn(&BatchRecord) -> bool) -> Result<Vec<Scope>> {
+        let mut scopes: Vec<Scope> = Vec::new();
+        self.rocks.scan(Family::Batches, &[], &[], |key, json| {
+            if let Some(scope) = Scope::decode(key).filter(|scope| key.starts_with(&batch_prefix(*scope)))
+                && scopes.last() != Some(&scope)
+                && wanted(&serde_json::from_slice(json).map_err(StorageError::damaged_json("a batch record"))?)
+            {
+                scopes.push(scope);
+            }
+            Ok(())
+        })?;
         Ok(scopes)
     }
 

@@ -37,7 +37,6 @@ use crate::commit_names;
 use crate::committer::Committer;
 use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
-use crate::flush::flush_scopes;
 use crate::hot_size::FlushConfig;
 use crate::keys::{Scope, TableId};
 use crate::lease::{Ceilings, Lease};
@@ -52,7 +51,8 @@ use crate::scope_place::ScopePlace;
 use crate::snapshot::{ScopeCache, Snapshot};
 use crate::steps::{NoWait, Pace, Step};
 use crate::system_columns::{CommitClock, CommitTs, IdSequence, NodeNumber, RowId};
-use crate::verify::{clean_up, look_at_scopes, recover_scopes};
+use crate::tally::Tally;
+use crate::verify::{look_at_scopes, recover_scopes};
 
 /// The format of a data directory that this build writes, and the highest it reads.
 const FORMAT_VERSION: u32 = 1;
@@ -133,7 +133,9 @@ pub struct Store {
     committer: Committer,
     manifests: Arc<ManifestStore>,
     recoveries: Arc<Recoveries>,
-    left_to_do: Mutex<LeftToDo>,
+    /// Scopes of which something may lie around that nothing names.
+    to_clean_up: Mutex<HashSet<Scope>>,
+    tally: Arc<Tally>,
     pending_paths: PendingPaths,
     reserved: Reserved,
     catalog_export: CatalogExport,
@@ -199,13 +201,14 @@ impl Store {
 
         let catalog = read_catalog(&rocks, clock.now_ns())?;
         let max_table_id = sequence.max_table_id.max(catalog.max_table_id());
+        let tally = Arc::new(Tally::default());
         let state = CommitState::new(
             Arc::clone(&rocks),
             Arc::clone(&ids),
             CommitClock::after(above.updated),
             Arc::new(catalog),
             max_table_id,
-            config.flush.clone(),
+            Arc::clone(&tally),
             audit::next_number(&rocks)?,
         );
         let (manifests, due) =
@@ -214,7 +217,7 @@ impl Store {
         let (manifests, recoveries) = (Arc::new(manifests), Arc::new(recoveries));
         let cache = ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries), config.hot_cache_bytes_max);
         let cache = Arc::new(cache);
-        let (committer, to_flush) = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
+        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
         // Without a lease to keep nobody listens.
         let _ = committer_starts.send(Box::new(committer.lease_check()));
         let store = Arc::new(Self {
@@ -226,7 +229,8 @@ impl Store {
             committer,
             manifests,
             recoveries,
-            left_to_do: Mutex::default(),
+            to_clean_up: Mutex::default(),
+            tally,
             pending_paths: PendingPaths::default(),
             reserved: Reserved::default(),
             catalog_export: CatalogExport::default(),
@@ -244,9 +248,6 @@ impl Store {
         });
         store.in_background(look_at_scopes(Arc::downgrade(&store), due));
         store.in_background(recover_scopes(Arc::downgrade(&store), wanted));
-        store.in_background(flush_scopes(Arc::downgrade(&store), to_flush, store.stopping()));
-        let every = Duration::from_secs(config.manifest_cache.eviction_interval_seconds.max(1));
-        store.in_background(clean_up(Arc::downgrade(&store), every, store.stopping()));
         if let Err(error) = store.finish_interrupted().await {
             // Everything can be read and written; the next flush or start tries again.
             tracing::error!(%error, cause = ?error, "what the last stop has interrupted could not be finished");
@@ -463,16 +464,16 @@ impl Store {
     /// Has a scope looked at wholly once more, when it is cleaned up next.
     pub(crate) fn look_again(&self, scope: Scope) {
         self.manifests.forget_look(scope);
-        self.left_to_do.lock().look_again.insert(scope);
+        self.to_clean_up.lock().insert(scope);
     }
 
-    /// A scope has archived files whose time has not come.
-    pub(crate) fn expire_later(&self, scope: Scope) {
-        self.left_to_do.lock().to_expire.insert(scope);
+    /// Scopes to be cleaned up, because something went wrong there since this was asked.
+    pub fn take_to_clean_up(&self) -> HashSet<Scope> {
+        std::mem::take(&mut self.to_clean_up.lock())
     }
 
-    pub(crate) fn take_left_to_do(&self) -> LeftToDo {
-        std::mem::take(&mut self.left_to_do.lock())
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Writes what a data directory needs that goes on where this one is gone.
@@ -520,15 +521,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// Scopes for which there is something to do when it is cleaned up next.
-#[derive(Debug, Default)]
-pub(crate) struct LeftToDo {
-    /// To be looked at wholly once more.
-    pub(crate) look_again: HashSet<Scope>,
-    /// With archived files.
-    pub(crate) to_expire: HashSet<Scope>,
 }
 
 fn read_sequence(rocks: &Rocks) -> Result<SequenceRecord> {

@@ -12,22 +12,19 @@
 //!    it fail, and say so.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use futures::StreamExt;
 use roaring::RoaringBitmap;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::delete_vector;
 use crate::error::{Result, StorageError};
 use crate::keys::{Scope, decode_delete_log_key};
 use crate::manifest::{Fault, check_files, orphans};
-use crate::objects::blocking;
 use crate::records::BatchRecord;
 use crate::recovery::{Wanted, milliseconds_since};
 use crate::scope_files::ScopeFiles;
-use crate::store::{LeftToDo, Store};
+use crate::store::Store;
 use crate::system_columns::CommitTs;
 
 /// Scopes that are looked at at the same time.
@@ -75,41 +72,6 @@ pub(crate) async fn recover_scopes(store: Weak<Store>, wanted: mpsc::UnboundedRe
             }
         })
         .await;
-}
-
-/// Evicts from the manifest cache, forgets names of old commits and old entries of the audit log, and removes expired files, every so often, until the store closes.
-pub(crate) async fn clean_up(store: Weak<Store>, every: Duration, stopping: CancellationToken) {
-    loop {
-        let Some(clock) = store.upgrade().map(|store| Arc::clone(store.clock())) else { return };
-        if stopping.run_until_cancelled(clock.sleep(every)).await.is_none() {
-            return;
-        }
-        let Some(store) = store.upgrade() else { return };
-        let evicting = Arc::clone(&store);
-        let evicted = blocking(move || {
-            evicting.forget_commit_names()?;
-            evicting.forget_old_audit()?;
-            evicting.manifests().evict_as_configured(evicting.snapshot().catalog())
-        });
-        if let Err(error) = evicted.await {
-            tracing::warn!(%error, cause = ?error, "the manifest cache, names of commits and the audit log could not be cleaned up");
-        }
-        store.recoveries().forget_before(store.committer().oldest_open());
-        let LeftToDo { look_again, to_expire } = store.take_left_to_do();
-        look_again.into_iter().for_each(|scope| store.manifests().look_at(scope));
-        for scope in to_expire {
-            if stopping.is_cancelled() {
-                return;
-            }
-            let lock = store.scope_lock(scope);
-            let _no_flush_meanwhile = lock.lock().await;
-            if let Err(error) = store.remove_expired(scope).await {
-                store.expire_later(scope);
-                let (table, owner) = (scope.table.0, scope.owner.0);
-                tracing::warn!(%error, cause = ?error, table, owner, "expired files could not be removed");
-            }
-        }
-    }
 }
 
 impl Store {
@@ -161,9 +123,6 @@ impl Store {
         if self.manifests().is_first_look(scope) {
             let checked = self.check_listing(&job, &records).await;
             checked.inspect_err(|_| self.manifests().forget_look(scope))?;
-            if records.iter().any(|record| record.archived_at.is_some()) {
-                self.expire_later(scope);
-            }
         }
         Ok(())
     }

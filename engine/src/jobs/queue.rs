@@ -6,7 +6,7 @@
 //! 3. A job that is waiting is there once: who asks for the same again is told of that one.
 //! 4. What ran when the process ended is queued again: every job may be run again from its beginning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -166,10 +166,13 @@ impl Queue {
 
     /// A job that ran has ended. `Err`: why it failed, and whether it may succeed when it is tried again. Gives what it is now,
     /// and jobs that are forgotten for it.
+    ///
+    /// `idle`: it has changed nothing. What nobody has asked for and has changed nothing is forgotten itself.
     pub(crate) fn ended(
         &mut self,
         id: JobId,
         result: Result<String, (String, bool)>,
+        idle: bool,
         now_ns: i64,
     ) -> Option<(Job, Vec<JobId>)> {
         let job = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running)?;
@@ -193,7 +196,11 @@ impl Queue {
             job.finished_ns = Some(now_ns);
         }
         let job = job.clone();
-        Some((job, self.forget_oldest()))
+        let mut forgotten = self.forget_oldest();
+        if idle && job.asked_by.is_none() && job.state == JobState::Completed && self.jobs.remove(&id).is_some() {
+            forgotten.push(id);
+        }
+        Some((job, forgotten))
     }
 
     /// Somebody does not want a job any more: one that waits ends here, one that runs is to be stopped and then says so with
@@ -213,6 +220,12 @@ impl Queue {
         job.state = JobState::Cancelled;
         job.finished_ns = Some(now_ns);
         Some(job.clone())
+    }
+
+    /// What waits or runs.
+    pub(crate) fn busy(&self) -> HashSet<JobSpec> {
+        let jobs = self.jobs.values().filter(|job| !job.state.has_ended());
+        jobs.map(|job| job.spec.clone()).collect()
     }
 
     /// All jobs, the oldest first.
@@ -255,6 +268,7 @@ fn same_part(a: &TableJob, b: &TableJob) -> bool {
 fn is_of(one: &TableJob, all: &TablesJob) -> bool {
     all.namespace.as_ref().is_none_or(|namespace| *namespace == one.namespace)
         && all.table.as_ref().is_none_or(|table| *table == one.table)
+        && (all.user_id.is_none() || one.user_id.is_none() || all.user_id == one.user_id)
 }
 
 #[cfg(test)]
@@ -297,9 +311,9 @@ mod tests {
                 .collect();
         assert_eq!(all, [1, 2, 3, 4, 5]);
         assert_eq!((started(&mut queue, 0), started(&mut queue, 0), started(&mut queue, 0)), (Some(1), Some(4), None));
-        queue.ended(4, Ok("done".into()), 1);
+        queue.ended(4, Ok("done".into()), false, 1);
         assert_eq!((started(&mut queue, 1), started(&mut queue, 1)), (Some(5), None));
-        queue.ended(1, Ok("done".into()), 2);
+        queue.ended(1, Ok("done".into()), false, 2);
         assert_eq!((started(&mut queue, 2), started(&mut queue, 2)), (Some(2), None));
     }
 
@@ -344,18 +358,18 @@ mod tests {
         let mut now = 0;
         for wait in [1, 2, 4, 8] {
             assert_eq!(started(&mut queue, now), Some(id));
-            let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), now).unwrap();
+            let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), false, now).unwrap();
             assert_eq!((job.state, job.not_before_ns), (JobState::Retrying, now + wait * S));
             assert_eq!(started(&mut queue, now), None);
             assert_eq!(queue.next_time(now), Some(now + wait * S));
             now += wait * S;
         }
         assert_eq!(started(&mut queue, now), Some(id));
-        let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), now).unwrap();
+        let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), false, now).unwrap();
         assert_eq!((job.state, job.attempts, job.finished_ns), (JobState::Failed, 5, Some(now)));
         let hopeless = asked(&mut queue, flush("gone", None), now);
         assert_eq!(started(&mut queue, now), Some(hopeless));
-        let (job, _) = queue.ended(hopeless, Err(("no such table".into(), false)), now).unwrap();
+        let (job, _) = queue.ended(hopeless, Err(("no such table".into(), false)), false, now).unwrap();
         assert_eq!((job.state, job.attempts), (JobState::Failed, 1));
     }
 
@@ -367,7 +381,7 @@ mod tests {
         assert_eq!(queue.cancel(waiting, 1).unwrap().state, JobState::Cancelled);
         assert_eq!(queue.cancel(running, 1).unwrap().state, JobState::Running);
         assert_eq!(queue.stopped(running, 2).unwrap().state, JobState::Cancelled);
-        assert_eq!(queue.ended(running, Ok("late".into()), 3), None);
+        assert_eq!(queue.ended(running, Ok("late".into()), false, 3), None);
         assert_eq!(queue.cancel(running, 4).unwrap().state, JobState::Cancelled);
         assert_eq!(queue.cancel(99, 4), None);
     }
@@ -392,9 +406,21 @@ mod tests {
         for number in 0..5 {
             let id = asked(&mut queue, flush(&format!("t{number}"), None), number);
             assert_eq!(started(&mut queue, number), Some(id));
-            let (_, forgotten) = queue.ended(id, Ok("done".into()), number).unwrap();
+            let (_, forgotten) = queue.ended(id, Ok("done".into()), false, number).unwrap();
             assert_eq!(forgotten, if number < 3 { vec![] } else { vec![id - 3] });
         }
         assert_eq!(queue.list().map(|job| job.id).collect::<Vec<_>>(), [3, 4, 5]);
+    }
+    #[test]
+    fn what_nobody_has_asked_for_and_has_changed_nothing_is_forgotten() {
+        let mut queue = queue();
+        for (idle, asked_by, stays) in [(true, None, false), (false, None, true), (true, Some("root"), true)] {
+            let asked = queue.ask(flush("t", None), asked_by.map(str::to_owned), 1);
+            let Asked::New(Job { id, .. }) = asked else { panic!("{asked:?}") };
+            assert_eq!(started(&mut queue, 1), Some(id));
+            let (_, forgotten) = queue.ended(id, Ok("done".into()), idle, 2).unwrap();
+            assert_eq!(forgotten, if stays { vec![] } else { vec![id] });
+            assert_eq!(queue.list().any(|job| job.id == id), stays);
+        }
     }
 }

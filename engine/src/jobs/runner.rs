@@ -5,22 +5,26 @@
 //! 2. A record changes with each step, so that a restart goes on with what was known. How far a job is while it runs is in memory
 //!    only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use seracdb_storage::store::Store;
+use seracdb_storage::store::{StorageConfig, Store};
+use seracdb_storage::{Progress, Throttle};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::automatic::Automatic;
+use super::policy::{Intervals, Policy};
 use super::queue::{Asked, Job, JobId, JobState, Queue};
-use super::spec::JobSpec;
-use super::work::{Progress, Unfinished, Work};
+use super::spec::{JobSpec, ManifestEvictionJob};
+use super::work::{Unfinished, Work};
 use crate::error::{EngineError, Result};
 
 /// Settings of jobs.
@@ -32,17 +36,34 @@ pub struct JobsConfig {
     pub running_max: usize,
     /// Jobs that have ended and are still shown.
     pub history_max: usize,
+    /// Bytes that flushes and compactions read and write in a second, all together, so that queries keep their share of
+    /// the disk. 0: as fast as they can.
+    pub bytes_per_second_max: u64,
+    /// Seconds between looks for superseded files, and entries of logs, whose time is over. 0: none.
+    pub retention_interval_seconds: u64,
+    /// Seconds between looks for files that nothing names. 0: none but where something went wrong.
+    pub cleanup_interval_seconds: u64,
+    /// Seconds between removals of rows of stream tables whose time is over. 0: none.
+    pub stream_expiry_interval_seconds: u64,
 }
 
 impl Default for JobsConfig {
     fn default() -> Self {
-        Self { running_max: 2, history_max: 1000 }
+        Self {
+            running_max: 2,
+            history_max: 1000,
+            bytes_per_second_max: 0,
+            retention_interval_seconds: 300,
+            cleanup_interval_seconds: 24 * 3600,
+            stream_expiry_interval_seconds: 60,
+        }
     }
 }
 
 /// All jobs.
 pub(crate) struct Jobs {
     store: Arc<Store>,
+    throttle: Option<Arc<Throttle>>,
     queue: Mutex<Queue>,
     running: Mutex<HashMap<JobId, Running>>,
     /// There may be something to start.
@@ -83,8 +104,9 @@ struct Record {
 }
 
 impl Jobs {
-    /// Goes on with the jobs that the storage knows, and runs jobs until [`Jobs::stop`].
-    pub(crate) fn open(store: Arc<Store>, config: &JobsConfig) -> Result<Arc<Self>> {
+    /// Goes on with the jobs that the storage knows, and runs jobs until [`Jobs::stop`]: those that are asked for, and those
+    /// that the settings want.
+    pub(crate) fn open(store: Arc<Store>, config: &JobsConfig, storage: &StorageConfig) -> Result<Arc<Self>> {
         let records = store.jobs()?;
         let known = records.iter().filter_map(|(id, record)| decode(*id, record)).collect();
         let (queue, changed) = Queue::resume(known, config.running_max, config.history_max);
@@ -93,8 +115,11 @@ impl Jobs {
         }
         let (queue, running) = (Mutex::new(queue), Mutex::default());
         let (wake, stopping, tasks) = (Notify::new(), CancellationToken::new(), TaskTracker::new());
-        let jobs = Arc::new(Self { store, queue, running, wake, stopping, tasks });
+        let throttle = Throttle::new(Arc::clone(store.clock()), config.bytes_per_second_max);
+        let automatic = Automatic::new(Arc::clone(&store), policy(config, storage));
+        let jobs = Arc::new(Self { store, throttle, queue, running, wake, stopping, tasks });
         jobs.tasks.spawn(Arc::clone(&jobs).run());
+        jobs.tasks.spawn(automatic.run(Arc::clone(&jobs)));
         Ok(jobs)
     }
 
@@ -137,6 +162,16 @@ impl Jobs {
         self.queue.lock().list().map(|job| (job.clone(), progress(job))).collect()
     }
 
+    /// What waits or runs.
+    pub(super) fn busy(&self) -> HashSet<JobSpec> {
+        self.queue.lock().busy()
+    }
+
+    /// Waits; false when the jobs are to stop.
+    pub(super) async fn goes_on_after(&self, wait: Duration) -> bool {
+        self.stopping.run_until_cancelled(self.store.clock().sleep(wait)).await.is_some()
+    }
+
     async fn run(self: Arc<Self>) {
         while !self.stopping.is_cancelled() {
             while let Some(job) = self.start_next() {
@@ -167,25 +202,31 @@ impl Jobs {
 
     fn start_next(&self) -> Option<Job> {
         let job = self.queue.lock().start_next(self.now_ns())?;
-        let running = Running { progress: Arc::default(), stop: self.stopping.child_token() };
+        let stop = self.stopping.child_token();
+        let progress = Arc::new(Progress::new(stop.clone(), self.throttle.clone()));
+        let running = Running { progress, stop };
         self.running.lock().insert(job.id, running);
         self.keep(&job);
         Some(job)
     }
 
     async fn run_one(self: Arc<Self>, job: Job) {
-        let Some(Running { progress, stop }) = self.running.lock().get(&job.id).cloned() else { return };
-        let work = Work { store: &self.store, progress: &progress, stop: &stop };
+        let Some(Running { progress, .. }) = self.running.lock().get(&job.id).cloned() else { return };
+        let work = Work { store: &self.store, progress: &progress };
         let done = AssertUnwindSafe(work.run(&job.spec)).catch_unwind().await;
         let done = done.unwrap_or_else(|_| Err(EngineError::panicked().into()));
+        let idle = progress.rows.load(Ordering::Relaxed) + progress.files.load(Ordering::Relaxed) == 0;
         let ended = {
             let (mut queue, now) = (self.queue.lock(), self.now_ns());
             match done {
                 // After the next start it goes on.
                 Err(Unfinished::Stopped) if self.stopping.is_cancelled() => None,
                 Err(Unfinished::Stopped) => queue.stopped(job.id, now).map(|job| (job, vec![])),
-                Err(Unfinished::Failed(why, passes)) => queue.ended(job.id, Err((why, passes)), now),
-                Ok(message) => queue.ended(job.id, Ok(message), now),
+                // Nobody is to be told that there is nothing left to do.
+                Err(Unfinished::Unknown(what)) if job.asked_by.is_none() => queue.ended(job.id, Ok(what), true, now),
+                Err(Unfinished::Unknown(what)) => queue.ended(job.id, Err((what, false)), idle, now),
+                Err(Unfinished::Failed(why, passes)) => queue.ended(job.id, Err((why, passes)), idle, now),
+                Ok(message) => queue.ended(job.id, Ok(message), idle, now),
             }
         };
         self.running.lock().remove(&job.id);
@@ -211,6 +252,10 @@ impl Jobs {
                     "job: {message}"
                 );
             }
+            // What the server does by itself all the time is said by what does it.
+            _ if job.asked_by.is_none() => {
+                tracing::debug!(job = job.id, job_type = job.spec.name(), state, "job {message}");
+            }
             _ => tracing::info!(job = job.id, job_type = job.spec.name(), state, "job {message}"),
         }
         if let Err(error) = self.store.put_job(job.id, &encode(job), false) {
@@ -220,6 +265,25 @@ impl Jobs {
 
     fn now_ns(&self) -> i64 {
         self.store.clock().now_ns()
+    }
+}
+
+/// What the settings want to be done by itself.
+fn policy(config: &JobsConfig, storage: &StorageConfig) -> Policy {
+    let manifests = &storage.manifest_cache;
+    Policy {
+        flush: storage.flush.clone(),
+        compact: storage.compaction.automatic,
+        eviction: ManifestEvictionJob {
+            max_entries: (manifests.max_entries as u64).max(1),
+            ttl_seconds: manifests.last_accessed_memory_window.max(1),
+        },
+        every: Intervals {
+            eviction: Duration::from_secs(manifests.eviction_interval_seconds.max(1)),
+            retention: Duration::from_secs(config.retention_interval_seconds),
+            cleanup: Duration::from_secs(config.cleanup_interval_seconds),
+            stream_expiry: Duration::from_secs(config.stream_expiry_interval_seconds),
+        },
     }
 }
 

@@ -38,13 +38,21 @@ pub(crate) struct TableJob {
     pub(crate) user_id: Option<String>,
 }
 
-/// Parameters of what is done to all tables, those of a namespace, or one.
+/// Parameters of what is done to all tables, those of a namespace, one, or one user's part of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct TablesJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) table: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user_id: Option<String>,
+}
+
+impl From<TableJob> for TablesJob {
+    fn from(TableJob { namespace, table, user_id }: TableJob) -> Self {
+        Self { namespace: Some(namespace), table: Some(table), user_id }
+    }
 }
 
 /// Parameters of an eviction.
@@ -64,7 +72,7 @@ struct Type {
 }
 
 const TABLE: &str = "{namespace, table, user_id?}";
-const TABLES: &str = "{namespace?, table?}";
+const TABLES: &str = "{namespace?, table?, user_id?}";
 const EVICTION: &str = "{max_entries, ttl_seconds}";
 
 const FLUSH: Type = Type { name: "flush", title: "FlushJob", shape: TABLE };
@@ -133,6 +141,11 @@ impl JobSpec {
                 if job.table.is_some() && job.namespace.is_none() =>
             {
                 wrong("'table' needs its 'namespace'")
+            }
+            Self::Cleanup(job) | Self::Retention(job) | Self::StreamExpiry(job)
+                if job.user_id.is_some() && job.table.is_none() =>
+            {
+                wrong("'user_id' needs its 'table'")
             }
             _ => Ok(()),
         }
@@ -219,6 +232,7 @@ mod tests {
         }
         assert!(said("manifest_eviction", r#"{"max_entries":-1,"ttl_seconds":1}"#).contains("field 'max_entries'"));
         assert!(said("cleanup", r#"{"table":"t"}"#).contains("'table' needs its 'namespace'"));
+        assert!(said("cleanup", r#"{"user_id":"u"}"#).contains("'user_id' needs its 'table'"));
         assert!(said("dance", "{}").contains("the types are flush, compact"));
     }
 }

@@ -122,11 +122,11 @@ impl Store {
         // The proofs first: a file of changes says that all before it is in files.
         let job = ScopeFiles::new(Arc::clone(snapshot), scope)?;
         self.prove(&job, &snapshot.records(scope)?).await?;
-        self.flush_locked(scope).await.map(drop)
+        self.flush_locked(scope, &Arc::default()).await.map(drop)
     }
 
     /// The commit stands, whatever came of its export: the next flush or start tries that again.
-    fn carried_through(self: &Arc<Self>, scope: Scope, carried: Result<()>) {
+    fn carried_through(&self, scope: Scope, carried: Result<()>) {
         if let Err(error) = carried
             && !matches!(error, StorageError::Stopped)
         {
@@ -134,7 +134,6 @@ impl Store {
             tracing::error!(%error, cause = ?error, table, owner, "the manifest of a bulk load could not be exported");
             self.look_again(scope);
         }
-        self.compact_soon(scope);
     }
 }
 

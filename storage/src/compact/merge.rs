@@ -28,12 +28,12 @@ pub(super) struct Source<'a> {
 }
 
 /// Writes the rows of the inputs, each with its masked rows in order of position, to `output`. Of the masked rows only
-/// those go along that `keep` takes; they are given back with their new positions. `go_on` may end it.
+/// those go along that `keep` takes; they are given back with their new positions. `go_on` is told of rows and bytes, and may end it.
 pub(super) fn merge<'a>(
     inputs: impl Iterator<Item = Source<'a>>,
     keep: impl Fn(&MaskedRow) -> bool,
     output: &mut SegmentWriter,
-    go_on: impl Fn() -> Result<()>,
+    go_on: impl Fn(u64, u64) -> Result<()>,
 ) -> Result<Vec<MaskedRow>> {
     let schema = Arc::clone(output.schema());
     let mut inputs: Vec<Input<'a>> = inputs.map(|source| Input::open(source, &schema)).collect::<Result<_>>()?;
@@ -54,8 +54,8 @@ pub(super) fn merge<'a>(
         input.row += 1;
         let exhausted = input.row == input.batch.num_rows();
         if exhausted || taken.len() == CHUNK_ROWS {
-            go_on()?;
-            write(&inputs, &taken, output)?;
+            let bytes = write(&inputs, &taken, output)?;
+            go_on(taken.len() as u64, bytes)?;
             taken.clear();
         }
         if !exhausted || inputs[at].load(&keep)? {
@@ -65,9 +65,12 @@ pub(super) fn merge<'a>(
     Ok(masked)
 }
 
-fn write(inputs: &[Input<'_>], taken: &[(usize, usize)], output: &mut SegmentWriter) -> Result<()> {
+/// Gives the bytes of the rows.
+fn write(inputs: &[Input<'_>], taken: &[(usize, usize)], output: &mut SegmentWriter) -> Result<u64> {
     let batches: Vec<&RecordBatch> = inputs.iter().map(|input| &input.batch).collect();
-    output.write_batch(&interleave_record_batch(&batches, taken)?)
+    let rows = interleave_record_batch(&batches, taken)?;
+    output.write_batch(&rows)?;
+    Ok(rows.get_array_memory_size() as u64)
 }
 
 /// A file that is being read.

@@ -17,6 +17,7 @@ mod merge;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use roaring::RoaringBitmap;
 use schemars::JsonSchema;
@@ -28,6 +29,7 @@ use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
 use crate::objects::{LocalCopy, blocking};
 use crate::paths;
+use crate::progress::Progress;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
 use crate::schema::TableSchema;
 use crate::scope_files::{ScopeFiles, Scratch};
@@ -90,16 +92,26 @@ impl Store {
     ///
     /// Like a flush it is finished also when who waits for it goes away.
     pub async fn compact(self: &Arc<Self>, scope: Scope) -> Result<Compacted> {
-        let store = Arc::clone(self);
-        self.to_its_end(async move { store.compact_now(scope).await.inspect_err(|_| store.look_again(scope)) }).await
+        self.compact_with(scope, &Arc::default()).await
     }
 
-    async fn compact_now(&self, scope: Scope) -> Result<Compacted> {
+    /// The same for who wants to know how far it is, or to stop it: [`StorageError::Stopped`], and the files that are not
+    /// merged yet stay.
+    pub async fn compact_with(self: &Arc<Self>, scope: Scope, progress: &Arc<Progress>) -> Result<Compacted> {
+        let (store, progress) = (Arc::clone(self), Arc::clone(progress));
+        self.to_its_end(
+            async move { store.compact_now(scope, &progress).await.inspect_err(|_| store.look_again(scope)) },
+        )
+        .await
+    }
+
+    async fn compact_now(&self, scope: Scope, progress: &Arc<Progress>) -> Result<Compacted> {
         let lock = self.scope_lock(scope);
         let _one_at_a_time = lock.lock().await;
         self.recover_locked(scope).await?;
         let mut done = Compacted::default();
-        while let Some(once) = self.compact_once(scope).await? {
+        while let Some(once) = self.compact_once(scope, progress).await? {
+            progress.files.fetch_add(once.inputs as u64, Ordering::Relaxed);
             done.inputs += once.inputs;
             done.rows += once.rows;
         }
@@ -107,42 +119,43 @@ impl Store {
         Ok(done)
     }
 
-    /// Starts [`Store::compact`] in the background, unless it is off or the store is closing.
-    pub(crate) fn compact_soon(self: &Arc<Self>, scope: Scope) {
-        if !self.compaction().automatic {
-            return;
+    /// Whether files of a scope are worth merging, or its masked rows worth leaving out.
+    pub fn is_worth_compacting(&self, scope: Scope) -> Result<bool> {
+        match self.chosen(scope) {
+            Err(StorageError::Conflict) => Ok(false),
+            chosen => Ok(!chosen?.1.is_empty()),
         }
-        let store = Arc::clone(self);
-        self.in_background(async move {
-            if let Err(error) = store.compact_now(scope).await
-                // A table that is gone needs no merging.
-                && !matches!(error, StorageError::Stopped | StorageError::Conflict)
-            {
-                // The files are as they were; the next flush of the scope tries again.
-                tracing::error!(%error, cause = ?error, table = scope.table.0, owner = scope.owner.0, "compaction failed");
-            }
-        });
     }
 
-    async fn compact_once(&self, scope: Scope) -> Result<Option<Compacted>> {
-        let snapshot = self.snapshot();
-        let job = match ScopeFiles::new(snapshot, scope) {
-            Err(StorageError::Conflict) => return Ok(None),
-            job => Arc::new(job?),
-        };
+    fn chosen(&self, scope: Scope) -> Result<(ScopeFiles, BTreeSet<BatchNumber>)> {
+        let job = ScopeFiles::new(self.snapshot(), scope)?;
+        if job.header.recovering {
+            return Ok((job, BTreeSet::new()));
+        }
         let view = job.snapshot.scope(scope)?;
         let all = job.snapshot.records(scope)?;
         let candidates = candidates(&view, &all, &job.unsettled(job.header.flushed_to)?);
         let chosen = choose(&candidates, self.compaction());
+        Ok((job, chosen))
+    }
+
+    async fn compact_once(&self, scope: Scope, progress: &Arc<Progress>) -> Result<Option<Compacted>> {
+        let (job, chosen) = match self.chosen(scope) {
+            Err(StorageError::Conflict) => return Ok(None),
+            chosen => chosen?,
+        };
         if chosen.is_empty() {
             return Ok(None);
         }
+        let job = Arc::new(job);
+        let view = job.snapshot.scope(scope)?;
+        let all = job.snapshot.records(scope)?;
         let inputs: Vec<BatchRecord> =
             view.files.iter().filter(|file| chosen.contains(&file.batch_number)).cloned().collect();
         let (number, _) = self.committer().reserve_batch(scope).await?;
         let log = job.log_of(&chosen)?;
         let others = all.into_iter().filter(|record| !chosen.contains(&record.batch_number)).collect();
-        let merged = self.merge(&job, number, &inputs, log.merged, others).await?;
+        let merged = self.merge(&job, number, &inputs, log.merged, others, progress).await?;
         self.reached(Step::FileWritten).await;
         let rows = merged.as_ref().map_or(0, |(file, _)| file.segment.row_count);
         let flushed_to = job.header.flushed_to;
@@ -178,6 +191,7 @@ impl Store {
         inputs: &[BatchRecord],
         mut log: HashMap<BatchNumber, Vec<MaskedRow>>,
         others: Vec<BatchRecord>,
+        progress: &Arc<Progress>,
     ) -> Result<Option<(Scratch, Vec<MaskedRow>)>> {
         let mut sources = Vec::with_capacity(inputs.len());
         for record in inputs {
@@ -188,6 +202,7 @@ impl Store {
         }
         let replaces = replaced_by(inputs, &others);
         let (job, objects, stopping) = (Arc::clone(job), self.objects().clone(), self.stopping());
+        let progress = Arc::clone(progress);
         let with_nan = columns_with_nan(&job.schema, inputs);
         blocking(move || {
             let keep = |row: &MaskedRow| {
@@ -202,9 +217,9 @@ impl Store {
             let sources: Vec<(LocalCopy, Vec<MaskedRow>, Option<CommitTs>)> = sources;
             let inputs =
                 sources.iter().map(|(file, masked, updated)| Source { path: file.path(), masked, updated: *updated });
-            let masked = merge::merge(inputs, keep, &mut output.rows, || match stopping.is_cancelled() {
+            let masked = merge::merge(inputs, keep, &mut output.rows, |rows, bytes| match stopping.is_cancelled() {
                 true => Err(StorageError::Stopped),
-                false => Ok(()),
+                false => progress.go_on(rows, bytes),
             })?;
             match output.rows.row_count() {
                 0 => Ok(None),
@@ -214,22 +229,23 @@ impl Store {
         .await
     }
 
-    /// Removes archived files whose retention has ended and that no open snapshot reads: from the manifest, from the object
-    /// store, and only then from the records, so that who leaves out a tombstone thinks of a file that may be there.
-    pub(crate) async fn remove_expired(&self, scope: Scope) -> Result<()> {
-        let snapshot = self.snapshot();
+    /// What is said of records whose files nobody needs any more: their retention has ended, and no open snapshot reads them.
+    pub(crate) fn expired(&self) -> impl Fn(&BatchRecord) -> bool + use<> {
         let retention = i64::try_from(self.compaction().retention_seconds).unwrap_or(i64::MAX);
         let now = self.clock().now_ns();
         let keep_from = CommitTs::stored(now.saturating_sub(retention.saturating_mul(1_000_000_000)));
-        let expired = |record: &BatchRecord| {
-            record.archived_at.is_some_and(|at| at < keep_from && at <= self.committer().oldest_open())
-        };
-        let (records, others): (Vec<_>, Vec<_>) = snapshot.records(scope)?.into_iter().partition(expired);
-        if others.iter().any(|record| record.archived_at.is_some()) {
-            self.expire_later(scope);
-        }
+        let oldest = self.committer().oldest_open();
+        move |record| record.archived_at.is_some_and(|at| at < keep_from && at <= oldest)
+    }
+
+    /// Removes archived files whose retention has ended and that no open snapshot reads: from the manifest, from the object
+    /// store, and only then from the records, so that who leaves out a tombstone thinks of a file that may be there. Gives how many.
+    pub(crate) async fn remove_expired(&self, scope: Scope) -> Result<usize> {
+        let snapshot = self.snapshot();
+        let expired = self.expired();
+        let records: Vec<_> = snapshot.records(scope)?.into_iter().filter(expired).collect();
         if records.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let removing = records.iter().map(|record| BatchRecord { status: BatchStatus::Removing, ..record.clone() });
         let without = self.committer().retire_batches(scope, removing.collect()).await?;
@@ -252,7 +268,8 @@ impl Store {
             }
             Ok(())
         })?;
-        self.committer().forget_batches(scope, numbers, log).await
+        self.committer().forget_batches(scope, numbers, log).await?;
+        Ok(records.len())
     }
 }
 

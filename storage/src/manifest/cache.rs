@@ -278,13 +278,8 @@ impl ManifestCache {
         places.filter_map(shown).collect()
     }
 
-    /// Takes out of memory what was not used for a while; forgets entries of tables that are gone and, above `max_entries`,
-    /// those that were not used for longest.
-    pub(crate) fn config(&self) -> &CacheConfig {
-        &self.config
-    }
-
-    /// Brings it within these limits; gives how many entries have left the family or memory.
+    /// Takes out of memory what was not used for a while; forgets entries of tables that are gone and, above `entries_max`,
+    /// those that were not used for longest. Gives how many entries have left the family or memory.
     pub(crate) fn evict(
         &self,
         catalog: &Catalog,

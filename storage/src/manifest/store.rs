@@ -208,11 +208,6 @@ impl ManifestStore {
         self.cache.evict(catalog, self.clock.now_ns(), entries_max, unused_seconds)
     }
 
-    pub(crate) fn evict_as_configured(&self, catalog: &Catalog) -> Result<usize> {
-        let CacheConfig { max_entries, last_accessed_memory_window, .. } = self.cache.config();
-        self.evict(catalog, *max_entries, *last_accessed_memory_window)
-    }
-
     pub(crate) fn cached<'a>(&self, places: impl Iterator<Item = &'a ScopePlace>) -> Vec<CachedEntry> {
         self.cache.list(places, self.clock.now_ns())
     }

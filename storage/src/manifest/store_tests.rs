@@ -13,6 +13,7 @@ use crate::error::StorageError;
 use crate::faulty_bucket::FaultyBucket;
 use crate::keys::BatchNumber;
 use crate::steps::{NoWait, Pace, Step};
+use crate::store::Store;
 use crate::test_table::{TestDir, TestTable};
 
 /// Never goes on after one of the steps.
@@ -151,6 +152,11 @@ async fn a_flush_is_done_when_the_cache_holds_the_manifest() {
     assert_eq!(table.values(), [1, 2]);
 }
 
+fn evict(store: &Store, dir: &TestDir) {
+    let config = &dir.config.manifest_cache;
+    store.evict_manifests(config.max_entries as u64, config.last_accessed_memory_window).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hit_asks_the_object_store_nothing() {
     let bucket = FaultyBucket::new();
@@ -171,11 +177,11 @@ async fn a_hit_asks_the_object_store_nothing() {
 
     // Out of memory, RocksDB has it; beyond its time the object store is asked, which does not answer.
     dir.clock.advance(Duration::from_secs(599));
-    table.store.manifests().evict_as_configured(table.store.snapshot().catalog()).unwrap();
+    evict(&table.store, &dir);
     assert!(table.store.cached_manifests([place.clone()].iter())[0].last_accessed_ns.is_some());
     let used_since = dir.config.manifest_cache.last_accessed_memory_window + 1;
     dir.clock.advance(Duration::from_secs(used_since));
-    table.store.manifests().evict_as_configured(table.store.snapshot().catalog()).unwrap();
+    evict(&table.store, &dir);
     let shown = table.store.cached_manifests([place.clone()].iter()).remove(0);
     assert_eq!((shown.last_accessed_ns, shown.sync_state, shown.ttl_seconds), (None, SyncState::Stale, 0));
     assert!(matches!(table.store.manifest(&place).await, Err(StorageError::ObjectStore(_))));
@@ -205,7 +211,7 @@ async fn the_least_used_entries_go_and_come_back() {
     assert_eq!(cached(), ["a", "b", "c", "d"]);
     // The first one was used again.
     assert_eq!(tables[0].values(), [1]);
-    store.manifests().evict_as_configured(store.snapshot().catalog()).unwrap();
+    evict(&store, &dir);
     assert_eq!(cached(), ["a", "d"]);
     let misses = store.manifest_cache_totals().misses;
     assert_eq!(tables[1].values(), [1]);
