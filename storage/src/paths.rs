@@ -133,6 +133,12 @@ pub fn epoch_of_batch_name(name: &str) -> Option<Option<u64>> {
     (is_known && number.parse::<u64>().is_ok()).then_some(epoch)
 }
 
+/// Whether this is the name of a file that is being written and gets its own name when it is whole.
+pub fn is_temporary(name: &str) -> bool {
+    let unnamed = name.strip_suffix(".tmp").and_then(|name| name.rsplit_once('.'));
+    unnamed.is_some_and(|(_, id)| uuid::Uuid::try_parse(id).is_ok())
+}
+
 /// The manifest's name within its scope's folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
@@ -159,6 +165,8 @@ mod tests {
         assert_eq!(epoch_of_batch_name(&vector_file(BatchNumber(7), CommitTs::stored(-3), None)), Some(None));
         assert_eq!(number_of_batch_name("batch-0012-e3.bloom"), Some(BatchNumber(12)));
         assert_eq!(["manifest.json", "batch-x.parquet", "batch-1-ex.parquet"].map(epoch_of_batch_name), [None; 3]);
+        assert!(is_temporary("manifest.0b0c9b5e-3f0e-4b7e-8a53-0d9f54f0a7c1.tmp"));
+        assert!(!["manifest.json", "a.tmp", "batch-0001.parquet.tmp"].into_iter().any(is_temporary));
         assert_eq!(segment("_seracdb"), "=5Fseracdb");
         assert_eq!(segment("../x"), "=2E=2E=2Fx");
         let long = segment(&"Ä".repeat(60));

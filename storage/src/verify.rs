@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::delete_vector;
 use crate::error::{Result, StorageError};
 use crate::keys::{Scope, decode_delete_log_key};
-use crate::manifest::{Fault, check_files, orphans};
+use crate::manifest::{Fault, check_files, grace_of, orphans};
 use crate::records::BatchRecord;
 use crate::recovery::{Wanted, milliseconds_since};
 use crate::scope_files::ScopeFiles;
@@ -181,6 +181,7 @@ impl Store {
                 continue;
             }
             let age_ns = self.clock().now_ns().saturating_sub(found.modified_ns);
+            let grace_ns = grace_of(path, grace_ns);
             if grace_ns > 0 && age_ns < grace_ns {
                 young = true;
                 continue;

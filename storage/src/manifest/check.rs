@@ -145,12 +145,23 @@ pub(crate) fn orphans<'a>(
         .collect();
     let is_orphan = |path: &String| {
         let name = path.rsplit('/').next().unwrap_or_default();
-        !named.contains(path.as_str())
+        let is_batch = !named.contains(path.as_str())
             && !proofs.contains(path)
             && paths::number_of_batch_name(name).is_some_and(|number| number > spared)
-            && paths::epoch_of_batch_name(name).is_some_and(&wrote)
+            && paths::epoch_of_batch_name(name).is_some_and(&wrote);
+        // What was being written when its process died; a folder is never another owner's.
+        is_batch || paths::is_temporary(name)
     };
     listed.iter().filter(|(path, _)| is_orphan(path)).map(|(path, listed)| (path, *listed)).collect()
+}
+
+/// How long an orphan stays. One that is being written is not named yet.
+pub(crate) fn grace_of(path: &str, grace_ns: i64) -> i64 {
+    const WRITTEN_IN_NS: i64 = 60_000_000_000;
+    match paths::is_temporary(path.rsplit('/').next().unwrap_or_default()) {
+        true => grace_ns.max(WRITTEN_IN_NS),
+        false => grace_ns,
+    }
 }
 
 #[cfg(test)]
@@ -187,16 +198,25 @@ mod tests {
             ("s/batch-0001.committed", 10),
             ("s/batch-0002.committed", 10),
             ("s/notes.txt", 10),
+            ("s/manifest.0b0c9b5e-3f0e-4b7e-8a53-0d9f54f0a7c1.tmp", 10),
             ("s/batch-old.parquet", 10),
         ]);
         let orphans = |wrote: fn(Option<u64>) -> bool| -> Vec<&str> {
             orphans(&records, &all, BatchNumber(0), wrote).into_iter().map(|(path, _)| path.as_str()).collect()
         };
-        assert!(super::orphans(&records, &all, BatchNumber(3), |_| true).is_empty());
-        assert_eq!(orphans(|epoch| epoch == Some(5)), ["s/batch-0003-e5.parquet"]);
+        let unfinished = "s/manifest.0b0c9b5e-3f0e-4b7e-8a53-0d9f54f0a7c1.tmp";
+        assert_eq!(super::orphans(&records, &all, BatchNumber(3), |_| true).len(), 1);
+        assert_eq!(orphans(|epoch| epoch == Some(5)), ["s/batch-0003-e5.parquet", unfinished]);
         assert_eq!(
             orphans(|epoch| epoch.is_none()),
-            ["s/batch-0001.deletes-17", "s/batch-0002.bloom", "s/batch-0002.committed", "s/batch-0002.parquet"]
+            [
+                "s/batch-0001.deletes-17",
+                "s/batch-0002.bloom",
+                "s/batch-0002.committed",
+                "s/batch-0002.parquet",
+                unfinished
+            ]
         );
+        assert_eq!((grace_of(unfinished, 5), grace_of("s/batch-0002.parquet", 5)), (60_000_000_000, 5));
     }
 }

@@ -29,7 +29,7 @@ use crate::system_columns::CommitTs;
 
 pub use cache::{CacheConfig, CacheTotals, CachedEntry, SyncState};
 pub use check::Fault;
-pub(crate) use check::{check_files, orphans};
+pub(crate) use check::{check_files, grace_of, orphans};
 
 /// The version of the format that this build writes, and the highest it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
