@@ -12,6 +12,7 @@ mod audit;
 mod audit_changes;
 mod audit_log;
 mod backpressure;
+pub mod check;
 mod comments;
 mod ddl;
 mod discretion;

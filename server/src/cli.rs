@@ -1,5 +1,7 @@
-//! The command line: `seracdb serve`, `seracdb sql`, `seracdb config` and `seracdb tls`. Variables of the environment are read
+//! The command line: `seracdb serve`, `seracdb sql`, `seracdb check`, `seracdb config` and `seracdb tls`. Variables of the environment are read
 //! here, and nowhere else.
+
+mod check;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +35,9 @@ enum Command {
     Serve(Serve),
     /// Runs SQL on a server: a shell, or what -c, -f or a pipe gives.
     Sql(Sql),
+    /// Checks a data directory that no server has open: files, rows, manifests, catalog. Changes nothing. Exit code 0: all is
+    /// well, 1: something is not, 2: it could not be looked.
+    Check(check::Check),
     /// Says what the settings are.
     #[command(subcommand)]
     Config(Config),
@@ -58,7 +63,7 @@ enum Tls {
     SelfSigned(SelfSigned),
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 struct Serve {
     /// TOML file of settings.
     #[arg(long, value_name = "FILE")]
@@ -135,6 +140,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(arguments) => serve(arguments),
         Command::Sql(arguments) => sql(arguments),
+        Command::Check(arguments) => return check::run(arguments),
         Command::Config(command) => config(command),
         Command::Tls(Tls::SelfSigned(arguments)) => self_signed::run(&arguments),
     };

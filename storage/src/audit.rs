@@ -71,7 +71,7 @@ impl AuditEntry {
         serde_json::to_vec(&entry).expect("an entry has only strings as keys")
     }
 
-    fn decode(json: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json).map_err(StorageError::damaged_json("an entry of the audit log"))
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn next_number(rocks: &Rocks) -> Result<u64> {
     last.map_or(Ok(1), |key| Ok(number(&key)? + 1))
 }
 
-fn number(key: &[u8]) -> Result<u64> {
+pub(crate) fn number(key: &[u8]) -> Result<u64> {
     let number = key.try_into().map(u64::from_be_bytes);
     number.map_err(|_| StorageError::Damaged("a key of the audit log has another length".into()))
 }

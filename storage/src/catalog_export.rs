@@ -29,6 +29,7 @@ use crate::paths;
 use crate::records::ScopeHeader;
 use crate::rocks::{Family, Rocks};
 use crate::snapshot::Snapshot;
+use crate::system_columns::CommitTs;
 
 /// The highest version of the format that this build reads.
 const CATALOG_FORMAT: u32 = 3;
@@ -87,7 +88,7 @@ impl CatalogExport {
         if exported.as_ref().is_some_and(|(catalog, _)| Arc::ptr_eq(catalog, snapshot.catalog())) {
             return Ok(());
         }
-        let json = CatalogFile::of(&snapshot, objects.epoch(), max_table_id).to_json();
+        let json = CatalogFile::of(snapshot.catalog(), snapshot.ts(), objects.epoch(), max_table_id).to_json();
         let last = exported.as_ref().map(|(_, etag)| etag.clone());
         let etag = objects.put(&paths::catalog_file(objects.era()), json, last).await?;
         *exported = Some((Arc::clone(snapshot.catalog()), etag));
@@ -96,8 +97,7 @@ impl CatalogExport {
 }
 
 impl CatalogFile {
-    fn of(snapshot: &Snapshot, epoch: u64, max_table_id: u32) -> Self {
-        let catalog = snapshot.catalog();
+    fn of(catalog: &Catalog, as_of: CommitTs, epoch: u64, max_table_id: u32) -> Self {
         let views: Vec<ViewRecord> = catalog.views().map(|record| (**record).clone()).collect();
         let format_version = match (catalog.has_grants(), views.is_empty()) {
             (true, _) => CATALOG_FORMAT,
@@ -107,7 +107,7 @@ impl CatalogFile {
         Self {
             format_version,
             epoch,
-            as_of: snapshot.ts().get(),
+            as_of: as_of.get(),
             max_table_id,
             namespaces: catalog.namespaces().map(|record| (**record).clone()).collect(),
             tables: catalog.tables().map(|record| (**record).clone()).collect(),
@@ -148,6 +148,42 @@ impl CatalogFile {
             .chain(self.dropped.into_iter().map(CatalogRecord::Dropped))
             .collect()
     }
+}
+
+/// In what an exported catalog is not the one that it should be.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// Its parts that say something else.
+    pub(crate) differing: Vec<&'static str>,
+    /// Folders of the tables that it lacks.
+    pub(crate) tables_missing: Vec<String>,
+}
+
+/// Compares an exported catalog with the one that is to be exported.
+pub(crate) fn compare(path: &str, bytes: &[u8], catalog: &Catalog) -> Result<Compared> {
+    let file = CatalogFile::read(path, bytes)?;
+    let now = CatalogFile::of(catalog, CommitTs::default(), file.epoch, file.max_table_id);
+    // The default namespace is as old as the process that exported it.
+    let of = |namespaces: &[NamespaceRecord]| {
+        let others = namespaces.iter().filter(|record| record.name != DEFAULT_NAMESPACE);
+        others.cloned().collect::<Vec<_>>()
+    };
+    let parts = [
+        ("namespaces", of(&file.namespaces) != of(&now.namespaces)),
+        ("tables", file.tables != now.tables),
+        ("views", file.views != now.views),
+        ("users", file.users != now.users),
+        ("grants", file.grants != now.grants),
+        ("tokens", file.tokens != now.tokens),
+        ("prefixes", file.prefixes != now.prefixes),
+        // One that is removed meanwhile may be removed again.
+        ("dropped", !now.dropped.iter().all(|table| file.dropped.contains(table))),
+    ];
+    let is_missing = |table: &&TableRecord| !file.tables.iter().any(|exported| exported.id == table.id);
+    Ok(Compared {
+        differing: parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect(),
+        tables_missing: now.tables.iter().filter(is_missing).map(|table| table.prefix.clone()).collect(),
+    })
 }
 
 /// Reads the catalog of the owner before, when this one goes on with its tables and has not read them yet. Their records

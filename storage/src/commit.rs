@@ -720,30 +720,41 @@ fn grant_key(on: &GrantOn, to: &Grantee) -> String {
     }
 }
 
+/// The key of a record: a user's in the family `users`, every other in `catalog`.
+pub(crate) fn catalog_key(record: &CatalogRecord) -> String {
+    match record {
+        CatalogRecord::User(record) => record.name.clone(),
+        CatalogRecord::Namespace(record) => format!("n/{}", record.name),
+        CatalogRecord::Table(record) => format!("t/{}", record.id.0),
+        CatalogRecord::View(record) => view_key(&record.namespace, &record.name),
+        CatalogRecord::Prefix(prefix) => format!("p/{prefix}"),
+        CatalogRecord::Dropped(record) => format!("g/{}", record.id.0),
+        CatalogRecord::Grant(record) => grant_key(&record.on, &record.to),
+        CatalogRecord::Token(record) => format!("k/{}", record.id),
+    }
+}
+
+fn catalog_json(record: &CatalogRecord) -> Vec<u8> {
+    match record {
+        CatalogRecord::User(record) => to_json(record),
+        CatalogRecord::Namespace(record) => to_json(record),
+        CatalogRecord::Table(record) => to_json(record),
+        CatalogRecord::View(record) => to_json(record),
+        CatalogRecord::Prefix(_) => b"{}".to_vec(),
+        CatalogRecord::Dropped(record) => to_json(record),
+        CatalogRecord::Grant(record) => to_json(record),
+        CatalogRecord::Token(record) => to_json(record),
+    }
+}
+
 pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut WriteBatch) {
     let (catalog, users) = (rocks.family(Family::Catalog), rocks.family(Family::Users));
     for write in writes {
         match write {
-            CatalogWrite::Put(CatalogRecord::User(user)) => batch.put_cf(users, &user.name, to_json(user)),
-            CatalogWrite::Put(CatalogRecord::Namespace(record)) => {
-                batch.put_cf(catalog, format!("n/{}", record.name), to_json(record));
+            CatalogWrite::Put(record @ CatalogRecord::User(_)) => {
+                batch.put_cf(users, catalog_key(record), catalog_json(record));
             }
-            CatalogWrite::Put(CatalogRecord::Table(record)) => {
-                batch.put_cf(catalog, format!("t/{}", record.id.0), to_json(record));
-            }
-            CatalogWrite::Put(CatalogRecord::View(record)) => {
-                batch.put_cf(catalog, view_key(&record.namespace, &record.name), to_json(record));
-            }
-            CatalogWrite::Put(CatalogRecord::Prefix(prefix)) => batch.put_cf(catalog, format!("p/{prefix}"), b"{}"),
-            CatalogWrite::Put(CatalogRecord::Dropped(record)) => {
-                batch.put_cf(catalog, format!("g/{}", record.id.0), to_json(record));
-            }
-            CatalogWrite::Put(CatalogRecord::Grant(record)) => {
-                batch.put_cf(catalog, grant_key(&record.on, &record.to), to_json(record));
-            }
-            CatalogWrite::Put(CatalogRecord::Token(record)) => {
-                batch.put_cf(catalog, format!("k/{}", record.id), to_json(record));
-            }
+            CatalogWrite::Put(record) => batch.put_cf(catalog, catalog_key(record), catalog_json(record)),
             CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
             CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
             CatalogWrite::RemoveView(namespace, name) => batch.delete_cf(catalog, view_key(namespace, name)),

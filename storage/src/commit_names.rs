@@ -24,7 +24,7 @@ pub(crate) fn encode(owner: u64, at: CommitTs) -> [u8; 16] {
 }
 
 /// The number of the user who may ask.
-fn owner(value: &[u8]) -> Option<u64> {
+pub(crate) fn owner(value: &[u8]) -> Option<u64> {
     value.first_chunk().map(|owner| u64::from_be_bytes(*owner))
 }
 

@@ -13,6 +13,7 @@ mod bucket;
 pub mod bulk;
 pub mod catalog;
 mod catalog_export;
+pub mod check;
 pub mod clock;
 pub mod commit;
 pub mod commit_names;

@@ -87,29 +87,64 @@ pub enum Put {
     Refused(Option<Found>),
 }
 
-impl Objects {
-    /// Opens the store at `url` (`file:///folder` or `s3://bucket/prefix`); `None` is `objects` below the data
-    /// directory, which nobody else uses.
-    pub fn open(url: Option<&str>, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
+/// Where an object store is.
+enum Place {
+    Folder { root: PathBuf, shared: bool },
+    Bucket { url: String, prefix: String },
+}
+
+impl Place {
+    fn of(url: Option<&str>, data_dir: &FsPath) -> Result<Self> {
         let Some(url) = url else {
-            return Self::local(data_dir.join("objects"), false, data_dir, clock);
+            return Ok(Self::Folder { root: data_dir.join("objects"), shared: false });
         };
         let wrong = |reason: String| StorageError::ObjectStoreUrl { url: url.to_owned(), reason };
         let parsed = Url::parse(url).map_err(|e| wrong(e.to_string()))?;
         match parsed.scheme() {
             "file" => {
                 let root = parsed.to_file_path().map_err(|()| wrong("not an absolute path".into()))?;
-                Self::local(root, true, data_dir, clock)
+                Ok(Self::Folder { root, shared: true })
             }
-            "s3" => {
-                let prefix = parsed.path().trim_matches('/');
-                let reader = s3(url, prefix, RetryConfig::default())?;
+            "s3" => Ok(Self::Bucket { url: url.to_owned(), prefix: parsed.path().trim_matches('/').to_owned() }),
+            other => Err(wrong(format!("scheme '{other}' is unknown: use file:///folder or s3://bucket/prefix"))),
+        }
+    }
+}
+
+impl Objects {
+    /// Opens the store at `url` (`file:///folder` or `s3://bucket/prefix`); `None` is `objects` below the data
+    /// directory, which nobody else uses.
+    pub fn open(url: Option<&str>, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
+        let place = Place::of(url, data_dir)?;
+        if let Place::Folder { root, .. } = &place {
+            make_folder(root)?;
+        }
+        Self::at(place, scratch(data_dir)?, clock)
+    }
+
+    /// The same for who only reads: nothing is made or changed, also not in the data directory.
+    pub(crate) fn open_to_look(url: Option<&str>, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
+        let place = Place::of(url, data_dir)?;
+        if let Place::Folder { root, .. } = &place
+            && !root.is_dir()
+        {
+            let what = format!("the folder of cold files, {}, is not there: restore it or mount it", root.display());
+            return Err(StorageError::io(what)(io::ErrorKind::NotFound.into()));
+        }
+        Self::at(place, PathBuf::new(), clock)
+    }
+
+    fn at(place: Place, scratch: PathBuf, clock: &Arc<dyn Clock>) -> Result<Self> {
+        match place {
+            Place::Folder { root, shared } => Self::local(root, shared, scratch, clock),
+            Place::Bucket { url, prefix } => {
+                let reader = s3(&url, &prefix, RetryConfig::default())?;
                 // Renewing must not outlast the lease.
                 let quick =
                     RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
-                Self::on_bucket(reader, s3(url, prefix, quick)?, url, data_dir, clock)
+                let for_owner = s3(&url, &prefix, quick)?;
+                Ok(Self::bucket(reader, for_owner, url, scratch, clock))
             }
-            other => Err(wrong(format!("scheme '{other}' is unknown: use file:///folder or s3://bucket/prefix"))),
         }
     }
 
@@ -121,19 +156,21 @@ impl Objects {
         data_dir: &FsPath,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self> {
-        Ok(Self {
-            reader,
-            for_owner,
-            local: None,
-            shared: true,
-            name: name.to_owned(),
-            scratch: scratch(data_dir)?,
-            lease: Arc::new(Lease::unlimited(Arc::clone(clock))),
-        })
+        Ok(Self::bucket(reader, for_owner, name.to_owned(), scratch(data_dir)?, clock))
     }
 
-    fn local(root: PathBuf, shared: bool, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
-        make_folder(&root)?;
+    fn bucket(
+        reader: Arc<dyn ObjectStore>,
+        for_owner: Arc<dyn ObjectStore>,
+        name: String,
+        scratch: PathBuf,
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
+        let lease = Arc::new(Lease::unlimited(Arc::clone(clock)));
+        Self { reader, for_owner, local: None, shared: true, name, scratch, lease }
+    }
+
+    fn local(root: PathBuf, shared: bool, scratch: PathBuf, clock: &Arc<dyn Clock>) -> Result<Self> {
         let reader: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&root)?);
         Ok(Self {
             for_owner: Arc::clone(&reader),
@@ -141,7 +178,7 @@ impl Objects {
             name: root.display().to_string(),
             local: Some(root),
             shared,
-            scratch: scratch(data_dir)?,
+            scratch,
             lease: Arc::new(Lease::unlimited(Arc::clone(clock))),
         })
     }

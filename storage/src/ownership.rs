@@ -193,7 +193,7 @@ impl Owner {
         serde_json::to_vec_pretty(self).expect("an owner has only strings as keys").into()
     }
 
-    fn read(found: &Found) -> Result<Self> {
+    pub(crate) fn read(found: &Found) -> Result<Self> {
         let owner: Self = serde_json::from_slice(&found.bytes).map_err(StorageError::damaged_json(OWNER_FILE))?;
         if owner.format_version > OWNER_FORMAT {
             let path = OWNER_FILE.into();

@@ -10,7 +10,7 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use crate::error::{Result, StorageError};
-use crate::keys::after_prefix;
+use crate::keys::{Scope, after_prefix};
 
 /// The column families. The names are stored: they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Rows,
         Self::DeleteLog,
         Self::Keys,
@@ -41,7 +41,7 @@ impl Family {
         Self::Transactions,
     ];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rows => "rows",
             Self::DeleteLog => "delete_log",
@@ -80,6 +80,24 @@ impl Rocks {
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(Self { db, synced, always: sync })
+    }
+
+    /// Opens the database as it is, and writes nothing to its folder. Nobody else may write to it meanwhile.
+    pub(crate) fn open_to_look(path: &Path) -> Result<Self> {
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let known = DB::list_cf(&options, path)?;
+        if let Some(family) = Family::ALL.iter().find(|family| !known.iter().any(|name| name == family.name())) {
+            let (name, path) = (family.name(), path.display());
+            return Err(StorageError::Damaged(format!(
+                "{path} has no column family '{name}': it was last open in an older build; start the server on it once"
+            )));
+        }
+        let cache = Cache::new_lru_cache(64 << 20);
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(&cache)));
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
+        Ok(Self { db, synced: WriteOptions::default(), always: false })
     }
 
     pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
@@ -215,6 +233,29 @@ impl RocksSnapshot {
     /// An iterator over `family` that ends before `end`.
     pub(crate) fn iterate(&self, family: Family, end: Option<Vec<u8>>) -> DBRawIterator<'_> {
         self.borrow_dependent().raw_iterator_cf_opt(self.borrow_owner().family(family), below(end))
+    }
+
+    /// The scopes that a family has keys of, in order; for families whose keys start with a scope.
+    pub(crate) fn scopes(&self, family: Family, prefix: &[u8]) -> Result<Vec<Scope>> {
+        let mut scopes = Vec::new();
+        let mut iterator = self.iterate(family, after_prefix(prefix));
+        iterator.seek(prefix);
+        while let Some(key) = iterator.key() {
+            let too_short = || StorageError::Damaged(format!("a key of the family '{}' is too short", family.name()));
+            let scope = Scope::decode(key).ok_or_else(too_short)?;
+            scopes.push(scope);
+            match after_prefix(&scope.encode()) {
+                Some(next) => iterator.seek(next),
+                None => break,
+            }
+        }
+        iterator.status()?;
+        Ok(scopes)
+    }
+
+    /// A value outside of the families.
+    pub(crate) fn get_root(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.borrow_dependent().get(key)?)
     }
 
     /// Calls `visit` with every key and value from `start` that is below the end of `prefix`.

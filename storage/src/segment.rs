@@ -70,6 +70,16 @@ pub struct Footer {
     pub epoch: u64,
 }
 
+impl Footer {
+    /// What the file of this metadata says of itself; `Err`: why it is no batch file.
+    pub(crate) fn read(metadata: &ParquetMetaData) -> Result<Self, String> {
+        let entries = metadata.file_metadata().key_value_metadata();
+        let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FOOTER_KEY));
+        let entry = entry.and_then(|entry| entry.value.as_ref()).ok_or("its footer has no entry of SeracDB")?;
+        serde_json::from_str(entry).map_err(|error| error.to_string())
+    }
+}
+
 /// A finished file.
 #[derive(Debug)]
 pub struct Segment {

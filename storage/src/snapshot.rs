@@ -143,19 +143,7 @@ impl Snapshot {
 
     /// The scopes that have rows in the hot tier, in order.
     pub fn hot_scopes(&self) -> Result<Vec<Scope>> {
-        let mut scopes = Vec::new();
-        let mut iterator = self.rocks.iterate(Family::Rows, None);
-        iterator.seek_to_first();
-        while let Some(key) = iterator.key() {
-            let scope = Scope::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
-            scopes.push(scope);
-            match after_prefix(&scope.encode()) {
-                Some(next) => iterator.seek(next),
-                None => break,
-            }
-        }
-        iterator.status()?;
-        Ok(scopes)
+        self.rocks.scopes(Family::Rows, &[])
     }
 
     /// The scopes whose records are to be recovered.
@@ -202,20 +190,7 @@ impl Snapshot {
 
     /// The scopes of a table that ever had files, in order.
     pub fn scopes_with_files(&self, table: TableId) -> Result<Vec<Scope>> {
-        let prefix = table.0.to_be_bytes();
-        let mut iterator = self.rocks.iterate(Family::Batches, after_prefix(&prefix));
-        let mut scopes = Vec::new();
-        iterator.seek(prefix);
-        while let Some(key) = iterator.key() {
-            let scope = Scope::decode(key).ok_or_else(|| StorageError::Damaged("a batch key is too short".into()))?;
-            scopes.push(scope);
-            match after_prefix(&scope.encode()) {
-                Some(next) => iterator.seek(next),
-                None => break,
-            }
-        }
-        iterator.status()?;
-        Ok(scopes)
+        self.rocks.scopes(Family::Batches, &table.0.to_be_bytes())
     }
 
     /// The scopes with a batch record of this kind, in order.

@@ -156,9 +156,9 @@ pub struct Store {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Format {
+pub(crate) struct Format {
     format_version: u32,
-    data_dir_id: String,
+    pub(crate) data_dir_id: String,
 }
 
 impl Store {
@@ -612,7 +612,7 @@ fn lock(dir: &Path) -> Result<File> {
 }
 
 /// Refuses a data directory of a newer format, and one of which a part is missing: it would look empty.
-fn check_format(dir: &Path, has_rocksdb: bool) -> Result<()> {
+pub(crate) fn check_format(dir: &Path, has_rocksdb: bool) -> Result<()> {
     match read_format(dir) {
         Ok(format) => {
             if format.format_version > FORMAT_VERSION {
@@ -629,7 +629,7 @@ fn check_format(dir: &Path, has_rocksdb: bool) -> Result<()> {
     }
 }
 
-fn read_format(dir: &Path) -> Result<Format> {
+pub(crate) fn read_format(dir: &Path) -> Result<Format> {
     let path = dir.join("FORMAT");
     let json = std::fs::read(&path).map_err(StorageError::io(format!("reading {}", path.display())))?;
     serde_json::from_slice(&json).map_err(StorageError::damaged_json("FORMAT"))
@@ -659,17 +659,7 @@ fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
         NamespaceRecord { name: DEFAULT_NAMESPACE.into(), created_at_ns: now_ns, created_by: None, comment: None };
     let mut records = vec![CatalogRecord::Namespace(default)];
     rocks.scan_prefix(Family::Catalog, &[], |key, json| {
-        let bad = StorageError::damaged_json("a catalog record");
-        records.push(match key {
-            [b'n', b'/', ..] => CatalogRecord::Namespace(serde_json::from_slice(json).map_err(bad)?),
-            [b't', b'/', ..] => CatalogRecord::Table(serde_json::from_slice(json).map_err(bad)?),
-            [b'v', b'/', ..] => CatalogRecord::View(serde_json::from_slice(json).map_err(bad)?),
-            [b'k', b'/', ..] => CatalogRecord::Token(serde_json::from_slice(json).map_err(bad)?),
-            [b'g', b'/', ..] => CatalogRecord::Dropped(serde_json::from_slice(json).map_err(bad)?),
-            [b'r', b'/', ..] => CatalogRecord::Grant(serde_json::from_slice(json).map_err(bad)?),
-            [b'p', b'/', prefix @ ..] => CatalogRecord::Prefix(String::from_utf8_lossy(prefix).into_owned()),
-            _ => return Err(StorageError::Damaged("a catalog key of an unknown kind".into())),
-        });
+        records.push(catalog_record(key, json)?);
         Ok(())
     })?;
     rocks.scan_prefix(Family::Users, &[], |_, json| {
@@ -678,4 +668,19 @@ fn read_catalog(rocks: &Rocks, now_ns: i64) -> Result<Catalog> {
         Ok(())
     })?;
     Ok(Catalog::from_records(records))
+}
+
+/// A record of the family `catalog`.
+pub(crate) fn catalog_record(key: &[u8], json: &[u8]) -> Result<CatalogRecord> {
+    let bad = StorageError::damaged_json("a catalog record");
+    Ok(match key {
+        [b'n', b'/', ..] => CatalogRecord::Namespace(serde_json::from_slice(json).map_err(bad)?),
+        [b't', b'/', ..] => CatalogRecord::Table(serde_json::from_slice(json).map_err(bad)?),
+        [b'v', b'/', ..] => CatalogRecord::View(serde_json::from_slice(json).map_err(bad)?),
+        [b'k', b'/', ..] => CatalogRecord::Token(serde_json::from_slice(json).map_err(bad)?),
+        [b'g', b'/', ..] => CatalogRecord::Dropped(serde_json::from_slice(json).map_err(bad)?),
+        [b'r', b'/', ..] => CatalogRecord::Grant(serde_json::from_slice(json).map_err(bad)?),
+        [b'p', b'/', prefix @ ..] => CatalogRecord::Prefix(String::from_utf8_lossy(prefix).into_owned()),
+        _ => return Err(StorageError::Damaged("a catalog key of an unknown kind".into())),
+    })
 }

@@ -11,6 +11,6 @@ mod runner;
 mod spec;
 mod work;
 
-pub(crate) use runner::Jobs;
 pub use runner::JobsConfig;
+pub(crate) use runner::{Jobs, check_record};
 pub(crate) use spec::JobSpec;

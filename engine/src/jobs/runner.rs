@@ -303,6 +303,11 @@ fn encode(job: &Job) -> Vec<u8> {
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
+/// Whether the record of a job can be read; not whether this build knows its type.
+pub(crate) fn check_record(json: &[u8]) -> Result<(), String> {
+    serde_json::from_slice::<Record>(json).map(drop).map_err(|error| error.to_string())
+}
+
 /// `None` for a job that this build does not know: it is left as it is.
 fn decode(id: JobId, json: &[u8]) -> Option<Job> {
     let record: Record = serde_json::from_slice(json).ok()?;

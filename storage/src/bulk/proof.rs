@@ -38,7 +38,7 @@ pub(crate) struct Proof {
 
 impl Proof {
     /// What the bytes say of a file of this scope.
-    fn decode(bytes: &[u8], place: &ScopePlace) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8], place: &ScopePlace) -> Result<Self> {
         let proof: Self = serde_json::from_slice(bytes).map_err(StorageError::damaged_json("a proof of commit"))?;
         if proof.table_id != place.scope.table || proof.scope != place.scope_name() {
             return Err(StorageError::Damaged("a proof of commit is of another table or user".into()));

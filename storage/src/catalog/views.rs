@@ -124,6 +124,11 @@ impl Catalog {
             .map(|(_, view)| view)
     }
 
+    /// Whether every view comes to an end: none reads itself, and none too many others.
+    pub(crate) fn check_views(&self) -> Result<(), CatalogError> {
+        check_nesting(&self.views)
+    }
+
     pub(super) fn create_view(&mut self, view: &ViewRecord, replace: bool) -> Result<Vec<CatalogWrite>, CatalogError> {
         let name = || (view.namespace.clone(), view.name.clone());
         if self.namespace(&view.namespace).is_none() {

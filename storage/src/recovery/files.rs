@@ -13,7 +13,7 @@ use crate::error::{Result, StorageError};
 use crate::keys::BatchNumber;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
 use crate::schema::TableSchema;
-use crate::segment::{FOOTER_FORMAT, FOOTER_KEY, Footer};
+use crate::segment::{FOOTER_FORMAT, Footer};
 
 /// A batch file as its footer describes it.
 #[derive(Debug, Clone)]
@@ -59,10 +59,7 @@ pub(super) fn read(
 fn try_read(path: &str, bytes: Bytes, schema: &TableSchema, proof: Option<&Proof>) -> Result<BatchFile, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let metadata = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|e| text(&e))?.metadata().clone();
-    let entries = metadata.file_metadata().key_value_metadata();
-    let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == FOOTER_KEY));
-    let entry = entry.and_then(|entry| entry.value.as_ref()).ok_or("its footer has no entry of SeracDB")?;
-    let footer: Footer = serde_json::from_str(entry).map_err(|e| text(&e))?;
+    let footer = Footer::read(&metadata)?;
     let proof = proof.filter(|proof| footer.kind == BatchKind::Bulk && proof.batch_number == footer.batch_number);
     // Without a proof nothing is read of a bulk file.
     let updated = (footer.kind == BatchKind::Bulk).then(|| proof.map(|proof| proof.updated).unwrap_or_default());

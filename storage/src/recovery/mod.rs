@@ -17,7 +17,7 @@
 //! 4. Numbers go on above every number that a file's name has ever had.
 
 mod files;
-mod resolve;
+pub(crate) mod resolve;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -325,7 +325,7 @@ fn highest_number<'a>(known: BatchNumber, paths: impl Iterator<Item = &'a String
 }
 
 /// Limits how many bytes of files are in memory at the same time. A file that is larger is there alone.
-struct Room(Semaphore);
+pub(crate) struct Room(Semaphore);
 
 impl Default for Room {
     fn default() -> Self {
@@ -337,7 +337,7 @@ impl Room {
     const MIB: u32 = 256;
 
     /// Reads a file and makes something of it.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         objects: &Objects,
         path: &str,

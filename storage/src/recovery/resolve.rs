@@ -18,15 +18,15 @@ use crate::system_columns::{CommitTs, DELETED, ID, RowId, UPDATED};
 
 /// The row versions of a file, by position. Takes 17 bytes a row.
 #[derive(Debug, Default)]
-pub(super) struct Versions {
-    pub(super) ids: Vec<i64>,
-    pub(super) updated: Vec<i64>,
-    pub(super) deleted: Vec<bool>,
+pub(crate) struct Versions {
+    pub(crate) ids: Vec<i64>,
+    pub(crate) updated: Vec<i64>,
+    pub(crate) deleted: Vec<bool>,
 }
 
 impl Versions {
     /// Reads the system columns of a batch file. `updated`: that of all rows, of a bulk file.
-    pub(super) fn read(file: Bytes, updated: Option<CommitTs>) -> Result<Self> {
+    pub(crate) fn read(file: Bytes, updated: Option<CommitTs>) -> Result<Self> {
         let of_all = updated;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), [ID, UPDATED, DELETED]);
@@ -51,7 +51,7 @@ impl Versions {
     }
 
     /// The rows at these positions, superseded by a commit up to `as_of`.
-    pub(super) fn masked(&self, positions: &RoaringBitmap, as_of: CommitTs) -> Vec<MaskedRow> {
+    pub(crate) fn masked(&self, positions: &RoaringBitmap, as_of: CommitTs) -> Vec<MaskedRow> {
         let there = positions.iter().filter(|position| (*position as usize) < self.ids.len());
         there.map(|position| self.row(position as usize, as_of.get())).collect()
     }
@@ -70,13 +70,13 @@ impl Versions {
 }
 
 /// The rows at these positions of a file that cannot be read.
-pub(super) fn masked_unseen(positions: &RoaringBitmap, as_of: CommitTs) -> Vec<MaskedRow> {
+pub(crate) fn masked_unseen(positions: &RoaringBitmap, as_of: CommitTs) -> Vec<MaskedRow> {
     let (id, updated) = (RowId::stored(0), CommitTs::default());
     positions.iter().map(|position| MaskedRow { position, id, updated, superseded_by: as_of }).collect()
 }
 
 /// Which rows are not to be read: all but the newest version of each, and that too when it is a tombstone.
-pub(super) fn masked(files: Vec<(BatchNumber, Arc<Versions>)>) -> HashMap<BatchNumber, Vec<MaskedRow>> {
+pub(crate) fn masked(files: Vec<(BatchNumber, Arc<Versions>)>) -> HashMap<BatchNumber, Vec<MaskedRow>> {
     let mut masked: HashMap<BatchNumber, Vec<MaskedRow>> = HashMap::new();
     let mut heads: BinaryHeap<Reverse<(i64, usize, usize)>> = BinaryHeap::new();
     let head = |file: usize, at: usize| files[file].1.ids.get(at).map(|id| Reverse((*id, file, at)));

@@ -19,6 +19,7 @@ use super::model::Model;
 use super::reading::{self, Found};
 use crate::StorageError;
 use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord};
+use crate::check::tests::{report, root};
 use crate::clock::ManualClock;
 use crate::commit::{Commit, Location, ScopeWrite, Superseded, Values};
 use crate::compact::CompactionConfig;
@@ -145,7 +146,7 @@ impl World {
         let create = Commit {
             snapshot,
             expects: vec![],
-            catalog: vec![CatalogChange::CreateTable(table)],
+            catalog: vec![CatalogChange::CreateUser(root()), CatalogChange::CreateTable(table)],
             writes: vec![],
             files: vec![],
             name: None,
@@ -415,6 +416,7 @@ impl World {
         });
         self.held.clear();
         life.end();
+        self.check_at_rest();
         self.life = Some(Life::begin(&self.config, &self.clock));
         if let Some(rows) = rows {
             self.learn(&rows);
@@ -433,6 +435,12 @@ impl World {
             self.learned(id, updated, value);
         }
         self.last_ts = self.last_ts.max(snapshot.ts().get());
+    }
+
+    /// What lies there when the process is gone keeps every promise.
+    fn check_at_rest(&self) {
+        let report = report(&self.config, &self.clock);
+        assert!(report.clean, "{:#?}", report.findings);
     }
 
     /// Everything that must hold at any time.

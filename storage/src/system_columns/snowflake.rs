@@ -90,6 +90,12 @@ impl IdSequence {
     }
 }
 
+/// The tick that a row id was made of.
+pub fn tick_of(id: RowId) -> u64 {
+    let id = id.0 as u64;
+    (id >> (NODE_BITS + SEQUENCE_BITS) << SEQUENCE_BITS) | (id & SEQUENCE_MASK)
+}
+
 /// The first tick of this millisecond since the Unix epoch.
 fn tick_at_ms(ms: i64) -> u64 {
     ((ms - SNOWFLAKE_EPOCH_MS).max(0) as u64) << SEQUENCE_BITS
