@@ -6,6 +6,7 @@
 mod as_user;
 mod database;
 mod ids;
+mod jobs;
 mod measure;
 mod pruning;
 mod rows;
@@ -37,6 +38,9 @@ async fn main() {
     }
     if wanted("ids") {
         ids::run(size);
+    }
+    if wanted("jobs") {
+        jobs::run(size).await;
     }
     if wanted("pruning") {
         pruning::run(size).await;
