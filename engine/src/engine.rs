@@ -12,6 +12,7 @@ use datafusion::prelude::SessionConfig;
 use seracdb_storage::clock::{Clock, SystemClock};
 use seracdb_storage::hot_size::FlushConfig;
 use seracdb_storage::manifest::CacheTotals;
+use seracdb_storage::steps::{NoWait, Pace};
 use seracdb_storage::store::{StorageConfig, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -187,7 +188,12 @@ impl Engine {
 
     /// The same with a clock of the caller's.
     pub async fn open_at(config: EngineConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
-        let store = Store::open(&config.storage, clock).await?;
+        Self::open_paced(config, clock, Arc::new(NoWait)).await
+    }
+
+    /// The same with the pace at which flushes and compactions make their steps, for tests that stop there.
+    pub async fn open_paced(config: EngineConfig, clock: Arc<dyn Clock>, pace: Arc<dyn Pace>) -> Result<Arc<Self>> {
+        let store = Store::open_on(&config.storage, clock, None, pace).await?;
         let spill_dir = config.spill_dir.clone().unwrap_or_else(|| config.storage.data_dir.join("spill"));
         let runtime = runtime(&config, &spill_dir, &store)?;
         let running = Arc::new(Running::new(config.user, Arc::clone(&runtime)));

@@ -5,6 +5,7 @@
 mod concurrency;
 mod durability;
 mod flight_client;
+mod jobs_interrupted;
 mod pruning;
 mod scenarios;
 mod slt;
