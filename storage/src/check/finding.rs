@@ -59,6 +59,32 @@ pub enum Invariant {
 }
 
 impl Invariant {
+    /// All that are looked at.
+    pub const ALL: [Self; 22] = [
+        Self::Readable,
+        Self::Catalog,
+        Self::CatalogExport,
+        Self::Ownership,
+        Self::Tables,
+        Self::Owners,
+        Self::Records,
+        Self::Timestamps,
+        Self::Ids,
+        Self::Manifest,
+        Self::Files,
+        Self::Footers,
+        Self::Rows,
+        Self::Statistics,
+        Self::Filters,
+        Self::DeleteLog,
+        Self::VisibleOnce,
+        Self::DeletedStays,
+        Self::FilesAlone,
+        Self::Orphans,
+        Self::Audit,
+        Self::Jobs,
+    ];
+
     /// What has to hold, in words.
     pub fn promise(self) -> &'static str {
         match self {
@@ -242,6 +268,21 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The page lists every promise, in order.
+    #[test]
+    fn all_are_documented() {
+        let page = include_str!("../../../docs/check.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = Invariant::ALL
+            .iter()
+            .map(|invariant| {
+                let name = serde_json::to_value(invariant).unwrap();
+                format!("| `{}` | {} |", name.as_str().unwrap(), invariant.promise())
+            })
+            .collect();
+        assert_eq!(rows, expected);
+    }
 
     #[test]
     fn very_many_of_a_kind_are_counted() {
