@@ -1,13 +1,15 @@
 # SeracDB from the command line. `make help` lists the targets.
 #   SERACDB=path   use this binary (serve, demo) instead of building one
-#   ARGS="…"       further arguments for `seracdb serve` or the benchmark
+#   ARGS="…"       further arguments for `seracdb serve`, the benchmark or the soak
+#   SOAK_MINUTES   how long `make soak` takes
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 SERACDB ?=
 ARGS ?=
+SOAK_MINUTES ?= 20
 
-.PHONY: help setup serve test demo bench bench-smoke fmt lint
+.PHONY: help setup serve test demo bench bench-smoke soak fmt lint
 
 help:   ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -31,6 +33,9 @@ bench:  ## the benchmarks at full size, release build
 
 bench-smoke:    ## the benchmarks at toy size, dev build: do they still run?
 	@. scripts/env.sh; cargo build --workspace --all-targets; $$target/debug/seracdb-bench --smoke $(ARGS)
+
+soak:   ## mixed statements for 20 minutes, with kills; then every row, file and byte of memory is accounted for
+	@SERACDB="$(SERACDB)" SOAK_MINUTES="$(SOAK_MINUTES)" scripts/soak.sh $(ARGS)
 
 fmt:    ## format the Rust sources
 	@. scripts/env.sh; cargo fmt --all
