@@ -2,7 +2,7 @@
 and the server is killed now and then. In the end every acknowledged row is right, `seracdb check` finds nothing, memory is
 flat, and no file is left that nothing names.
 
-    soak.py [--seconds N] [--clients N] [--seed N] [--dir FOLDER]
+    soak.py [--seconds N] [--clients N] [--seed N] [--kills PART] [--object-store URL] [--dir FOLDER]
 
 Each client has rows of its own in a shared table, and those of a user in a user table, so that it knows exactly what has to be
 there; a statement that was under way when the server died may have happened or not, but not in part. The server is killed
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import sys
 import tempfile
@@ -57,6 +58,8 @@ JOBS = {
 }
 COLUMNS = "who BIGINT, k BIGINT NOT NULL, v BIGINT, f DOUBLE, text TEXT"
 TTL_SECONDS = 3
+# Seconds that a process lives while there are kills.
+KILL_EVERY = (2, 15)
 # What a statement may take, and clocks may differ by.
 SLACK_SECONDS = 2.0
 ROWS_MAX = 1500
@@ -261,7 +264,62 @@ def without(rows: dict[int, int], keys: list[int]) -> dict[int, int]:
     return {k: v for k, v in rows.items() if k not in set(keys)}
 
 
+def held(db: seracdb.Connection, rows: Rows) -> None:
+    """A transaction sees the same for as long as it is open, also when the files that it reads were merged and their time is over."""
+    sql = "SELECT count(*) AS n, sum(v % 1000) AS s, max(k) AS m FROM app.t"
+    db.run("BEGIN")
+    first = db.query(sql).to_pylist()
+    for _ in range(3):
+        time.sleep(rows.chance.uniform(0, 1))
+        again = db.query(sql).to_pylist()
+        if again != first:
+            raise Failed(f"a transaction has seen {first} and then {again}")
+    db.run("ROLLBACK")
+
+
 STATEMENTS = [insert, insert, update, update, update, delete, upsert, transaction, bulk, loaded_and_changed]
+
+
+class Remade:
+    """A table that is created with its rows, replaced and dropped, again and again."""
+
+    def __init__(self, who: int, chance: random.Random):
+        self.namespace, self.chance = f"own{who}", chance
+        # What may be there: the sum of its rows, or None when there is no table.
+        self.known: list[int | None] = [None]
+
+    @property
+    def table(self) -> str:
+        return f"{self.namespace}.remade"
+
+    def verify(self, db: seracdb.Connection) -> None:
+        there = db.query(
+            f"SELECT count(*) AS n FROM information_schema.tables WHERE table_schema = '{self.namespace}' AND table_name = 'remade'"
+        )["n"].to_pylist() != [0]
+        found = db.query(f"SELECT coalesce(sum(n), 0) AS s FROM {self.table}")["s"].to_pylist()[0] if there else None
+        if found not in self.known:
+            raise Failed(f"{self.table} is {found}, and not one of {self.known}")
+        self.known = [found]
+
+    def change(self, db: seracdb.Connection) -> None:
+        now = self.known[0]
+        rows = pa.table({"n": pa.array([self.chance.randrange(1000) for _ in range(self.chance.choice([3, 1500]))], pa.int64())})
+        total = sum(rows["n"].to_pylist())
+        if now is None:
+            self.become(total, lambda: db.ingest(self.table, rows, mode="create"))
+        else:
+            match self.chance.choice(["replace", "append", "drop"]):
+                case "replace":
+                    self.become(total, lambda: db.ingest(self.table, rows, mode="replace"))
+                case "append":
+                    self.become(now + total, lambda: db.ingest(self.table, rows))
+                case "drop":
+                    self.become(None, lambda: db.run(f"DROP TABLE {self.table}"))
+
+    def become(self, to: int | None, act: Callable[[], object]) -> None:
+        self.known.append(to)
+        act()
+        self.known = [to]
 
 
 class Events:
@@ -292,9 +350,10 @@ class Events:
 class Soak:
     """One run."""
 
-    def __init__(self, folder: Path, seconds: float, clients: int, seed: int):
-        self.folder, self.seconds, self.seed = folder, seconds, seed
-        self.server = Server(folder / "data", variables=SETTINGS)
+    def __init__(self, folder: Path, seconds: float, clients: int, seed: int, kills: float = 1 / 3, store: str | None = None):
+        self.folder, self.seconds, self.seed, self.kills = folder, seconds, seed, kills
+        self.where = [] if store is None else ["--object-store", store]
+        self.server = Server(folder / "data", variables=SETTINGS, args=self.where)
         chance = random.Random(seed)
         self.chance = chance
         self.figures = Figures()
@@ -336,6 +395,8 @@ class Soak:
         db.run(f"GRANT SELECT, UPDATE ON app.counter TO {SERVICE[0]}")
         for client in self.clients:
             db.run(f"CREATE USER {client.user} WITH PASSWORD 'long enough' ROLE user")
+        with self.connect(*SERVICE) as service:
+            [service.run(f"CREATE NAMESPACE {client.remade.namespace}") for client in self.clients]
 
     def start(self) -> None:
         self.server.start()
@@ -350,8 +411,8 @@ class Soak:
     def live(self) -> None:
         """Kills and starts in the first third, and looks at the memory for the rest."""
         began = time.monotonic()
-        kills_until, ends = began + self.seconds / 3, began + self.seconds
-        next_kill = began + self.chance.uniform(2, max(3, self.seconds / 12))
+        kills_until, ends = began + self.seconds * self.kills, began + self.seconds
+        next_kill = began + self.chance.uniform(*KILL_EVERY)
         while (now := time.monotonic()) < ends and not self.failure:
             time.sleep(min(0.5, max(0.01, ends - now)))
             self.sample()
@@ -359,15 +420,16 @@ class Soak:
                 self.kill()
                 self.check()
                 self.start()
-                next_kill = time.monotonic() + self.chance.uniform(2, max(3, self.seconds / 12))
+                next_kill = time.monotonic() + self.chance.uniform(*KILL_EVERY)
 
     def sample(self) -> None:
         status = Path(f"/proc/{self.server.process.pid}/status").read_text()
         resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
         self.figures.rss.append((time.monotonic(), int(resident.split()[1]) << 10))
 
-    def check(self) -> dict:
-        said = clean(self.server.data_dir, variables=SETTINGS)
+    def check(self, grace: int = 3600) -> dict:
+        """Between kills there may be files that nobody has come to remove."""
+        said = clean(self.server.data_dir, *self.where, variables=SETTINGS | {"SERACDB_STORAGE__ORPHAN_GRACE_SECONDS": str(grace)})
         self.figures.done["check"] += 1
         return said
 
@@ -380,18 +442,20 @@ class Soak:
         self.verify()
         self.settle()
         self.server.stop()
-        said = self.check()
+        said = self.check(grace=2)
         left = [note for note in said["notes"] if note["about"] == "orphan"]
         if left:
             raise Failed(f"files are left that nothing names: {left}")
         _, middle, last = self.figures.thirds()
-        if last > middle * 1.1 + GROWTH_BYTES:
+        if self.kills <= 1 / 3 and last > middle * 1.1 + GROWTH_BYTES:
             raise Failed(f"memory has grown: {self.figures.text()}")
         read = said["read"]
         self.figures.done |= {"rows in files": read["cold_rows"], "files": read["files"], "hot rows": read["hot_rows"]}
 
     def settle(self) -> None:
-        """What is left by kills has its time, and goes."""
+        """What is left by kills has its time, and goes. What was being written then has longer, and is made older."""
+        long_ago = time.time() - 3600
+        [os.utime(unnamed, (long_ago, long_ago)) for unnamed in self.folder.rglob("*.tmp")]
         with self.connect("root", ROOT_PASSWORD) as db:
             time.sleep(3)
             for _ in range(2):
@@ -411,7 +475,7 @@ class Soak:
     def verify(self) -> None:
         with self.connect(*SERVICE) as db:
             for client in self.clients:
-                [rows.verify(db) for rows in client.rows]
+                client.verify(db)
             ((low, high),) = [(sum(c.counted for c in self.clients), sum(c.counted + c.uncertain for c in self.clients))]
             (n,) = db.query("SELECT n FROM app.counter")["n"].to_pylist()
             if not low <= n <= high:
@@ -472,6 +536,7 @@ class Client:
         self.soak, self.chance, self.user = soak, chance, f"user{who}"
         self.rows = [Rows("app.t", who, None, chance), Rows("app.notes", who, self.user, chance)]
         self.events = Events(self.user)
+        self.remade = Remade(who, chance)
         self.counted, self.uncertain = 0, 0
 
     def run(self) -> None:
@@ -479,11 +544,15 @@ class Client:
             life = self.soak.alive()
             try:
                 with self.soak.connect(*SERVICE) as db:
-                    [rows.verify(db) for rows in self.rows]
+                    self.verify(db)
                     while not self.soak.ended.is_set():
                         self.step(db)
             except seracdb.Error as error:
                 self.soak.expect_death(life, error)
+
+    def verify(self, db: seracdb.Connection) -> None:
+        [rows.verify(db) for rows in self.rows]
+        self.remade.verify(db)
 
     def step(self, db: seracdb.Connection) -> None:
         rows, done = self.chance.choice(self.rows), self.soak.figures.done
@@ -499,6 +568,12 @@ class Client:
         if self.chance.random() < 0.2:
             self.events.add(db)
             done["event"] += 1
+        if self.chance.random() < 0.1:
+            self.remade.change(db)
+            done["remade"] += 1
+        if self.chance.random() < 0.03:
+            held(db, rows)
+            done["held"] += 1
         if self.chance.random() < 0.15:
             rows.verify(db)
             self.events.verify(db)
@@ -529,12 +604,14 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=1200)
     arguments.add_argument("--clients", type=int, default=4)
     arguments.add_argument("--seed", type=int, default=int(time.time()))
+    arguments.add_argument("--kills", type=float, default=1 / 3, help="part of the time in which the server is killed now and then")
+    arguments.add_argument("--object-store", help="file:///… or s3://bucket/prefix")
     arguments.add_argument("--dir", type=Path, help="for the data; it stays")
     given = arguments.parse_args()
     folder = given.dir or Path(tempfile.mkdtemp(prefix="seracdb-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"soak: {given.seconds:.0f} s, {given.clients} clients, seed {given.seed}, in {folder}", flush=True)
-    soak = Soak(folder, given.seconds, given.clients, given.seed)
+    soak = Soak(folder, given.seconds, given.clients, given.seed, given.kills, given.object_store)
     try:
         figures = soak.run()
     except BaseException as error:  # noqa: BLE001: told, with what was done
