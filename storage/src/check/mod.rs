@@ -9,7 +9,7 @@
 //! 1. Nothing is changed, in the data directory or the object store, and nothing is replayed into files.
 //! 2. An error says why it could not be looked; whatever was seen and is wrong is a [`Finding`].
 //! 3. What a crash may leave, and the next start carries through, is a [`Note`].
-//! 4. The rows are held against [`crate::recovery::resolve`], which knows neither delete log nor delete vectors.
+//! 4. The rows are held against the resolver of `recovery/`, which knows neither delete log nor delete vectors.
 //!
 //! Takes 17 bytes of memory for each row of a scope.
 
