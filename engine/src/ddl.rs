@@ -20,7 +20,7 @@ use crate::sql::{Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
-use crate::{api_tokens, comments, indexes, system_jobs, table_options, views};
+use crate::{api_tokens, comments, indexes, system_jobs, system_queries, table_options, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -81,6 +81,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             api_tokens::drop_token(engine, session, &engine.tables_for(session, statement)?, id, *if_exists).await
         }
         Statement::CancelJob(id) => system_jobs::cancel_job(engine, session, id),
+        Statement::CancelQuery(id) => system_queries::cancel_query(engine, session, id),
         Statement::FlushTable(name) => {
             require(engine, session, Role::Service, "STORAGE FLUSH")?;
             flush_table(engine, &engine.tables_for(session, statement)?, name).await

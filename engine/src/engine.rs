@@ -21,8 +21,9 @@ use crate::give_way;
 use crate::jobs::{Jobs, JobsConfig};
 use crate::memory::FairPool;
 use crate::plans::Plans;
-use crate::running::{Running, UserLimits};
+use crate::running::{HistoryConfig, Running, UserLimits};
 use crate::scan::{ColdTier, OBJECTS_URL};
+use crate::session_list::SessionList;
 use crate::sql::Limits;
 use crate::sql::limits::DEPTH_MAX;
 use crate::sql::names::CATALOG;
@@ -61,6 +62,8 @@ pub struct EngineConfig {
     pub plans_max: NonZeroUsize,
     /// What one user may have at the same time.
     pub user: UserLimits,
+    /// What is remembered of statements that have ended, in memory.
+    pub queries: HistoryConfig,
     /// Bytes of new rows of one ingest or INSERT … SELECT from which on they are written to files at once, past the hot
     /// tier.
     pub bulk_bytes_min: usize,
@@ -90,6 +93,7 @@ impl Default for EngineConfig {
             query_memory_max: 4 << 30,
             filter_memory_max: 64 << 20,
             user: UserLimits::default(),
+            queries: HistoryConfig::default(),
             plans_max: NonZeroUsize::new(1024).expect("1024 is not 0"),
             bulk_bytes_min: 32 << 20,
             transaction: TransactionConfig::default(),
@@ -160,6 +164,7 @@ pub struct Engine {
     pub(crate) plans: Arc<Plans>,
     pub(crate) running: Arc<Running>,
     pub(crate) temporary: Arc<TemporaryNamespaces>,
+    pub(crate) sessions: Arc<SessionList>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
@@ -167,8 +172,8 @@ pub struct Engine {
     pub(crate) flush: FlushConfig,
     pub(crate) settings: Arc<[SettingRow]>,
     pub(crate) jobs: Arc<Jobs>,
-    /// When what this engine runs is to stop.
-    pub(crate) stop: CancellationToken,
+    /// When what this engine runs is to stop; `None` when that is of each statement its own.
+    stop: Option<CancellationToken>,
     cold: Arc<ColdTier>,
     spill_dir: PathBuf,
 }
@@ -196,7 +201,7 @@ impl Engine {
         let store = Store::open_on(&config.storage, clock, None, pace).await?;
         let spill_dir = config.spill_dir.clone().unwrap_or_else(|| config.storage.data_dir.join("spill"));
         let runtime = runtime(&config, &spill_dir, &store)?;
-        let running = Arc::new(Running::new(config.user, Arc::clone(&runtime)));
+        let running = Running::new(config.user, config.queries, Arc::clone(&runtime), Arc::clone(store.clock()));
         let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
         let mut state = rules::state_builder();
         if config.planted_panic {
@@ -209,7 +214,7 @@ impl Engine {
             .build();
         let depth_max = config.statement_depth_max.min(DEPTH_MAX);
         let limits = Limits { statement_bytes_max: config.statement_bytes_max, depth_max, ..Limits::default() };
-        let (turns, transactions, stop) = (Arc::default(), Arc::default(), CancellationToken::new());
+        let (turns, transactions) = (Arc::default(), Arc::default());
         let (state, transaction_config) = (Arc::new(state), config.transaction);
         let plans = Arc::new(Plans::new(config.plans_max));
         let jobs = Jobs::open(Arc::clone(&store), &config.jobs, &config.storage)?;
@@ -218,8 +223,9 @@ impl Engine {
             state,
             limits,
             plans,
-            running,
+            running: Arc::new(running),
             temporary: Arc::default(),
+            sessions: Arc::default(),
             turns,
             transactions,
             transaction_config,
@@ -227,16 +233,21 @@ impl Engine {
             flush: config.storage.flush,
             settings: config.settings,
             jobs,
-            stop,
+            stop: None,
             cold,
             spill_dir,
         }))
     }
 
-    /// The same engine for statements that end early once `stop` fires: also those that compute for long without
-    /// giving rows, which dropping what waits for them does not stop.
+    /// The same engine for one statement, that ends early once `stop` fires: also one that computes for long without
+    /// giving rows, which dropping what waits for it does not stop. CANCEL QUERY fires it.
     pub fn until(&self, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { stop, ..self.clone() })
+        Arc::new(Self { stop: Some(stop), ..self.clone() })
+    }
+
+    /// When the statement that begins is to stop.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone().unwrap_or_default()
     }
 
     /// Where results go that memory has no room for.

@@ -40,6 +40,27 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// Its name, as clients know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::DataLoss => "DATA_LOSS",
+            Self::Cancelled => "CANCELLED",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
 /// An error as the engine reports it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -91,6 +112,11 @@ impl EngineError {
         let are = if values == 1 { "is" } else { "are" };
         let (parameters, values) = (counted(parameters, "parameter"), counted(values, "value"));
         Self::invalid(format!("the statement has {parameters}, but {values} {are} bound"))
+    }
+
+    /// A statement that nobody wants any more.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "the query was cancelled, by its client or by CANCEL QUERY")
     }
 
     /// A call that met a panic. The panic itself is in the log.

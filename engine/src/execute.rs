@@ -21,7 +21,7 @@ use crate::error::{EngineError, Result};
 use crate::listing;
 use crate::output::{ClientStream, client_schema};
 use crate::prepared::Prepared;
-use crate::running::{Run, Way};
+use crate::running::{Beginning, Run, Way};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
 use crate::sql::errors::from_datafusion;
@@ -82,17 +82,44 @@ impl Engine {
             // Gone is who was dropped, whatever sessions are left.
             self.subject(session)?;
         }
-        let who = (session.principal(), session.subject());
-        let begin = |way| self.running.begin(who, way, Arc::clone(&prepared.shown), self.now_ns());
         match statement {
             Statement::Query(_) | Statement::Explain { .. } => {
-                let (values, run) = (single_row(params.as_ref())?, begin(Way::Query)?);
-                self.query(session, prepared, values, run).await.map(Outcome::Rows)
+                let (values, run) =
+                    (single_row(params.as_ref())?, Arc::new(self.begin_run(session, prepared, Way::Query)?));
+                run.noting(self.query(session, prepared, values, &run).await).map(Outcome::Rows)
             }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.write(session, duty, prepared, params.as_ref(), &begin(Way::Update)?).await.map(Outcome::Changed)
+                let run = self.begin_run(session, prepared, Way::Update)?;
+                let written = self.write(session, duty, prepared, params.as_ref(), &run).await;
+                run.ending(written).map(Outcome::Changed)
             }
-            // What says little, or ends what runs, a user may always do.
+            Statement::CreateToken(create) => {
+                let run = self.begin_run(session, prepared, Way::Change)?;
+                let tables = self.tables_for(session, statement)?;
+                run.ending(api_tokens::create(self, session, &tables, create).await).map(Outcome::Rows)
+            }
+            light if is_light(light) => {
+                let (clock, begun) = (self.running.clock(), self.running.clock().monotonic());
+                let done = self.run_light(session, light).await;
+                self.running.metrics().light(light.label(), &done, clock.monotonic().saturating_sub(begun));
+                done
+            }
+            other => {
+                let run = self.begin_run(session, prepared, Way::Change)?;
+                run.ending(ddl::run(self, session, other).await).map(|()| Outcome::Changed(0))
+            }
+        }
+    }
+
+    /// Notes that a statement begins.
+    fn begin_run(&self, session: &Session, prepared: &Prepared, way: Way) -> Result<Run> {
+        let (label, text) = (prepared.statement.label(), Arc::clone(&prepared.shown));
+        self.running.begin(session, Beginning { way, label, text }, self.stop())
+    }
+
+    /// What says little, or ends what runs: a user may always do that, whatever runs already.
+    async fn run_light(self: &Arc<Self>, session: &Session, statement: &Statement) -> Result<Outcome> {
+        match statement {
             Statement::ShowTables { .. }
             | Statement::ShowNamespaces
             | Statement::Describe(_)
@@ -107,21 +134,10 @@ impl Engine {
             Statement::RunJob { job_type, params } => {
                 system_jobs::run_job(self, session, job_type, params).map(Outcome::Rows)
             }
-            Statement::CreateToken(create) => {
-                let _run = begin(Way::Update)?;
-                let tables = self.tables_for(session, statement)?;
-                api_tokens::create(self, session, &tables, create).await.map(Outcome::Rows)
-            }
             Statement::Transaction(statement) => {
                 transaction::run(self, session, statement).await.map(|()| Outcome::Changed(0))
             }
-            Statement::Set { .. } | Statement::UseNamespace(_) => {
-                ddl::run(self, session, statement).await.map(|()| Outcome::Changed(0))
-            }
-            other => {
-                let _run = begin(Way::Update)?;
-                ddl::run(self, session, other).await.map(|()| Outcome::Changed(0))
-            }
+            other => ddl::run(self, session, other).await.map(|()| Outcome::Changed(0)),
         }
     }
 
@@ -155,21 +171,31 @@ impl Engine {
         parts_max: usize,
     ) -> Result<Vec<Rows>> {
         let params = check_params(prepared, params)?;
-        let shown = Arc::clone(&prepared.shown);
-        let who = (session.principal(), session.subject());
-        let run = Arc::new(self.running.begin(who, Way::Query, shown, self.now_ns())?);
+        let run = Arc::new(self.begin_run(session, prepared, Way::Query)?);
+        run.noting(self.start_in_parts(session, prepared, params, parts_max, &run).await)
+    }
+
+    async fn start_in_parts(
+        &self,
+        session: &Session,
+        prepared: &Prepared,
+        params: Option<RecordBatch>,
+        parts_max: usize,
+        run: &Arc<Run>,
+    ) -> Result<Vec<Rows>> {
         let tables = self.tables_for(session, &prepared.statement)?;
-        let mut state = self.statement_state();
+        let mut state = self.statement_state(run.stop());
         state.config_mut().options_mut().execution.target_partitions = parts_max;
         let schema = prepared.schema();
         let plan = prepared.plan_over(&state, &tables, single_row(params.as_ref())?)?;
-        let plan = physical(&state, &plan, prepared).await?;
+        let plan = physical(&state, &plan, prepared, run).await?;
         let streams = execute_stream_partitioned(plan, run.task(&state));
         let streams = streams.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
+        run.has_parts(streams.len());
         let mut parts: Vec<Vec<ClientStream>> = Vec::new();
         parts.resize_with(streams.len().clamp(1, parts_max), Vec::new);
         for (place, rows) in streams.into_iter().enumerate() {
-            let rows = ClientStream::new(rows, Arc::clone(schema), Arc::clone(&run), Arc::clone(&tables.snapshot));
+            let rows = ClientStream::new(rows, Arc::clone(schema), Arc::clone(run), Arc::clone(&tables.snapshot));
             parts[place % parts_max].push(rows);
         }
         let merged = parts.into_iter().map(|part| -> Rows {
@@ -178,9 +204,15 @@ impl Engine {
         Ok(merged.collect())
     }
 
-    async fn query(&self, session: &Session, prepared: &Prepared, values: Vec<ScalarValue>, run: Run) -> Result<Rows> {
+    async fn query(
+        &self,
+        session: &Session,
+        prepared: &Prepared,
+        values: Vec<ScalarValue>,
+        run: &Arc<Run>,
+    ) -> Result<Rows> {
         let tables = self.tables_for(session, &prepared.statement)?;
-        let state = self.statement_state();
+        let state = self.statement_state(run.stop());
         let mut plan = prepared.plan_over(&state, &tables, values)?;
         if let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement {
             plan.plan = explain(plan.plan, *analyze, *verbose, format.as_deref())?;
@@ -214,14 +246,25 @@ async fn settled<T: Settled>(identity: EffectiveIdentity, done: std::thread::Res
 }
 
 /// Plans physically and starts the plan; the snapshot lives as long as the stream.
-async fn start(state: &SessionState, tables: &Tables, plan: BoundPlan, prepared: &Prepared, run: Run) -> Result<Rows> {
-    let (plan, schema) = (physical(state, &plan, prepared).await?, prepared.schema());
+async fn start(
+    state: &SessionState,
+    tables: &Tables,
+    plan: BoundPlan,
+    prepared: &Prepared,
+    run: &Arc<Run>,
+) -> Result<Rows> {
+    let (plan, schema) = (physical(state, &plan, prepared, run).await?, prepared.schema());
     let rows = execute_stream(plan, run.task(state)).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
-    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::new(run), Arc::clone(&tables.snapshot))))
+    Ok(Box::pin(ClientStream::new(rows, Arc::clone(schema), Arc::clone(run), Arc::clone(&tables.snapshot))))
 }
 
 /// Plans physically what has the columns that were prepared.
-async fn physical(state: &SessionState, plan: &BoundPlan, prepared: &Prepared) -> Result<Arc<dyn ExecutionPlan>> {
+async fn physical(
+    state: &SessionState,
+    plan: &BoundPlan,
+    prepared: &Prepared,
+    run: &Run,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let BoundPlan { plan, by_value } = plan;
     let (schema, planned) = (prepared.schema(), client_schema(plan.schema().as_arrow()));
     let same = |(a, b): (&FieldRef, &FieldRef)| (*by_value || a.name() == b.name()) && a.data_type() == b.data_type();
@@ -231,7 +274,14 @@ async fn physical(state: &SessionState, plan: &BoundPlan, prepared: &Prepared) -
             false => "the tables of this statement have changed: prepare it again",
         }));
     }
-    state.create_physical_plan(plan).await.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+    let plan = run.unless_stopped(state.create_physical_plan(plan)).await?;
+    let plan = plan.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
+    run.runs(&plan);
+    Ok(plan)
+}
+
+fn is_light(statement: &Statement) -> bool {
+    matches!(statement.label(), "show" | "set" | "transaction" | "control")
 }
 
 fn explain(plan: LogicalPlan, analyze: bool, verbose: bool, format: Option<&str>) -> Result<LogicalPlan> {

@@ -31,7 +31,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{EngineError, ErrorKind};
+use crate::error::EngineError;
 use crate::scan::external;
 
 /// Evaluations of a join's filter, of some thousand pairs each, for one that other tasks need not wait for. Prime, so
@@ -93,7 +93,7 @@ struct GivingWay {
 impl PhysicalExpr for GivingWay {
     fn evaluate(&self, batch: &RecordBatch) -> DfResult<ColumnarValue> {
         if self.stop.is_cancelled() {
-            return Err(external(EngineError::new(ErrorKind::Cancelled, "the query was cancelled")));
+            return Err(external(EngineError::cancelled()));
         }
         // Not the first one: most joins are done before.
         let is_turn = self.evaluations.fetch_add(1, Ordering::Relaxed) % EVALUATIONS_PER_WAY == EVALUATIONS_PER_WAY - 1;

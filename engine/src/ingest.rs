@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{CatalogChange, Privilege, Readers, TableKind, TableRecord};
 use seracdb_storage::commit::{Commit, check_size};
+use seracdb_storage::keys::Scope;
 use seracdb_storage::system_columns::is_system_column;
 
 use crate::audit;
@@ -21,7 +22,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
 use crate::load::Load;
 use crate::rights::Object;
-use crate::running::Way;
+use crate::running::{Beginning, Run, Way};
 use crate::session::Session;
 use crate::sql::coerce::bind_column;
 use crate::sql::dml::require_column;
@@ -86,7 +87,7 @@ impl Engine {
         session: &Session,
         target: IngestTarget,
         schema: SchemaRef,
-        mut batches: BoxStream<'static, Result<RecordBatch>>,
+        batches: BoxStream<'static, Result<RecordBatch>>,
     ) -> Result<u64> {
         if session.is_ambiguous() {
             return Err(EngineError::invalid(
@@ -101,18 +102,32 @@ impl Engine {
         let destination = self.destination(session, &tables, &target, &schema)?;
         let table = &destination.table;
         let scope = tables.scope(table);
-        let mut load = Load::new(self, table, scope)?;
         // Nothing is read any more: a slow client must not hold the snapshot.
         drop(tables);
         let text = match is_temporary(&table.namespace) {
             true => format!("INGEST INTO {}", table.name),
             false => format!("INGEST INTO {}.{}", table.namespace, table.name),
         };
-        let run =
-            self.running.begin((session.principal(), session.principal()), Way::Ingest, text.into(), self.now_ns())?;
+        let beginning = Beginning { way: Way::Ingest, label: "ingest", text: text.into() };
+        let run = self.running.begin(session, beginning, self.stop())?;
+        let loaded = self.load(session, transaction, destination, scope, batches, &run).await;
+        run.ending(loaded)
+    }
+
+    /// Takes the rows of an ingest, and commits or stages them.
+    async fn load(
+        self: &Arc<Self>,
+        session: &Session,
+        transaction: Option<Arc<Transaction>>,
+        destination: Destination,
+        scope: Scope,
+        mut batches: BoxStream<'static, Result<RecordBatch>>,
+        run: &Run,
+    ) -> Result<u64> {
+        let mut load = Load::new(self, &destination.table, scope)?;
         // What is gathered is the user's memory, and refused when there is too much: a client may take long to send more.
         let gathered = run.memory("ingest");
-        while let Some(batch) = batches.try_next().await? {
+        while let Some(batch) = run.unless_stopped(batches.try_next()).await?? {
             if let Some(transaction) = &transaction {
                 // It is in use as long as rows come.
                 transaction.require_open()?;

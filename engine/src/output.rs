@@ -16,7 +16,7 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
 use futures::{Stream, StreamExt};
 use seracdb_storage::snapshot::Snapshot;
 
-use crate::running::Run;
+use crate::running::{Run, Stoppable};
 use crate::scan::{LOCATION_COLUMNS, external};
 use crate::sql::errors::from_datafusion;
 
@@ -54,7 +54,7 @@ fn client_type(data_type: &DataType) -> DataType {
 
 /// A result on its way to a client: cast to the client's schema, and holding on to the snapshot whose files it reads.
 pub(crate) struct ClientStream {
-    rows: SendableRecordBatchStream,
+    rows: Stoppable,
     schema: SchemaRef,
     run: Arc<Run>,
     _snapshot: Arc<Snapshot>,
@@ -67,7 +67,7 @@ impl ClientStream {
         run: Arc<Run>,
         snapshot: Arc<Snapshot>,
     ) -> Self {
-        Self { rows, schema, run, _snapshot: snapshot }
+        Self { rows: run.until_stopped(rows), schema, run, _snapshot: snapshot }
     }
 }
 
@@ -77,10 +77,15 @@ impl Stream for ClientStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = self.rows.poll_next_unpin(cx);
         polled.map(|next| {
-            let batch = next?.and_then(|batch| conform(&batch, &self.schema));
+            let Some(batch) = next else {
+                self.run.part_ended();
+                return None;
+            };
+            let batch = batch.and_then(|batch| conform(&batch, &self.schema));
             batch.iter().for_each(|batch| self.run.count(batch));
             // An error in mid-stream has its kind and text like any other.
-            Some(batch.map_err(|error| external(from_datafusion(error, &LOCATION_COLUMNS))))
+            let batch = batch.map_err(|error| from_datafusion(error, &LOCATION_COLUMNS));
+            Some(self.run.noting(batch).map_err(external))
         })
     }
 }

@@ -9,6 +9,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use seracdb_storage::system_columns;
+use tokio_util::sync::CancellationToken;
 
 use crate::effective::Purpose;
 use crate::engine::Engine;
@@ -93,6 +94,11 @@ impl Engine {
     /// Parses, checks and plans one statement, unless it was planned before and means the same. `?` and `$n` are
     /// parameters.
     pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Arc<Prepared>> {
+        let prepared = self.prepare_text(session, sql).await;
+        prepared.inspect_err(|error| self.running.metrics().refused(error.kind))
+    }
+
+    async fn prepare_text(&self, session: &Session, sql: &str) -> Result<Arc<Prepared>> {
         // A ROLLBACK works in a transaction that has ended too.
         if let Some(known) = self.basis(session).ok().and_then(|basis| self.plans.find(sql, basis)) {
             return Ok(known);
@@ -189,7 +195,7 @@ impl Engine {
 
     /// Plans a statement over these tables.
     pub(crate) fn prepare_over(&self, tables: &Tables, statement: Statement, shown: Arc<str>) -> Result<Prepared> {
-        let typed = plan(&self.statement_state(), tables, &statement, None)?;
+        let typed = plan(&self.statement_state(self.stop()), tables, &statement, None)?;
         let kind = kind_of(&statement);
         let schema = match &statement {
             Statement::Query(_) => client_schema(typed.plan.schema().as_arrow()),
@@ -232,15 +238,17 @@ impl Engine {
             exposure,
             now_ns: self.store.clock().now_ns(),
             running: Arc::clone(&self.running),
+            sessions: Arc::clone(&self.sessions),
+            limits: self.limits,
             settings: Arc::clone(&self.settings),
             jobs: Arc::clone(&self.jobs),
         })
     }
 
     /// The session state of one statement: `now()` is its time, and it knows when to stop.
-    pub(crate) fn statement_state(&self) -> SessionState {
+    pub(crate) fn statement_state(&self, stop: CancellationToken) -> SessionState {
         let mut state = SessionState::clone(&self.state);
-        state.config_mut().set_extension(Arc::new(Stop(self.stop.clone())));
+        state.config_mut().set_extension(Arc::new(Stop(stop)));
         let options = Arc::clone(state.config().options());
         state.execution_props_mut().mark_start_execution(options);
         state

@@ -1,8 +1,10 @@
-//! Small results of text, numbers and times, value by value.
+//! Small results of text, numbers, flags and times, value by value.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use crate::error::Result;
@@ -10,6 +12,8 @@ use crate::sql::errors::from_arrow;
 
 pub(crate) const TEXT: DataType = DataType::Utf8;
 pub(crate) const NUMBER: DataType = DataType::Int64;
+pub(crate) const SHARE: DataType = DataType::Float64;
+pub(crate) const FLAG: DataType = DataType::Boolean;
 pub(crate) const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 
 /// Columns by name, type and whether they may be NULL.
@@ -27,6 +31,8 @@ pub(crate) struct Rows {
 enum Column {
     Text(StringBuilder),
     Number(Int64Builder),
+    Share(Float64Builder),
+    Flag(BooleanBuilder),
     Time(TimestampNanosecondBuilder),
 }
 
@@ -34,6 +40,8 @@ impl Rows {
     pub(crate) fn new(schema: SchemaRef) -> Self {
         let column = |field: &Arc<Field>| match field.data_type() {
             DataType::Int64 => Column::Number(Int64Builder::new()),
+            DataType::Float64 => Column::Share(Float64Builder::new()),
+            DataType::Boolean => Column::Flag(BooleanBuilder::new()),
             DataType::Timestamp(..) => Column::Time(TimestampNanosecondBuilder::new()),
             _ => Column::Text(StringBuilder::new()),
         };
@@ -53,6 +61,18 @@ impl Rows {
         }
     }
 
+    pub(crate) fn share(&mut self, column: usize, value: Option<f64>) {
+        if let Column::Share(builder) = &mut self.columns[column] {
+            builder.append_option(value);
+        }
+    }
+
+    pub(crate) fn flag(&mut self, column: usize, value: bool) {
+        if let Column::Flag(builder) = &mut self.columns[column] {
+            builder.append_value(value);
+        }
+    }
+
     pub(crate) fn time(&mut self, column: usize, value: Option<i64>) {
         if let Column::Time(builder) = &mut self.columns[column] {
             builder.append_option(value);
@@ -64,6 +84,8 @@ impl Rows {
             match column {
                 Column::Text(mut builder) => Arc::new(builder.finish()),
                 Column::Number(mut builder) => Arc::new(builder.finish()),
+                Column::Share(mut builder) => Arc::new(builder.finish()),
+                Column::Flag(mut builder) => Arc::new(builder.finish()),
                 Column::Time(mut builder) => Arc::new(builder.finish()),
             }
         };

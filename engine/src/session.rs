@@ -1,5 +1,6 @@
 //! A client's session: who it is, what it has set, and its transactions.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -58,9 +59,11 @@ pub(crate) enum Reach {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     /// Names the session to others; gives no access.
-    id: String,
+    id: Arc<str>,
+    /// When a statement of it came last.
+    last_used_ns: AtomicI64,
     namespace: Mutex<String>,
     /// The namespace of its temporary tables, once it has had one.
     temporary: OnceLock<Arc<str>>,
@@ -84,7 +87,8 @@ impl Session {
             origin: "sql",
             fingerprint: None,
             shared: Arc::new(Shared {
-                id: uuid::Uuid::new_v4().simple().to_string(),
+                id: uuid::Uuid::new_v4().simple().to_string().into(),
+                last_used_ns: AtomicI64::new(0),
                 namespace,
                 temporary: OnceLock::new(),
                 current: Mutex::default(),
@@ -147,6 +151,20 @@ impl Session {
     /// Its name for others, which gives no access.
     pub(crate) fn id(&self) -> &str {
         &self.shared.id
+    }
+
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.shared.id)
+    }
+
+    /// What its clones share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// A statement of it has come.
+    pub(crate) fn used_at(&self, now_ns: i64) {
+        self.shared.last_used_ns.store(now_ns, Ordering::Relaxed);
     }
 
     pub(crate) fn peer(&self) -> Option<&str> {
@@ -270,5 +288,28 @@ impl Session {
         }
         *self.shared.namespace.lock() = namespace.to_owned();
         Ok(())
+    }
+}
+
+impl Shared {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The namespace that unqualified names mean.
+    pub(crate) fn namespace(&self) -> String {
+        self.namespace.lock().clone()
+    }
+
+    /// When a statement of it came last, in ns since the Unix epoch; `None` when none has.
+    pub(crate) fn last_used_ns(&self) -> Option<i64> {
+        Some(self.last_used_ns.load(Ordering::Relaxed)).filter(|ns| *ns != 0)
+    }
+
+    /// How many open transactions it has.
+    pub(crate) fn open_transactions(&self) -> usize {
+        let begun = self.begun.lock().clone();
+        let current = self.current.lock().clone();
+        begun.iter().chain(&current).filter(|transaction| transaction.is_open()).count()
     }
 }

@@ -26,25 +26,30 @@ use crate::error::{EngineError, Result};
 use crate::identity::Role;
 use crate::rights::Object;
 use crate::row_builder::{NUMBER, Rows, TEXT, TIME, schema};
-use crate::running::Entry;
 use crate::scan::external;
 use crate::sql::Statement;
 use crate::system_jobs::{jobs, jobs_schema};
+use crate::system_queries::{queries, queries_schema};
+use crate::system_sessions::{sessions, sessions_schema};
+use crate::system_tables::{stored_tables, tables_schema};
 use crate::system_users::{grants, grants_schema, users, users_schema};
 use crate::tables::Tables;
 
 /// The namespace of the tables that show what the storage does.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 /// Its tables.
-pub(crate) const SYSTEM_TABLES: [&str; 9] =
-    [AUDIT_LOG, BATCHES, GRANTS, INDEXES, JOBS, QUERIES, SETTINGS, TOKENS, USERS];
+pub(crate) const SYSTEM_TABLES: [&str; 12] =
+    [AUDIT_LOG, BATCHES, GRANTS, INDEXES, JOBS, MANIFEST_CACHE, QUERIES, SESSIONS, SETTINGS, TABLES, TOKENS, USERS];
 
 const BATCHES: &str = "batches";
 const GRANTS: &str = "grants";
 const INDEXES: &str = "indexes";
 const JOBS: &str = "jobs";
+const MANIFEST_CACHE: &str = "manifest_cache";
 const QUERIES: &str = "queries";
+const SESSIONS: &str = "sessions";
 const SETTINGS: &str = "settings";
+const TABLES: &str = "tables";
 const TOKENS: &str = "tokens";
 const USERS: &str = "users";
 
@@ -78,8 +83,11 @@ impl TableProvider for SystemTable {
             INDEXES => indexes_schema(),
             TOKENS => api_tokens::listed_schema(),
             JOBS => jobs_schema(),
+            MANIFEST_CACHE => cache_schema(),
             QUERIES => queries_schema(),
+            SESSIONS => sessions_schema(),
             SETTINGS => settings_schema(),
+            TABLES => tables_schema(),
             USERS => users_schema(),
             _ => batches_schema(),
         }
@@ -96,6 +104,7 @@ impl TableProvider for SystemTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let wants = |column: usize| projection.is_none_or(|wanted| wanted.contains(&column));
         let batch = match self.name {
             // Who may read it was asked when its name was resolved.
             AUDIT_LOG => return audit_log::table(&self.tables)?.scan(state, projection, filters, limit).await,
@@ -103,8 +112,11 @@ impl TableProvider for SystemTable {
             INDEXES => indexes(&self.tables),
             TOKENS => api_tokens::listed(&self.tables),
             JOBS => jobs(&self.tables),
-            QUERIES => queries(&self.tables),
+            MANIFEST_CACHE => cache(&self.tables),
+            QUERIES => queries(&self.tables, wants),
+            SESSIONS => sessions(&self.tables),
             SETTINGS => settings(&self.tables),
+            TABLES => stored_tables(&self.tables, projection).await,
             USERS => users(&self.tables),
             _ => all_batches(&self.tables),
         };
@@ -131,7 +143,7 @@ pub(crate) async fn show(store: &Store, tables: &Tables, statement: &Statement) 
             tables.require_right(Object::Table(table), Privilege::Select)?;
             manifest(store, tables, table).await?
         }
-        Statement::ShowManifestCache => cache(store, tables)?,
+        Statement::ShowManifestCache => cache(tables)?,
         _ => return Err(EngineError::internal("the statement shows no manifest")),
     };
     let schema = rows.schema();
@@ -139,7 +151,7 @@ pub(crate) async fn show(store: &Store, tables: &Tables, statement: &Statement) 
 }
 
 /// The scopes of a table that this user may know of; none of one that is not committed, or whose rows they may not read.
-fn scopes(tables: &Tables, table: &TableRecord) -> Result<Vec<Scope>> {
+pub(crate) fn scopes(tables: &Tables, table: &TableRecord) -> Result<Vec<Scope>> {
     if tables.snapshot.catalog().table_by_id(table.id).is_none() || !tables.may_read(Object::Table(table)) {
         return Ok(vec![]);
     }
@@ -199,35 +211,6 @@ fn indexes_schema() -> SchemaRef {
     ])
 }
 
-/// What runs now: of this user, or for another one; to an admin of all.
-fn queries(tables: &Tables) -> Result<RecordBatch> {
-    let mut rows = Rows::new(queries_schema());
-    let (is_admin, own) = (tables.principal.role() >= Role::Admin, tables.principal.number());
-    let is_shown = |entry: &Entry| is_admin || entry.concerns(own);
-    for entry in tables.running.list().iter().filter(|entry| is_shown(entry)) {
-        rows.text(0, Some(&entry.number.to_string()));
-        rows.text(1, Some(entry.principal.name()));
-        rows.text(2, Some(entry.way.name()));
-        rows.text(3, Some(&entry.text));
-        rows.time(4, Some(entry.started_ns));
-        rows.number(5, entry.rows() as i64);
-        rows.number(6, entry.bytes() as i64);
-    }
-    rows.finish()
-}
-
-fn queries_schema() -> SchemaRef {
-    schema(&[
-        ("query_id", TEXT, false),
-        ("user_id", TEXT, false),
-        ("kind", TEXT, false),
-        ("statement", TEXT, false),
-        ("started_at", TIME, false),
-        ("rows", NUMBER, false),
-        ("bytes", NUMBER, false),
-    ])
-}
-
 /// The settings of the server, to an admin.
 fn settings(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = Rows::new(settings_schema());
@@ -265,12 +248,13 @@ async fn manifest(store: &Store, tables: &Tables, table: &TableRecord) -> Result
     rows.finish()
 }
 
-fn cache(store: &Store, tables: &Tables) -> Result<RecordBatch> {
+/// What the manifest cache holds.
+fn cache(tables: &Tables) -> Result<RecordBatch> {
     let mut all = Vec::new();
     for table in tables.snapshot.catalog().tables().filter(|table| tables.is_visible(&table.namespace)) {
         all.extend(places(tables, table)?);
     }
-    let entries = store.cached_manifests(all.iter());
+    let entries = tables.snapshot.cached_manifests(all.iter());
     let mut rows = Rows::new(cache_schema());
     for entry in entries {
         let CachedEntry { namespace, table, user, etag, source_path, sync_state, .. } = &entry;

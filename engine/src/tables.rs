@@ -26,6 +26,8 @@ use crate::rights::{Object, denied};
 use crate::running::Running;
 use crate::scan::{EveryonesTable, Exposure, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
+use crate::session_list::SessionList;
+use crate::sql::Limits;
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::planner::ALL_USERS_CATALOG;
@@ -63,6 +65,10 @@ pub(crate) struct Tables {
     pub now_ns: i64,
     /// What runs now.
     pub running: Arc<Running>,
+    /// The sessions of clients.
+    pub sessions: Arc<SessionList>,
+    /// What a statement may be like.
+    pub limits: Limits,
     /// The settings of the server.
     pub settings: Arc<[SettingRow]>,
     /// The jobs of the server.
@@ -272,8 +278,13 @@ impl Tables {
         self.rows_of(record, self.scope(record), exposure)
     }
 
+    /// Rows of commits before this have expired, where they live for so long.
+    pub(crate) fn expired_before(&self, ttl_ns: i64) -> CommitTs {
+        CommitTs::stored(self.now_ns.saturating_sub(ttl_ns))
+    }
+
     fn rows_of(&self, record: &Arc<TableRecord>, scope: Scope, exposure: Exposure) -> ScopeTable {
-        let not_before = record.ttl_ns.map(|ttl| CommitTs::stored(self.now_ns.saturating_sub(ttl)));
+        let not_before = record.ttl_ns.map(|ttl| self.expired_before(ttl));
         let staged = self.staged.as_ref().map(|staged| staged.scope(scope).cloned().unwrap_or_default());
         ScopeTable::new(Arc::clone(&self.snapshot), staged, scope, Arc::clone(record), not_before, exposure)
     }

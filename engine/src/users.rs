@@ -165,6 +165,7 @@ impl Engine {
 
     /// Whose session it is, as it is now: of the role that it has by now, or of the lower one that it has logged in with.
     pub(crate) fn actor(&self, session: &Session) -> Result<Principal> {
+        session.used_at(self.now_ns());
         self.not_above(session.principal())
     }
 

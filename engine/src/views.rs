@@ -258,7 +258,7 @@ fn new_view(engine: &Engine, tables: &Tables, namespace: &str, create: &CreateVi
             "a view cannot read the temporary table '{name}', which goes with its session"
         )));
     }
-    let (state, mut query) = (engine.statement_state(), Query::clone(&create.query));
+    let (state, mut query) = (engine.statement_state(engine.stop()), Query::clone(&create.query));
     let tables = inside(tables, &tables.namespace, &query);
     let views = Views::of(&state, &tables, &mut query)?;
     let reads = reads(&views, &tables, &names)?;

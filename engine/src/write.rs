@@ -100,7 +100,7 @@ impl Engine {
             // New rows are in nobody's way.
             let turn = match statement {
                 Statement::Insert(_) => None,
-                _ => Some(self.turns.take(target(&tables, statement)?.1, lost).await),
+                _ => Some(run.unless_stopped(self.turns.take(target(&tables, statement)?.1, lost)).await?),
             };
             // What was waited for may have changed what is there.
             let mut tables = Tables { snapshot: self.store.snapshot(), ..tables };
@@ -176,19 +176,21 @@ impl Engine {
     ) -> Result<Made> {
         let Some(rows) = params else { return self.rows_at(tables, prepared, vec![], run).await };
         match plain_insert(&prepared.statement) {
-            Some((insert, order)) => self.bound_rows(tables, &prepared.statement, insert, rows, &order),
+            Some((insert, order)) => self.bound_rows(tables, &prepared.statement, insert, rows, &order, run),
             None => self.rows_at(tables, prepared, row_values(rows, row)?, run).await,
         }
     }
 
     /// Runs the statement at one snapshot.
     async fn rows_at(&self, tables: &Tables, prepared: &Prepared, values: Vec<ScalarValue>, run: &Run) -> Result<Made> {
-        let state = self.statement_state();
+        let state = self.statement_state(run.stop());
         let plan = prepared.plan_over(&state, tables, values)?.plan;
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
-        let physical = state.create_physical_plan(&plan).await.map_err(translate)?;
+        let physical = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(translate)?;
         let (table, scope) = target(tables, &prepared.statement)?;
-        let mut rows = execute_stream(physical, run.task(&state)).map_err(translate)?;
+        run.runs(&physical);
+        // What is written once its rows are there is not stopped any more.
+        let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(translate)?);
         if matches!(prepared.statement, Statement::Insert(_)) {
             let mut load = Load::new(self, &table, scope)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
@@ -217,7 +219,9 @@ impl Engine {
         insert: &Insert,
         params: &RecordBatch,
         order: &[usize],
+        run: &Run,
     ) -> Result<Made> {
+        run.count(params);
         let (table, scope) = target(tables, statement)?;
         let user_columns = user_columns(table.schema());
         let targets = insert_plan(insert, &user_columns)?.targets;

@@ -42,7 +42,7 @@ def rows(connection: flightsql.Connection, sql: str) -> list[tuple]:
 
 def whoami(server: Server, token: str) -> str:
     """The user of a token, by what runs."""
-    (row,) = raw(server, token).query("SELECT user_id FROM system.queries WHERE statement LIKE '%user_id FROM%' LIMIT 1")
+    (row,) = raw(server, token).query("SELECT user_id FROM system.queries WHERE state = 'running' AND statement LIKE '%user_id FROM%' LIMIT 1")
     return row["user_id"]
 
 

@@ -1356,7 +1356,7 @@ def runs(db) -> Callable[[str], bool]:
     """Whether a statement runs, as `system.queries` has it."""
 
     def look(sql: str) -> bool:
-        found = db.query("SELECT count(*) AS n FROM system.queries WHERE statement = ?", [sql])
+        found = db.query("SELECT count(*) AS n FROM system.queries WHERE state = 'running' AND statement = ?", [sql])
         return found["n"].to_pylist() != [0]
 
     return look

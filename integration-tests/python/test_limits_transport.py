@@ -337,7 +337,7 @@ def test_a_query_of_a_dead_peer_stops(tmp_path):
 
 def running(db: seracdb.Connection) -> int:
     """Statements that run, without the one that asks."""
-    sql = "SELECT count(*) AS n FROM system.queries WHERE statement NOT LIKE '%system.queries%'"
+    sql = "SELECT count(*) AS n FROM system.queries WHERE state = 'running' AND statement NOT LIKE '%system.queries%'"
     return db.query(sql)["n"][0].as_py()
 
 

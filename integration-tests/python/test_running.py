@@ -39,8 +39,9 @@ def limited(tmp_path) -> Iterator[Server]:
 
 
 def running(db: seracdb.Connection, like: str) -> list[dict]:
-    """What `system.queries` says of statements like this one."""
-    return db.query("SELECT * FROM system.queries WHERE statement LIKE ? ORDER BY query_id", [like]).to_pylist()
+    """What `system.queries` says of statements like this one that run."""
+    sql = "SELECT * FROM system.queries WHERE state = 'running' AND statement LIKE ? ORDER BY query_id"
+    return db.query(sql, [like]).to_pylist()
 
 
 def test_a_query_is_listed_while_its_result_is_read(server, db):

@@ -30,6 +30,7 @@ use crate::credentials::{Credentials, Malformed, credentials, from_payload};
 use crate::flight::status;
 use crate::grants::{Grant, Grants};
 use crate::jwt::{Jwt, KeyId, is_jwt};
+use crate::metrics::ServerMetrics;
 use crate::queries::Queries;
 use crate::refusal::{Refusal, Refused};
 use crate::sessions::{Found, Sessions, TokenKey};
@@ -75,9 +76,10 @@ impl Auth {
         config: &AuthSection,
         jwt: Option<Arc<Jwt>>,
         secret: [u8; 32],
+        metrics: ServerMetrics,
     ) -> Self {
         let idle = Duration::from_secs(config.session_idle_seconds);
-        let refusals = Arc::new(Refusals::new(engine.clone(), queries.clone()));
+        let refusals = Arc::new(Refusals::new(engine.clone(), queries.clone(), metrics));
         Self {
             grants: Grants::new(engine.clone(), jwt.clone()),
             passwords: Passwords::new(engine.clone(), queries, Arc::clone(&refusals), config, secret),
@@ -141,7 +143,7 @@ impl Auth {
         let principal = standing.principal();
         for cookie in self.cookies.of_call(metadata, principal.number(), now) {
             let open = || {
-                let session = session_at(peer, Session::new(principal.clone()));
+                let session = self.open(peer, principal, "password");
                 let begun = self.begun.lock().get(&cookie.key).and_then(Weak::upgrade);
                 begun.into_iter().for_each(|begun| session.keep(begun));
                 session
@@ -210,7 +212,7 @@ impl Auth {
             None => from_payload(payload).ok_or_else(|| self.refusals.refused(None, peer, Refusal::NoCredentials))?,
         };
         let standing = self.passwords.check(Login { user, password, peer }, Some(place)).await?;
-        let session = session_at(peer, Session::new(standing.principal().clone()));
+        let session = self.open(peer, standing.principal(), "password");
         let holder = session.principal().into();
         let grant = self.grants.open(standing.of_session(&session), None);
         let (mut opened_with, now) = (self.opened_with.lock(), Instant::now());
@@ -247,6 +249,11 @@ impl Auth {
         let revoked: Vec<TokenKey> = opened_with.extract_if(|_, grant| grant.has_ended()).map(|(key, _)| key).collect();
         revoked.iter().for_each(|key| self.sessions.revoke(key));
         revoked
+    }
+
+    /// A session that goes on after this call. `login`: what it is opened with.
+    fn open(&self, peer: Option<SocketAddr>, principal: &Principal, login: &'static str) -> Session {
+        self.engine.opened(session_at(peer, Session::new(principal.clone())), login)
     }
 
     /// A call that comes with a token of one of three kinds.
@@ -298,7 +305,7 @@ impl Auth {
         {
             return Ok(Call { session, token: Some(id), handed: None, grant });
         }
-        let session = session_at(peer, Session::new(standing.principal().clone()));
+        let session = self.open(peer, standing.principal(), if key.is_some() { "jwt" } else { "token" });
         let session = self.sessions.open_anew(id, session, standing.principal().into(), now).map_err(too_many)?;
         let grant = self.grants.open(standing, key);
         opened_with.insert(id, Arc::clone(&grant));

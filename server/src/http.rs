@@ -1,21 +1,30 @@
-//! The HTTP port: `/healthz` for load balancers and scripts. It says nothing that is a secret, so that it needs no TLS.
+//! The HTTP port: `/healthz` and `/readyz` for load balancers and scripts, `/metrics` for Prometheus. It says nothing that is a
+//! secret, so that it needs no TLS. It is there before the data is open and until it is closed.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::CONNECTION;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use prometheus_client::registry::Registry;
+use seracdb_engine::Engine;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics;
 
 /// Connections at the same time; others wait until one of them has ended.
 const CONNECTIONS_MAX: usize = 256;
@@ -23,11 +32,61 @@ const CONNECTIONS_MAX: usize = 256;
 /// How long a connection may ask: each has one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` completes.
-pub(crate) async fn serve(listener: TcpListener, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-    let routes = Router::new().route("/healthz", get(async || ([(CONNECTION, "close")], "ok")));
+/// What the port tells of.
+pub(crate) struct Watched {
+    /// Fires when the server is to stop.
+    stop: CancellationToken,
+    /// Once calls are taken.
+    serving: OnceLock<(Arc<Engine>, Registry)>,
+}
+
+impl Watched {
+    pub(crate) fn new(stop: CancellationToken) -> Self {
+        Self { stop, serving: OnceLock::new() }
+    }
+
+    /// From now on calls are taken, until the stop.
+    pub(crate) fn serves(&self, engine: Arc<Engine>, registry: Registry) {
+        // It is said once.
+        let _ = self.serving.set((engine, registry));
+    }
+
+    /// Why no calls should be sent here.
+    fn not_ready(&self) -> Option<&'static str> {
+        match self.serving.get() {
+            _ if self.stop.is_cancelled() => Some("stopping"),
+            None => Some("starting"),
+            Some((engine, _)) => engine.has_storage_ended().then_some("the storage takes no more commits"),
+        }
+    }
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, watched: Arc<Watched>) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/healthz", get(async || ([(CONNECTION, "close")], "ok")))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(shown_metrics))
+        .with_state(watched);
     let listener = Brief { listener, seats: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    axum::serve(listener, routes).await
+}
+
+async fn readyz(State(watched): State<Arc<Watched>>) -> Response {
+    let (status, text) = match watched.not_ready() {
+        None => (StatusCode::OK, "ready"),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    (status, [(CONNECTION, "close")], text).into_response()
+}
+
+async fn shown_metrics(State(watched): State<Arc<Watched>>) -> Response {
+    let close = (CONNECTION, "close");
+    let text = watched.serving.get().and_then(|(_, registry)| metrics::text(registry).ok());
+    match text {
+        Some(text) => ([close, (CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, [close], "there are no figures yet").into_response(),
+    }
 }
 
 /// Accepts connections that do not last.

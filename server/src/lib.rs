@@ -18,6 +18,7 @@ mod http;
 mod jwt;
 pub mod lifecycle;
 mod lockout;
+mod metrics;
 mod now_and_then;
 mod queries;
 mod refusal;

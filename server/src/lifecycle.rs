@@ -15,13 +15,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::auth::{Auth, random};
 use crate::config::{LimitsSection, ServerConfig};
 use crate::flight::{self, Flight};
-use crate::http;
+use crate::http::{self, Watched};
 use crate::jwt::{Jwt, KeysError};
+use crate::metrics::ServerMetrics;
 use crate::queries::{self, Queries};
 use crate::transport::{Door, Entrance, TlsError};
 
@@ -128,9 +130,13 @@ async fn run(config: ServerConfig, root_password: Option<SecretString>, queries:
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let entrance = Entrance::check(&config.server).await?;
+    let web = listen("http.listen", &config.http.listen).await?;
+    tracing::info!(http = %address(&web)?, "starting");
+    let watched = Arc::new(Watched::new(stop.clone()));
+    let _web = AbortOnDropHandle::new(tokio::spawn(http::serve(web, Arc::clone(&watched))));
     let engine = queries.run(Engine::open(config.engine.clone())).await?;
     let failure = tokio::spawn(stop_on_failure(engine.clone(), stop.clone()));
-    let served = start_and_drain(&config, &entrance, root_password, &queries, &engine, &stop).await;
+    let served = start_and_drain(&config, &entrance, root_password, &queries, &engine, &watched, &stop).await;
     failure.abort();
     let served = if engine.has_storage_ended() { Err(ServeError::StorageFailed) } else { served };
     queries.stop();
@@ -163,6 +169,7 @@ async fn start_and_drain(
     root_password: Option<SecretString>,
     queries: &Queries,
     engine: &Arc<Engine>,
+    watched: &Watched,
     stop: &CancellationToken,
 ) -> Result<(), ServeError> {
     create_root(queries, engine, &config.engine.storage.data_dir, root_password).await?;
@@ -171,26 +178,25 @@ async fn start_and_drain(
     if let Some(jwt) = &jwt {
         tokio::spawn(Arc::clone(jwt).watch());
     }
-    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, jwt, secret);
+    let metrics = ServerMetrics::default();
+    let auth = Auth::new(engine.clone(), queries.clone(), &config.auth, jwt, secret, metrics.clone());
     let flight = Arc::new(Flight::new(engine.clone(), queries.clone(), auth, &config.flight));
 
     let grpc = entrance.listen().await?;
-    let web = listen("http.listen", &config.http.listen).await?;
-    let (grpc_address, web_address) = (address(&grpc)?, address(&web)?);
+    let grpc_address = address(&grpc)?;
     rotate(entrance)?;
-    let web = tokio::spawn(http::serve(web, stop.clone().cancelled_owned()));
     let door = Door::new(entrance, &config.limits);
     let grpc = tokio::spawn(serve_flight(grpc, door, flight.clone(), config.limits.clone(), stop.clone()));
     let sweeper = tokio::spawn(sweep(flight));
 
     let tls = entrance.certificates().is_some();
-    tracing::info!(grpc = %grpc_address, http = %web_address, tls, "ready");
+    watched.serves(engine.clone(), metrics.registry(engine));
+    tracing::info!(grpc = %grpc_address, tls, "ready");
     let said = say_ready(entrance.scheme(), grpc_address);
     said.map_err(|source| ServeError::System { what: "write to stdout", source })?;
     let served = drain(grpc, queries, stop, Duration::from_secs(config.server.drain_seconds)).await;
     stop.cancel();
     sweeper.abort();
-    web.abort();
     served
 }
 

@@ -75,10 +75,10 @@ impl Lockout {
         }
     }
 
-    /// A wrong password.
-    pub(crate) fn failed(&self, user: &str, source: Source, now: Instant) {
+    /// A wrong password; whether one has to wait after it.
+    pub(crate) fn failed(&self, user: &str, source: Source, now: Instant) -> bool {
         if self.attempts == 0 {
-            return;
+            return false;
         }
         let mut failures = self.failures.lock();
         let known = failures.get_or_insert_mut(key(user, source), || Failures { in_a_row: 0, last: now, until: now });
@@ -88,10 +88,10 @@ impl Lockout {
         }
         known.in_a_row = known.in_a_row.saturating_add(1);
         known.last = now;
-        if let Some(further) = known.in_a_row.checked_sub(self.attempts) {
-            let doubled = self.first.saturating_mul(1_u32.checked_shl(further).unwrap_or(u32::MAX));
-            known.until = now + doubled.min(self.longest);
-        }
+        let Some(further) = known.in_a_row.checked_sub(self.attempts) else { return false };
+        let doubled = self.first.saturating_mul(1_u32.checked_shl(further).unwrap_or(u32::MAX));
+        known.until = now + doubled.min(self.longest);
+        true
     }
 
     /// A right password: what was before is forgotten.

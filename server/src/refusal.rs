@@ -42,6 +42,21 @@ impl Refusal {
         }
     }
 
+    /// Its name among figures.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "no_credentials",
+            Self::Malformed => "malformed",
+            Self::WrongPassword => "wrong_password",
+            Self::LockedOut(_) => "locked_out",
+            Self::Crowded(_) => "crowded",
+            Self::NoSession => "no_session",
+            Self::SessionEnded => "session_ended",
+            Self::ApiToken(_) => "api_token",
+            Self::Jwt(_) => "jwt",
+        }
+    }
+
     /// What is not said to who was refused.
     pub(crate) fn detail(self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -23,6 +24,7 @@ use crate::commit::{Commit, CommitState, Publication, ScopeWrite, SequenceRecord
 use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, TableId};
 use crate::lease::Lease;
+use crate::metrics::StorageMetrics;
 use crate::records::BatchRecord;
 use crate::recovery::Recovered;
 use crate::rocks::{Rocks, RocksSnapshot};
@@ -72,6 +74,7 @@ pub(crate) struct Committer {
     queue: mpsc::Sender<Request>,
     published: Arc<ArcSwap<Snapshot>>,
     open: Arc<OpenSnapshots>,
+    metrics: StorageMetrics,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -82,18 +85,21 @@ impl Committer {
         lease: Arc<Lease>,
         state: CommitState,
         cache: Arc<ScopeCache>,
+        metrics: StorageMetrics,
     ) -> Result<Self> {
         let open = Arc::new(OpenSnapshots::default());
         let first = take_snapshot(&rocks, &state, &cache, &open);
         let published = Arc::new(ArcSwap::new(first));
         lease.committed(state.last_ts());
         let (queue, requests) = mpsc::channel(QUEUE_LEN);
-        let run = Run { rocks, lease, state, cache, open: Arc::clone(&open), published: Arc::clone(&published) };
+        let (of_run, open_by_run) = (metrics.clone(), Arc::clone(&open));
+        let published_by_run = Arc::clone(&published);
+        let run = Run { rocks, lease, state, cache, open: open_by_run, published: published_by_run, metrics: of_run };
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || run.until_stopped(requests))
             .map_err(StorageError::io("starting the committer thread"))?;
-        Ok(Self { queue, published, open, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, published, open, metrics, thread: Mutex::new(Some(thread)) })
     }
 
     /// The newest snapshot.
@@ -108,7 +114,10 @@ impl Committer {
 
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed<CommitTs>> {
         check_size(commit.writes.iter().map(ScopeWrite::size_bytes).sum())?;
-        self.ask(|reply| Request::Commit(commit, reply)).await
+        let begun = Instant::now();
+        let committed = self.ask(|reply| Request::Commit(commit, reply)).await;
+        self.metrics.committed(begun, committed.is_ok());
+        committed
     }
 
     pub(crate) async fn seal(&self, scope: Scope) -> Result<Committed<BatchNumber>> {
@@ -198,6 +207,7 @@ struct Run {
     cache: Arc<ScopeCache>,
     open: Arc<OpenSnapshots>,
     published: Arc<ArcSwap<Snapshot>>,
+    metrics: StorageMetrics,
 }
 
 impl Run {
@@ -238,6 +248,7 @@ impl Run {
         if writes {
             batch.put(SequenceRecord::KEY, self.state.sequence().encode());
             self.rocks.write(batch, durable)?;
+            self.metrics.group_written(answers.len());
             self.lease.committed(self.state.last_ts());
         }
         self.lease.check()?;

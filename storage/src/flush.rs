@@ -104,6 +104,7 @@ impl Store {
         let publication = job.publication(self.objects(), number, latest, archive).await?;
         self.reached(Step::FilePlaced).await;
         self.publish(publication).await?;
+        self.metrics().flushed(&flushed);
         tracing::info!(table = scope.table.0, owner = scope.owner.0, rows = flushed.rows, batch = %number, "flushed");
         Ok(flushed)
     }

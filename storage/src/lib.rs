@@ -35,6 +35,7 @@ pub mod jobs;
 pub mod keys;
 pub mod lease;
 pub mod manifest;
+mod metrics;
 pub mod objects;
 pub mod ownership;
 pub mod paths;

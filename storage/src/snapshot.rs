@@ -21,10 +21,12 @@ use crate::keys::{
     BatchNumber, Generation, SCOPE_LEN, Scope, TableId, after_prefix, batch_prefix, decode_delete_log_key,
     delete_log_prefix, header_key,
 };
+use crate::manifest::CachedEntry;
 use crate::manifest::store::ManifestStore;
 use crate::records::{BatchRecord, ScopeHeader};
 use crate::recovery::Recoveries;
 use crate::rocks::{Family, RocksSnapshot};
+use crate::scope_place::ScopePlace;
 use crate::system_columns::CommitTs;
 
 /// Everything as of one commit.
@@ -139,6 +141,11 @@ impl Snapshot {
     /// The most bytes of rows that are kept of one scope.
     pub fn cached_bytes_max(&self) -> usize {
         self.cache.hot.scope_bytes_max()
+    }
+
+    /// What the manifest cache holds of these scopes, now.
+    pub fn cached_manifests<'a>(&self, places: impl Iterator<Item = &'a ScopePlace>) -> Vec<CachedEntry> {
+        self.cache.manifests.cached(places)
     }
 
     /// The scopes that have rows in the hot tier, in order.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use rocksdb::WriteBatch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,7 @@ use crate::keys::{Scope, TableId};
 use crate::lease::{Ceilings, Lease};
 use crate::manifest::store::ManifestStore;
 use crate::manifest::{CacheConfig, CacheTotals, CachedEntry, Manifest};
+use crate::metrics::StorageMetrics;
 use crate::objects::{Objects, make_folder, sync_folder};
 use crate::ownership::{Claimant, Ownership};
 use crate::recovery::Recoveries;
@@ -147,6 +149,7 @@ pub struct Store {
     scope_locks: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
     removing: tokio::sync::Mutex<()>,
     compaction: CompactionConfig,
+    metrics: StorageMetrics,
     pace: Arc<dyn Pace>,
     /// Work that goes on by itself; `None` when the store is closing.
     background: Mutex<Option<JoinSet<()>>>,
@@ -217,7 +220,8 @@ impl Store {
         let (manifests, recoveries) = (Arc::new(manifests), Arc::new(recoveries));
         let cache = ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries), config.hot_cache_bytes_max);
         let cache = Arc::new(cache);
-        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache)?;
+        let metrics = StorageMetrics::default();
+        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache, metrics.clone())?;
         // Without a lease to keep nobody listens.
         let _ = committer_starts.send(Box::new(committer.lease_check()));
         let store = Arc::new(Self {
@@ -241,6 +245,7 @@ impl Store {
             scope_locks: Mutex::default(),
             removing: tokio::sync::Mutex::default(),
             compaction: config.compaction.clone(),
+            metrics,
             pace,
             background: Mutex::new(Some(JoinSet::new())),
             stopping: CancellationToken::new(),
@@ -439,6 +444,15 @@ impl Store {
 
     pub(crate) fn rocks(&self) -> &Rocks {
         &self.rocks
+    }
+
+    pub(crate) fn metrics(&self) -> &StorageMetrics {
+        &self.metrics
+    }
+
+    /// Shows what was counted since the start.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     pub(crate) fn manifests(&self) -> &ManifestStore {

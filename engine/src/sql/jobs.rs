@@ -1,4 +1,4 @@
-//! RUN JOB and CANCEL JOB.
+//! RUN JOB, CANCEL JOB and CANCEL QUERY.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -27,9 +27,18 @@ pub(super) fn run_job(reader: &mut Reader<'_>) -> Result<Statement> {
 
 /// What follows CANCEL JOB: the job's number, in quotes or not.
 pub(super) fn cancel_job(reader: &mut Reader<'_>) -> Result<Statement> {
+    id(reader, "the job's id in quotes after CANCEL JOB").map(Statement::CancelJob)
+}
+
+/// What follows CANCEL QUERY: the statement's number, in quotes or not.
+pub(super) fn cancel_query(reader: &mut Reader<'_>) -> Result<Statement> {
+    id(reader, "the query's id in quotes after CANCEL QUERY, as system.queries has it").map(Statement::CancelQuery)
+}
+
+fn id(reader: &mut Reader<'_>, what: &str) -> Result<String> {
     let token = reader.parser.next_token();
     match token.token {
-        Token::SingleQuotedString(ref id) | Token::Number(ref id, _) => Ok(Statement::CancelJob(id.clone())),
-        _ => Err(reader.expected("the job's id in quotes after CANCEL JOB", &token)),
+        Token::SingleQuotedString(ref id) | Token::Number(ref id, _) => Ok(id.clone()),
+        _ => Err(reader.expected(what, &token)),
     }
 }

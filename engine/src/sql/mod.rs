@@ -48,7 +48,7 @@ mod views;
 pub(crate) mod wildcards;
 mod writes;
 
-pub(crate) use fingerprint::fingerprint;
+pub(crate) use fingerprint::{fingerprint, without_literals};
 pub(crate) use limits::Limits;
 pub(crate) use names::TableName;
 pub(crate) use parse::{Read, has_parameters, parse, parse_for};

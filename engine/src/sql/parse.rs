@@ -124,6 +124,7 @@ impl Reader<'_> {
             Keyword::RELEASE => transactions::release(self),
             _ if self.words(&["RUN", "JOB"]) => jobs::run_job(self),
             _ if self.words(&["CANCEL", "JOB"]) => jobs::cancel_job(self),
+            _ if self.words(&["CANCEL", "QUERY"]) => jobs::cancel_query(self),
             _ => Err(self.refused(keyword, &token)),
         }
     }

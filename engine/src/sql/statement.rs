@@ -130,6 +130,8 @@ pub(crate) enum Statement {
     },
     /// CANCEL JOB 'id'.
     CancelJob(String),
+    /// CANCEL QUERY 'id'.
+    CancelQuery(String),
     /// STORAGE FLUSH TABLE name.
     FlushTable(TableName),
     /// STORAGE FLUSH ALL.
@@ -390,6 +392,28 @@ impl std::fmt::Debug for Password {
 }
 
 impl Statement {
+    /// What kind of statement it is, for figures of all together: one of few words.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Query(_) => "select",
+            Self::Explain { .. } => "explain",
+            Self::Insert(_) => "insert",
+            Self::Update(_) => "update",
+            Self::Delete(_) => "delete",
+            Self::ShowTables { .. }
+            | Self::ShowNamespaces
+            | Self::Describe(_)
+            | Self::ShowManifest(_)
+            | Self::ShowManifestCache
+            | Self::ShowSetting(_) => "show",
+            Self::Set { .. } | Self::UseNamespace(_) => "set",
+            Self::Transaction(_) => "transaction",
+            Self::RunJob { .. } | Self::CancelJob(_) | Self::CancelQuery(_) => "control",
+            Self::FlushTable(_) | Self::FlushAll | Self::CompactTable(_) | Self::CheckTable(_) => "storage",
+            _ => "ddl",
+        }
+    }
+
     /// Whether it gives rows (else it gives a count).
     pub(crate) fn is_query(&self) -> bool {
         match self {
@@ -422,6 +446,7 @@ impl Statement {
             | Self::Revoke(_)
             | Self::DropToken { .. }
             | Self::CancelJob(_)
+            | Self::CancelQuery(_)
             | Self::FlushTable(_)
             | Self::FlushAll
             | Self::CompactTable(_)

@@ -407,6 +407,11 @@ impl Engine {
         Ok(transaction)
     }
 
+    /// How many transactions are open.
+    pub(crate) fn open_transactions(&self) -> usize {
+        self.transactions.known.lock().open().filter(|held| held.transaction.strong_count() > 0).count()
+    }
+
     /// A name that nobody guesses and that begins with the time, as [`CommitName`] wants it.
     fn new_transaction_id(&self) -> TransactionId {
         let ns = self.now_ns().max(0) as u64;

@@ -107,7 +107,9 @@ impl Passwords {
                 Ok(standing)
             }
             Err(error) if error.kind == ErrorKind::Unauthenticated => {
-                self.lockout.failed(&user, source, Instant::now());
+                if self.lockout.failed(&user, source, Instant::now()) {
+                    self.refusals.locked_out();
+                }
                 let refused = self.refusals.refused(Some(&user), peer, Refusal::WrongPassword);
                 Err(self.refusals.noted(refused, peer).await.into())
             }

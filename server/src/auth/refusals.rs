@@ -14,6 +14,7 @@ use tonic::Status;
 use super::address;
 use crate::flight::status;
 use crate::lockout::Source;
+use crate::metrics::ServerMetrics;
 use crate::now_and_then::Counts;
 use crate::queries::Queries;
 use crate::refusal::{Refusal, Refused};
@@ -28,16 +29,23 @@ type Kind = (Source, &'static str, &'static str);
 pub(super) struct Refusals {
     engine: Arc<Engine>,
     queries: Queries,
+    metrics: ServerMetrics,
     said: Mutex<Counts<Kind>>,
 }
 
 impl Refusals {
-    pub(super) fn new(engine: Arc<Engine>, queries: Queries) -> Self {
-        Self { engine, queries, said: Mutex::default() }
+    pub(super) fn new(engine: Arc<Engine>, queries: Queries, metrics: ServerMetrics) -> Self {
+        Self { engine, queries, metrics, said: Mutex::default() }
+    }
+
+    /// Somebody has to wait after a wrong password.
+    pub(super) fn locked_out(&self) {
+        self.metrics.locked_out();
     }
 
     /// Refuses a login. All refusals pass here, with who it was said to be, where from, and why.
     pub(super) fn refused(&self, user: Option<&str>, peer: Option<SocketAddr>, why: Refusal) -> Refused {
+        self.metrics.login_refused(why.label());
         let kind = (Source::of(peer), why.name(), why.detail());
         if let Some(unsaid) = self.said.lock().count(kind, Instant::now()) {
             let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();

@@ -80,7 +80,8 @@ impl Default for ServerSection {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSection {
-    /// Address and port of /healthz, which says "ok" and nothing else, to everybody. Port 0 takes a free one.
+    /// Address and port of /healthz, /readyz and /metrics, which everybody may ask. They tell figures of all users together,
+    /// and nothing else. Port 0 takes a free one.
     pub listen: String,
 }
 

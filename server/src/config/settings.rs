@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::ServerConfig;
 
 /// Parts of the tree, and where the file has them; the first that fits counts.
-const MOUNTS: [(&str, &str); 14] = [
+const MOUNTS: [(&str, &str); 15] = [
     ("engine.storage.data_dir", "server.data_dir"),
     ("engine.storage.object_store", "server.object_store"),
     ("engine.storage.take_over", "server.take_over"),
@@ -27,18 +27,20 @@ const MOUNTS: [(&str, &str); 14] = [
     ("engine.pruning", "pruning"),
     ("engine.jobs", "jobs"),
     ("engine.user", "limits.user"),
+    ("engine.queries", "queries"),
     ("engine.statement", "limits.statement"),
     ("engine.query_memory_max", "limits.query_memory_max"),
 ];
 
 /// The order of the sections in a file.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 17] = [
     "server",
     "server.tls",
     "http",
     "auth",
     "limits",
     "limits.user",
+    "queries",
     "flight",
     "transaction",
     "engine",

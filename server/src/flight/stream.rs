@@ -160,7 +160,7 @@ fn too_old(age_max: Duration) -> Status {
 }
 
 fn cancelled() -> Status {
-    Status::cancelled("the query was cancelled")
+    status::from_engine(EngineError::cancelled())
 }
 
 /// Clients read the columns with the types of the schema message, so that other types would be read as garbage.

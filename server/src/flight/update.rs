@@ -88,7 +88,10 @@ impl Flight {
         let sent = self.queries.run(async move { Ok(incoming(first, rest, decoding).await) });
         let sent = sent.await.map_err(status::from_engine)??;
         let sent = sent.ok_or_else(|| Status::invalid_argument("ingest needs a schema message"))?;
-        let (engine, session) = (self.engine.clone(), call.session.clone());
+        let cancel = self.queries.token();
+        // Also when the client goes away.
+        let _stopped = cancel.clone().drop_guard();
+        let (engine, session) = (self.engine.until(cancel), call.session.clone());
         let loaded = self.queries.run(async move { engine.ingest(&session, target, sent.schema, sent.batches).await });
         let count = loaded.await.map_err(status::from_engine)?;
         Ok(update_result(count_of(count)))

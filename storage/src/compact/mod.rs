@@ -178,6 +178,7 @@ impl Store {
             version: job.header.version,
         };
         self.publish(publication).await?;
+        self.metrics().compacted(&done);
         let (table, owner) = (scope.table.0, scope.owner.0);
         tracing::info!(table, owner, inputs = done.inputs, rows, batch = %number, "compacted");
         Ok(Some(done))

@@ -82,6 +82,10 @@ pub struct CacheTotals {
     pub misses: u64,
     /// Found unchanged in the object store after their time.
     pub revalidated: u64,
+    /// Manifests that were exported, and are in the cache as they are in the object store.
+    pub sync_successes: u64,
+    /// Times that an exported manifest could not be written to the cache.
+    pub sync_failures: u64,
 }
 
 /// An entry, as results show it.
@@ -159,6 +163,8 @@ pub(crate) struct ManifestCache {
     rocksdb_hits: AtomicU64,
     misses: AtomicU64,
     revalidated: AtomicU64,
+    sync_successes: AtomicU64,
+    sync_failures: AtomicU64,
     /// Writes to the family that are to fail.
     #[cfg(test)]
     pub(crate) fail_writes: AtomicU64,
@@ -174,6 +180,8 @@ impl ManifestCache {
             rocksdb_hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             revalidated: AtomicU64::new(0),
+            sync_successes: AtomicU64::new(0),
+            sync_failures: AtomicU64::new(0),
             #[cfg(test)]
             fail_writes: AtomicU64::new(0),
         }
@@ -243,12 +251,20 @@ impl ManifestCache {
         self.revalidated.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// An exported manifest is in the cache, or is not.
+    pub(crate) fn synced(&self, succeeded: bool) {
+        let counter = if succeeded { &self.sync_successes } else { &self.sync_failures };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn totals(&self) -> CacheTotals {
         CacheTotals {
             memory_hits: self.memory_hits.load(Ordering::Relaxed),
             rocksdb_hits: self.rocksdb_hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             revalidated: self.revalidated.load(Ordering::Relaxed),
+            sync_successes: self.sync_successes.load(Ordering::Relaxed),
+            sync_failures: self.sync_failures.load(Ordering::Relaxed),
         }
     }
 

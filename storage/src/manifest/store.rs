@@ -173,10 +173,12 @@ impl ManifestStore {
             tries += 1;
             match self.cache.put(place, entry) {
                 Ok(_) => {
+                    self.cache.synced(true);
                     tracing::info!(manifest = path, "manifest_cache_sync_success");
                     return Ok(());
                 }
                 Err(error) => {
+                    self.cache.synced(false);
                     tracing::warn!(manifest = path, %error, tries, "manifest_cache_sync_failure");
                     if tries == CACHE_WRITES {
                         return Err(error);
