@@ -286,6 +286,7 @@ def test_a_shared_object_store(shared, tmp_path):
     server = server_on(tmp_path / "data", shared.url, settings="[engine]\nbulk_bytes_min = 20000\n")
     with server, root(server) as db:
         fill(db)
+        until(lambda: not any("/dropped/" in path for path in shared.read()), "a dropped table's files are removed")
     where = ["--object-store", shared.url]
     said = clean(server.data_dir, *where)
     assert said["read"]["files"] >= 9 and said["notes"] == []
