@@ -45,6 +45,8 @@ pub struct IngestTarget {
     pub table: String,
     /// A temporary one, of the session; it has no namespace.
     pub temporary: bool,
+    /// Of what kind the table becomes when it is created; a temporary one is the session's in any case.
+    pub kind: TableKind,
     /// When the table is not there.
     pub if_missing: IfMissing,
     /// When it is there.
@@ -265,7 +267,7 @@ impl Engine {
                 });
                 let before = create.unwrap_or_else(|| tables.same_namespace(&namespace));
                 let before = [before].into_iter().chain(drop).collect();
-                self.created(session, &namespace, &target.table, schema, before)
+                self.created(session, &namespace, target, schema, before)
             }
         }
     }
@@ -275,7 +277,7 @@ impl Engine {
         &self,
         session: &Session,
         namespace: &str,
-        table: &str,
+        target: &IngestTarget,
         schema: &SchemaRef,
         mut changes: Vec<CatalogChange>,
     ) -> Result<Destination> {
@@ -287,7 +289,8 @@ impl Engine {
             }
             fields.push(Field::new(field.name(), storable(field.data_type())?, true));
         }
-        let record = new_table(self, session, namespace, table, TableKind::Shared, &fields, &BTreeMap::new())?;
+        let kind = if target.temporary { TableKind::Shared } else { target.kind };
+        let record = new_table(self, session, namespace, &target.table, kind, &fields, &BTreeMap::new())?;
         changes.push(CatalogChange::CreateTable(record.clone()));
         Ok(Destination { table: record, changes, sources: (0..fields.len()).map(Some).collect() })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
+use seracdb_storage::catalog::{TableKind, TableRecord};
 use seracdb_storage::system_columns;
 
 use crate::engine::Engine;
@@ -28,10 +29,22 @@ pub struct TableInfo {
     pub schema: SchemaRef,
     /// Columns of the primary key.
     pub primary_key: Vec<String>,
+    /// A name of the rows that this user sees in it: of another table, also of one that has this one's name later, and for a
+    /// `USER` table of another user, it is another. `None` for what holds no rows.
+    pub rows: Option<String>,
     /// What was said of it.
     pub comment: Option<String>,
     /// What was said of its columns, by their names.
     pub column_comments: BTreeMap<String, String>,
+}
+
+/// A name of the rows that a user sees in a table. Ids of tables begin again in another data directory, times do not.
+fn rows_of(table: &TableRecord, user: u64) -> String {
+    let name = format!("{}-{:x}", table.id.0, table.created_at_ns);
+    match table.kind {
+        TableKind::Shared => name,
+        TableKind::User | TableKind::Stream => format!("{name}-{user}"),
+    }
 }
 
 /// The comments of a schema's columns.
@@ -56,6 +69,7 @@ impl Engine {
                 name: table.name.clone(),
                 table_type: if is_temporary(&table.namespace) { "LOCAL TEMPORARY" } else { "TABLE" },
                 primary_key: vec![system_columns::ID.to_owned()],
+                rows: Some(rows_of(table, session.principal().number())),
                 comment: table.comment.clone(),
                 column_comments: column_comments(&schema, |column| table.column_comment(column)),
                 schema,
@@ -68,6 +82,7 @@ impl Engine {
                 name: view.name.clone(),
                 table_type: "VIEW",
                 primary_key: vec![],
+                rows: None,
                 comment: view.comment.clone(),
                 column_comments: column_comments(&schema, |column| view.column_comment(column)),
                 schema,
@@ -83,6 +98,7 @@ impl Engine {
                 table_type: "VIEW",
                 schema: tables.source(&reference).ok()?.schema(),
                 primary_key: vec![],
+                rows: None,
                 comment: None,
                 column_comments: BTreeMap::new(),
             })

@@ -1,4 +1,4 @@
-//! The command line: `seracdb serve`, `seracdb sql`, `seracdb check`, `seracdb config` and `seracdb tls`. Variables of the environment are read
+//! The command line: `seracdb serve`, `sql`, `import`, `export`, `check`, `config` and `tls`. Variables of the environment are read
 //! here, and nowhere else.
 
 mod check;
@@ -14,6 +14,7 @@ use crate::config::{self, Loaded, LogFormat, LogSection};
 use crate::lifecycle;
 use crate::self_signed::{self, SelfSigned};
 use crate::shell::{self, Connection, Format, Script};
+use crate::transfer::{self, Export, Import};
 
 /// The variable with the password of `root` for a new data directory.
 const ROOT_PASSWORD: &str = "SERACDB_ROOT_PASSWORD";
@@ -38,6 +39,22 @@ enum Command {
     /// Checks a data directory that no server has open: files, rows, manifests, catalog. Changes nothing. Exit code 0: all is
     /// well, 1: something is not, 2: it could not be looked.
     Check(check::Check),
+    /// Imports files into a table: Parquet, CSV or Arrow IPC. Each is imported as a whole and once, however often it is asked
+    /// for, also when this command or the server was interrupted.
+    Import {
+        #[command(flatten)]
+        login: Login,
+        #[command(flatten)]
+        import: Import,
+    },
+    /// Exports the rows of a table or query to a file: Parquet, CSV or Arrow IPC.
+    #[command(allow_missing_positional = true)]
+    Export {
+        #[command(flatten)]
+        login: Login,
+        #[command(flatten)]
+        export: Export,
+    },
     /// Says what the settings are.
     #[command(subcommand)]
     Config(Config),
@@ -98,8 +115,10 @@ struct Serve {
     insecure: bool,
 }
 
+/// Where and as whom to log in.
 #[derive(Args)]
-struct Sql {
+#[group(skip)]
+struct Login {
     /// The server.
     #[arg(long, default_value = "grpc://127.0.0.1:50051")]
     uri: String,
@@ -124,6 +143,12 @@ struct Sql {
     /// Name that the server's certificate is for, when it is not that of the URI.
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
+}
+
+#[derive(Args)]
+struct Sql {
+    #[command(flatten)]
+    login: Login,
     /// SQL to run; several statements are separated by ';'.
     #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
     command: Option<String>,
@@ -141,6 +166,8 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve(arguments),
         Command::Sql(arguments) => sql(arguments),
         Command::Check(arguments) => return check::run(arguments),
+        Command::Import { login, import } => connection(login).and_then(|login| transfer::import(&login, &import)),
+        Command::Export { login, export } => connection(login).and_then(|login| transfer::export(&login, &export)),
         Command::Config(command) => config(command),
         Command::Tls(Tls::SelfSigned(arguments)) => self_signed::run(&arguments),
     };
@@ -224,8 +251,8 @@ fn log_to_stderr(config: &LogSection) -> Result<(), String> {
     Ok(())
 }
 
-fn sql(arguments: Sql) -> Result<(), String> {
-    let password = match (arguments.password_file, arguments.password) {
+fn connection(login: Login) -> Result<Connection, String> {
+    let password = match (login.password_file, login.password) {
         (Some(path), _) => {
             let text = std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
             SecretString::from(text.lines().next().unwrap_or_default())
@@ -235,6 +262,16 @@ fn sql(arguments: Sql) -> Result<(), String> {
             return Err("no password: set SERACDB_PASSWORD, or give --password-file or --password".to_owned());
         }
     };
+    let tls = seracdb_client::Tls {
+        ca_file: login.tls_ca,
+        cert_file: login.tls_cert,
+        key_file: login.tls_key,
+        server_name: login.tls_server_name,
+    };
+    Ok(Connection { uri: login.uri, user: login.user, password, tls })
+}
+
+fn sql(arguments: Sql) -> Result<(), String> {
     let script = match (arguments.command, arguments.file) {
         (Some(text), _) => Script::Text(text),
         (None, Some(path)) => {
@@ -242,14 +279,7 @@ fn sql(arguments: Sql) -> Result<(), String> {
         }
         (None, None) => Script::Stdin { history: std::env::home_dir().map(|home| home.join(".seracdb_history")) },
     };
-    let tls = seracdb_client::Tls {
-        ca_file: arguments.tls_ca,
-        cert_file: arguments.tls_cert,
-        key_file: arguments.tls_key,
-        server_name: arguments.tls_server_name,
-    };
-    let connection = Connection { uri: arguments.uri, user: arguments.user, password, tls };
-    shell::run(&connection, script, arguments.format)
+    shell::run(&connection(arguments.login)?, script, arguments.format)
 }
 
 #[cfg(test)]

@@ -25,4 +25,5 @@ mod refusal;
 mod self_signed;
 mod sessions;
 mod shell;
+mod transfer;
 mod transport;

@@ -1,5 +1,7 @@
 //! The client: one session on a server.
 
+use std::collections::HashMap;
+
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{
@@ -35,6 +37,18 @@ pub enum IngestMode {
     CreateAppend,
 }
 
+/// The key of [`TableEntry::rows`] in a table's schema.
+const ROWS: &str = "seracdb:rows";
+
+/// Whose rows the table holds that an ingest creates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// One set of rows for all who have a right to it.
+    Shared,
+    /// A set of rows per user.
+    User,
+}
+
 /// A table as the server lists it.
 #[derive(Debug, Clone)]
 pub struct TableEntry {
@@ -46,6 +60,14 @@ pub struct TableEntry {
     pub table_type: String,
     /// All columns, system columns included.
     pub schema: SchemaRef,
+}
+
+impl TableEntry {
+    /// The server's name of the rows that the session's user sees in the table. Another table has another one, also if it has
+    /// this one's name later, and so has another user's part of a `USER` table. `None` for what holds no rows.
+    pub fn rows(&self) -> Option<&str> {
+        self.schema.metadata().get(ROWS).map(String::as_str)
+    }
 }
 
 impl Client {
@@ -89,7 +111,7 @@ impl Client {
         batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
         mode: IngestMode,
     ) -> Result<u64> {
-        self.wire.ingest(table, schema, batches, mode, None).await
+        self.wire.ingest(table, schema, batches, (mode, TableKind::Shared), None).await
     }
 
     /// All tables, sorted by namespace and name.
@@ -152,7 +174,7 @@ impl Wire {
         table: &str,
         schema: SchemaRef,
         batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
-        mode: IngestMode,
+        (mode, kind): (IngestMode, TableKind),
         transaction: Option<Bytes>,
     ) -> Result<u64> {
         let (namespace, table) = match table.split_once('.') {
@@ -164,9 +186,20 @@ impl Wire {
             table: table.to_owned(),
             schema: namespace,
             transaction_id: transaction,
+            options: kind.options(),
             ..Default::default()
         };
         record_count(&self.put_batches(&command, schema, batches).await?)
+    }
+}
+
+impl TableKind {
+    /// Servers that know no option make tables of the usual kind.
+    fn options(self) -> HashMap<String, String> {
+        match self {
+            Self::Shared => HashMap::new(),
+            Self::User => HashMap::from([("table_kind".to_owned(), "user".to_owned())]),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ mod tls;
 mod transaction;
 mod wire;
 
-pub use client::{Client, IngestMode, TableEntry};
+pub use client::{Client, IngestMode, TableEntry, TableKind};
 pub use error::{Error, Result};
 pub use rows::Rows;
 pub use statement::{Kind, Statement};

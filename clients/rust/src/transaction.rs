@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::Stream;
 use prost::Message;
 
-use crate::client::IngestMode;
+use crate::client::{IngestMode, TableKind};
 use crate::error::Result;
 use crate::rows::Rows;
 use crate::statement::Statement;
@@ -73,7 +73,19 @@ impl Transaction {
         batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
         mode: IngestMode,
     ) -> Result<u64> {
-        self.wire.ingest(table, schema, batches, mode, Some(self.id.clone())).await
+        self.ingest_creating(table, schema, batches, mode, TableKind::Shared).await
+    }
+
+    /// The same; a table that it creates is of this kind.
+    pub async fn ingest_creating(
+        &self,
+        table: &str,
+        schema: SchemaRef,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        mode: IngestMode,
+        kind: TableKind,
+    ) -> Result<u64> {
+        self.wire.ingest(table, schema, batches, (mode, kind), Some(self.id.clone())).await
     }
 
     /// Sets a savepoint.

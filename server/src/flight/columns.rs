@@ -15,6 +15,8 @@ pub(crate) const SCHEMA_NAME: &str = "ARROW:FLIGHT:SQL:SCHEMA_NAME";
 pub(crate) const TABLE_NAME: &str = "ARROW:FLIGHT:SQL:TABLE_NAME";
 pub(crate) const IS_AUTO_INCREMENT: &str = "ARROW:FLIGHT:SQL:IS_AUTO_INCREMENT";
 pub(crate) const IS_READ_ONLY: &str = "ARROW:FLIGHT:SQL:IS_READ_ONLY";
+/// Of a table: a name of its rows, which another table of its name does not have.
+pub(crate) const ROWS: &str = "seracdb:rows";
 /// Of tables only: in a result JDBC takes it for the column's label, and finds no column by its name.
 pub(crate) const REMARKS: &str = "ARROW:FLIGHT:SQL:REMARKS";
 

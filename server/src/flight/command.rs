@@ -1,5 +1,7 @@
 //! What a request asks for, decoded once at the edge; everything behind matches on these types.
 
+use std::collections::HashMap;
+
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{
     Any, Command, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTables,
@@ -7,7 +9,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightDescriptor, Ticket};
 use prost::Message;
-use seracdb_engine::{IfExists, IfMissing, IngestTarget, TransactionId};
+use seracdb_engine::{IfExists, IfMissing, IngestTarget, TableKind, TransactionId};
 use seracdb_proto::{PreparedHandle, StatementTicket};
 use tonic::Status;
 
@@ -16,6 +18,9 @@ use super::transactions::transaction_id;
 
 /// The catalog that every table is in.
 pub(crate) const CATALOG: &str = "seracdb";
+
+/// The option of an ingest that says of what kind the table is that it creates: `shared` or `user`.
+pub(crate) const TABLE_KIND: &str = "table_kind";
 
 /// Bytes of a LIKE pattern for names.
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -205,9 +210,7 @@ fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status>
     if let Some(catalog) = ingest.catalog.filter(|catalog| catalog != CATALOG) {
         return Err(Status::not_found(format!("no catalog '{catalog}': the only one is '{CATALOG}'")));
     }
-    if let Some(option) = ingest.options.keys().next() {
-        return Err(Status::invalid_argument(format!("unknown ingest option '{option}'")));
-    }
+    let kind = table_kind(&ingest.options)?;
     if ingest.table.is_empty() {
         return Err(Status::invalid_argument("ingest needs the name of a table"));
     }
@@ -224,7 +227,21 @@ fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status>
         TableExistsOption::Unspecified => return Err(incomplete_ingest("if_exists: FAIL, APPEND or REPLACE")),
     };
     let (namespace, temporary) = (ingest.schema.filter(|_| !ingest.temporary), ingest.temporary);
-    Ok(IngestTarget { namespace, table: ingest.table, temporary, if_missing, if_exists })
+    Ok(IngestTarget { namespace, table: ingest.table, temporary, kind, if_missing, if_exists })
+}
+
+/// Of what kind a table becomes that an ingest creates.
+fn table_kind(options: &HashMap<String, String>) -> Result<TableKind, Status> {
+    if let Some(option) = options.keys().find(|option| *option != TABLE_KIND) {
+        return Err(Status::invalid_argument(format!("unknown ingest option '{option}'")));
+    }
+    match options.get(TABLE_KIND).map(String::as_str) {
+        None | Some("shared") => Ok(TableKind::Shared),
+        Some("user") => Ok(TableKind::User),
+        Some(other) => {
+            Err(Status::invalid_argument(format!("ingest option '{TABLE_KIND}' is '{other}': use 'shared' or 'user'")))
+        }
+    }
 }
 
 fn incomplete_ingest(missing: &str) -> Status {
@@ -323,6 +340,16 @@ mod tests {
 
         let unspecified = ingest(TableNotExistOption::Create, TableExistsOption::Unspecified);
         assert_eq!(ingest_target(unspecified).unwrap_err().code(), Code::InvalidArgument);
+        let of_kind = |option: &str, kind: &str| {
+            let mut ingest = ingest(TableNotExistOption::Create, TableExistsOption::Fail);
+            ingest.options.insert(option.into(), kind.into());
+            ingest_target(ingest)
+        };
+        assert_eq!(target.kind, TableKind::Shared);
+        assert_eq!(of_kind(TABLE_KIND, "user").unwrap().kind, TableKind::User);
+        for (option, kind) in [(TABLE_KIND, "stream"), ("table_kinds", "user")] {
+            assert_eq!(of_kind(option, kind).unwrap_err().code(), Code::InvalidArgument);
+        }
         let mut temporary = ingest(TableNotExistOption::Create, TableExistsOption::Fail);
         temporary.temporary = true;
         assert!(ingest_target(temporary.clone()).unwrap().temporary);

@@ -11,7 +11,7 @@ use arrow_flight::sql::{CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTa
 use seracdb_engine::{TableInfo, system_columns};
 use tonic::Status;
 
-use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, REMARKS, SCHEMA_NAME, TABLE_NAME, describe};
+use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, REMARKS, ROWS, SCHEMA_NAME, TABLE_NAME, describe};
 use super::command::{CATALOG, Metadata};
 use super::encode::schema_bytes;
 use super::{Flight, sql_info, status, xdbc_types};
@@ -98,6 +98,7 @@ fn table_schema(table: &TableInfo) -> Schema {
         })
         .collect();
     let mut metadata = table.schema.metadata().clone();
+    metadata.extend(table.rows.iter().map(|rows| (ROWS.to_owned(), rows.clone())));
     metadata.extend(table.comment.iter().map(|text| (REMARKS.to_owned(), text.clone())));
     Schema::new_with_metadata(fields, metadata)
 }
@@ -208,6 +209,7 @@ mod tests {
                 Field::new("a", DataType::Utf8, true),
             ])),
             primary_key: key.iter().map(ToString::to_string).collect(),
+            rows: Some(format!("7-{name}")),
             comment: Some("said of it".into()),
             column_comments: [("a".to_owned(), "said of a".to_owned())].into(),
         };
@@ -265,6 +267,7 @@ mod tests {
         assert_eq!(schema.field(0).metadata()[IS_AUTO_INCREMENT], "1");
         assert_eq!(schema.field(1).metadata()[TABLE_NAME], "t1");
         assert_eq!(schema.field(1).metadata()[REMARKS], "said of a");
+        assert_eq!(schema.metadata()[ROWS], "7-t1");
         assert_eq!(
             (schema.field(0).metadata().get(REMARKS), schema.metadata()[REMARKS].as_str()),
             (None, "said of it")

@@ -111,7 +111,7 @@ impl<W: Write> Shell<'_, W> {
 }
 
 /// A column's type as SQL writes it.
-fn sql_type(field: &Field) -> String {
+pub(crate) fn sql_type(field: &Field) -> String {
     match (field.data_type(), field.metadata().get(TYPE_NAME)) {
         (DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale), _) => {
             format!("DECIMAL({precision},{scale})")

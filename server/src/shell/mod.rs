@@ -6,6 +6,7 @@ mod interactive;
 mod output;
 mod statements;
 
+use std::future::Future;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use seracdb_client::{Client, Tls};
 
 use self::commands::Shell;
+pub(crate) use self::commands::sql_type;
 pub(crate) use self::output::Format;
 use self::output::Printer;
 use self::statements::split;
@@ -35,14 +37,8 @@ pub(crate) enum Script {
 
 /// Runs a script. The first error ends it, and is the message to show.
 pub(crate) fn run(connection: &Connection, script: Script, format: Format) -> Result<(), String> {
-    // A worker beside this thread: the connection has to answer the server's probes while a person types.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(async {
-        let password = connection.password.expose_secret();
-        let client = Client::connect_with(&connection.uri, &connection.user, password, &connection.tls);
-        let client = client.await.map_err(|e| e.to_string())?;
-        let result = match script {
+    connection.run(|client| async move {
+        match script {
             Script::Text(text) => run_text(&client, &text, format).await,
             Script::Stdin { history } if std::io::stdin().is_terminal() => {
                 interactive::run(&client, format, history).await
@@ -53,11 +49,29 @@ pub(crate) fn run(connection: &Connection, script: Script, format: Format) -> Re
                 read.map_err(|error| format!("cannot read stdin: {error}"))?;
                 run_text(&client, &text, format).await
             }
-        };
-        // The session also ends by itself; an error here must not hide one of the script.
-        let _ = client.close().await;
-        result
+        }
     })
+}
+
+impl Connection {
+    /// Connects, does something, and ends the session.
+    pub(crate) fn run<F: Future<Output = Result<(), String>>>(
+        &self,
+        what: impl FnOnce(Client) -> F,
+    ) -> Result<(), String> {
+        // A worker beside this thread: the connection has to answer the server's probes while a person types.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+        runtime.block_on(async {
+            let password = self.password.expose_secret();
+            let client = Client::connect_with(&self.uri, &self.user, password, &self.tls);
+            let client = client.await.map_err(|e| e.to_string())?;
+            let result = what(client.clone()).await;
+            // The session also ends by itself; an error here must not hide one of what was done.
+            let _ = client.close().await;
+            result
+        })
+    }
 }
 
 async fn run_text(client: &Client, text: &str, format: Format) -> Result<(), String> {
