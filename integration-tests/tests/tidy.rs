@@ -194,3 +194,52 @@ fn nothing_is_called_manager_or_helper() {
         }
     }
 }
+
+/// What reads files or the environment, and why it may. Settings come from `server/src/config` alone.
+#[test]
+fn nothing_else_reads_files_or_the_environment() {
+    let readers = ["std::env::", "env::var", "from_env(", "fs::read", "File::open", "OpenOptions"];
+    let allowed: [(&str, &[&str], &str); 16] = [
+        ("server/src/config/given.rs", &["fs::read"], "the file of settings"),
+        (
+            "server/src/cli.rs",
+            &["std::env::", "env::var", "fs::read"],
+            "the environment for config; what a command names",
+        ),
+        ("server/src/transport/files.rs", &["fs::read"], "certificates and keys that settings name"),
+        ("server/src/jwt/keys.rs", &["fs::read"], "the keys of JWTs, which a setting names"),
+        ("server/src/transport/seats.rs", &["fs::read"], "how many files the system lets this process open"),
+        ("server/src/lifecycle.rs", &["OpenOptions"], "writes the first password"),
+        ("server/src/self_signed.rs", &["OpenOptions"], "writes certificates"),
+        ("server/src/transfer/files.rs", &["File::open"], "what is imported"),
+        ("server/src/transfer/source.rs", &["File::open"], "what is imported"),
+        ("server/src/transfer/journal.rs", &["File::open", "OpenOptions"], "what was imported"),
+        ("clients/rust/src/tls.rs", &["fs::read"], "certificates that a client's program names"),
+        ("storage/src/objects.rs", &["fs::read", "File::open"], "data"),
+        ("storage/src/objects/fetch.rs", &["File::open"], "data"),
+        ("storage/src/bucket.rs", &["fs::read", "File::open"], "data"),
+        ("storage/src/compact/merge.rs", &["File::open"], "data"),
+        ("storage/src/store.rs", &["fs::read", "OpenOptions"], "data: the lock and the name of a data directory"),
+    ];
+    let is_test =
+        |file: &str| ["/tests", "/simulation/", "_tests.rs", "test_table.rs"].iter().any(|t| file.contains(t));
+    let reads = |source: &str| -> Vec<&str> {
+        let code = code(source);
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("use ")).collect::<Vec<_>>().join("\n");
+        readers.into_iter().filter(|reader| lines.contains(reader)).collect()
+    };
+    let sources = sources();
+    for (file, source) in sources.iter().filter(|(file, _)| !is_test(file)) {
+        let may: &[&str] = allowed.iter().find(|(name, ..)| name == file).map_or(&[], |(_, may, _)| *may);
+        let unexpected: Vec<&str> = reads(source).into_iter().filter(|reader| !may.contains(reader)).collect();
+        assert!(unexpected.is_empty(), "{file} has {unexpected:?}: settings come from server/src/config alone");
+    }
+    for (file, may, _) in &allowed {
+        let source = sources.iter().find(|(name, _)| name == file).map(|(_, source)| source);
+        let found = reads(source.unwrap_or_else(|| panic!("{file} is gone: take it from the list")));
+        assert!(may.iter().all(|reader| found.contains(reader)), "{file} reads {found:?} only: change the list");
+    }
+    // A planted one is found.
+    assert_eq!(reads("fn f() { std::env::var(\"HOME\") }"), ["std::env::", "env::var"]);
+    assert_eq!(reads("// std::fs::read\nuse std::fs::File;\n"), [""; 0]);
+}

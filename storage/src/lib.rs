@@ -46,6 +46,7 @@ mod recovery;
 mod renewal;
 mod rocks;
 pub mod row_codec;
+pub mod s3_access;
 pub mod schema;
 mod scope_files;
 pub mod scope_place;

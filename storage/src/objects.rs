@@ -36,6 +36,7 @@ use crate::error::{Result, StorageError};
 use crate::lease::Lease;
 use crate::paths::{MANIFEST_FILE, OWN_FOLDER, OWNER_FILE, UPLOADS_FOLDER};
 use crate::probe::probe;
+use crate::s3_access::S3Access;
 
 pub(crate) use fetch::LocalCopy;
 
@@ -114,16 +115,21 @@ impl Place {
 impl Objects {
     /// Opens the store at `url` (`file:///folder` or `s3://bucket/prefix`); `None` is `objects` below the data
     /// directory, which nobody else uses.
-    pub fn open(url: Option<&str>, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
+    pub fn open(url: Option<&str>, access: &S3Access, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
         let place = Place::of(url, data_dir)?;
         if let Place::Folder { root, .. } = &place {
             make_folder(root)?;
         }
-        Self::at(place, scratch(data_dir)?, clock)
+        Self::at(place, access, scratch(data_dir)?, clock)
     }
 
     /// The same for who only reads: nothing is made or changed, also not in the data directory.
-    pub(crate) fn open_to_look(url: Option<&str>, data_dir: &FsPath, clock: &Arc<dyn Clock>) -> Result<Self> {
+    pub(crate) fn open_to_look(
+        url: Option<&str>,
+        access: &S3Access,
+        data_dir: &FsPath,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self> {
         let place = Place::of(url, data_dir)?;
         if let Place::Folder { root, .. } = &place
             && !root.is_dir()
@@ -131,18 +137,18 @@ impl Objects {
             let what = format!("the folder of cold files, {}, is not there: restore it or mount it", root.display());
             return Err(StorageError::io(what)(io::ErrorKind::NotFound.into()));
         }
-        Self::at(place, PathBuf::new(), clock)
+        Self::at(place, access, PathBuf::new(), clock)
     }
 
-    fn at(place: Place, scratch: PathBuf, clock: &Arc<dyn Clock>) -> Result<Self> {
+    fn at(place: Place, access: &S3Access, scratch: PathBuf, clock: &Arc<dyn Clock>) -> Result<Self> {
         match place {
             Place::Folder { root, shared } => Self::local(root, shared, scratch, clock),
             Place::Bucket { url, prefix } => {
-                let reader = s3(&url, &prefix, RetryConfig::default())?;
+                let reader = s3(&url, &prefix, access, RetryConfig::default())?;
                 // Renewing must not outlast the lease.
                 let quick =
                     RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
-                let for_owner = s3(&url, &prefix, quick)?;
+                let for_owner = s3(&url, &prefix, access, quick)?;
                 Ok(Self::bucket(reader, for_owner, url, scratch, clock))
             }
         }
@@ -453,8 +459,9 @@ fn epoch_of(written: &Found) -> Option<u64> {
     serde_json::from_slice(&written.bytes).ok().map(|written: Written| written.epoch)
 }
 
-fn s3(url: &str, prefix: &str, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>> {
-    let store = AmazonS3Builder::from_env()
+fn s3(url: &str, prefix: &str, access: &S3Access, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>> {
+    let store = access
+        .tell(AmazonS3Builder::new())
         .with_url(url)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_copy_if_not_exists(S3CopyIfNotExists::Multipart)
@@ -615,7 +622,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         for objects in [
-            Objects::open(None, dir.path(), &clock()).unwrap(),
+            Objects::open(None, &S3Access::default(), dir.path(), &clock()).unwrap(),
             Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap(),
         ] {
             let (scratch, mut file) = objects.scratch_file("a").unwrap();
@@ -654,7 +661,7 @@ mod tests {
         let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let url = Url::from_directory_path(folder.path()).unwrap().to_string();
         for store in [
-            Objects::open(Some(&url), dir.path(), &clock()).unwrap(),
+            Objects::open(Some(&url), &S3Access::default(), dir.path(), &clock()).unwrap(),
             Objects::on_bucket(memory.clone(), memory, "memory", dir.path(), &clock()).unwrap(),
         ] {
             let (first, second) = (store.clone().under(lease(1)), store.clone().under(lease(2)));
@@ -702,7 +709,7 @@ mod tests {
     fn wrong_urls_say_what_is_possible() {
         let dir = tempfile::tempdir().unwrap();
         for url in ["ftp://x", "no url"] {
-            let error = Objects::open(Some(url), dir.path(), &clock()).unwrap_err().to_string();
+            let error = Objects::open(Some(url), &S3Access::default(), dir.path(), &clock()).unwrap_err().to_string();
             assert!(error.contains(url), "{error}");
         }
     }

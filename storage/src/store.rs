@@ -49,6 +49,7 @@ use crate::ownership::{Claimant, Ownership};
 use crate::recovery::Recoveries;
 use crate::renewal::Renewing;
 use crate::rocks::{Family, Rocks};
+use crate::s3_access::S3Access;
 use crate::scope_place::ScopePlace;
 use crate::snapshot::{ScopeCache, Snapshot};
 use crate::steps::{NoWait, Pace, Step};
@@ -79,6 +80,9 @@ pub struct StorageConfig {
     /// Where cold files go: "file:///folder" or "s3://bucket/prefix".
     #[schemars(example = &"s3://bucket/prefix")]
     pub object_store: Option<String>,
+    /// What its client is told if it is S3; not a setting, but what the environment has for all programs.
+    #[serde(skip)]
+    pub s3: S3Access,
     /// The name of this node. Its hash is a part of each _id.
     pub node_id: String,
     /// When a commit is acknowledged. "fsync": once its log is synced to the disk; it survives a power failure.
@@ -110,6 +114,7 @@ impl Default for StorageConfig {
         Self {
             data_dir: "./seracdb-data".into(),
             object_store: None,
+            s3: S3Access::default(),
             node_id: "node1".into(),
             durability: Durability::Fsync,
             hot_cache_bytes_max: 64 << 20,
@@ -189,7 +194,7 @@ impl Store {
         let sequence = read_sequence(&rocks)?;
         let objects = match bucket {
             Some(bucket) => Objects::on_bucket(Arc::clone(&bucket), bucket, "the given bucket", dir, &clock)?,
-            None => Objects::open(config.object_store.as_deref(), dir, &clock)?,
+            None => Objects::open(config.object_store.as_deref(), &config.s3, dir, &clock)?,
         };
         let Owned { objects, lease, ownership, above } = own(objects, config, sequence, &rocks, &clock).await?;
         let ids = Arc::new(IdSequence::after(NodeNumber::of_name(&config.node_id), above.id_tick));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use seracdb_engine::S3Access;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -93,6 +94,11 @@ pub(super) fn from_variable(name: &str, text: &str) -> Option<Given> {
     let path = path.to_ascii_lowercase().replace("__", ".");
     let value = of_text(setting(&path), text);
     Some(Given { path, value, source: Source::Variable(name.to_owned()) })
+}
+
+/// What the environment says of an S3 object store, in the variables that all programs for S3 read.
+pub(super) fn s3_access(variables: &[(String, String)]) -> S3Access {
+    S3Access::from_variables(variables.iter().map(|(name, text)| (name.as_str(), text.as_str())))
 }
 
 /// What a flag sets.

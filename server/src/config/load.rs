@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::ServerConfig;
-use super::given::{Given, Source, from_file, from_flag, from_variable};
+use super::given::{Given, Source, from_file, from_flag, from_variable, s3_access};
 use super::problem::{ConfigError, Problem, shown};
 use super::settings::{Kind, Setting, put, setting, settings};
 
@@ -20,7 +20,7 @@ pub struct Loaded {
 }
 
 /// Loads the settings. `file`: the TOML file, which has to be there when given. `variables`: the environment; names that do not
-/// start with `SERACDB_` or have no `__` are ignored. `flags`: each with the path of its setting and its value.
+/// start with `SERACDB_` or have no `__` are ignored, but for those that programs for S3 share. `flags`: each with the path of its setting and its value.
 ///
 /// Errors: everything that is wrong, at once.
 pub fn load(
@@ -36,7 +36,8 @@ pub fn load(
             vec![]
         }
     };
-    given.extend(variables.into_iter().filter_map(|(name, text)| from_variable(&name, &text)));
+    let variables: Vec<_> = variables.into_iter().collect();
+    given.extend(variables.iter().filter_map(|(name, text)| from_variable(name, text)));
     given.extend(flags.iter().map(|(flag, path, text)| from_flag(flag, path, text)));
 
     let mut set = BTreeMap::new();
@@ -46,7 +47,8 @@ pub fn load(
             Err(problem) => problems.push(Problem { place: source.to_string(), ..problem }),
         }
     }
-    let config = tree(&set).map_err(|error| ConfigError(vec![error]))?;
+    let mut config = tree(&set).map_err(|error| ConfigError(vec![error]))?;
+    config.engine.storage.s3 = s3_access(&variables);
     let place = |key: &str| set.get(key).map_or(&Source::Default, |(_, source)| source).to_string();
     problems.extend(config.problems().into_iter().map(|problem| Problem { place: place(&problem.key), ..problem }));
     match problems.is_empty() {

@@ -27,6 +27,18 @@ pub fn default_file() -> String {
 
 /// A file with all settings as they are, each with where it comes from; without secrets.
 pub fn merged_file(loaded: &Loaded) -> String {
+    let mut out = settings_of(loaded);
+    let mut access = loaded.config.engine.storage.s3.shown().peekable();
+    if access.peek().is_some() {
+        out.push_str("\n# What the client of an S3 object store is told by the environment, besides.\n");
+    }
+    for (name, value) in access {
+        let _ = writeln!(out, "# {name} = {}", toml_of(&Value::from(value.unwrap_or("***"))));
+    }
+    out
+}
+
+fn settings_of(loaded: &Loaded) -> String {
     file(|setting, out| {
         let (_, name) = setting.section_and_name();
         let (value, source) = value_of(loaded, setting);

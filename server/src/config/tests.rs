@@ -56,6 +56,19 @@ fn later_sources_win() {
 }
 
 #[test]
+fn what_programs_for_s3_share_is_handed_down_and_masked() {
+    let variables =
+        [("AWS_REGION", "eu-central-1"), ("AWS_SECRET_ACCESS_KEY", "geheim"), ("AWS_PROFILE", "other"), ("HOME", "/")];
+    let loaded = load_all("", &variables, &[]).unwrap();
+    let handed_down: Vec<_> = loaded.config.engine.storage.s3.shown().map(|(name, _)| name).collect();
+    assert_eq!(handed_down, ["AWS_REGION", "AWS_SECRET_ACCESS_KEY"]);
+    let shown = merged_file(&loaded);
+    assert!(shown.ends_with("\n# AWS_REGION = \"eu-central-1\"\n# AWS_SECRET_ACCESS_KEY = \"***\"\n"), "{shown}");
+    assert!(!format!("{shown}{loaded:?}").contains("geheim"));
+    assert!(!merged_file(&load_all("", &[], &[]).unwrap()).contains("AWS"));
+}
+
+#[test]
 fn all_mistakes_are_said_at_once() {
     let toml = "[server]\nlisten = 5\nlisten_on = 'x:1'\ninsecure = 'perhaps'\n[auth]\nsessions_max = 0\n[log]\nformat = 'xml'";
     let variables = [("SERACDB_HTTP__LISTEN", "here"), ("SERACDB_FLUSH__HOT_BYTES_MAX", "much")];

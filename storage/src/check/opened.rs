@@ -51,7 +51,7 @@ impl Opened {
         check_format(dir, dir.join("rocksdb/CURRENT").exists())?;
         let lock = lock(dir)?;
         let rocks = RocksSnapshot::take(Arc::new(Rocks::open_to_look(&dir.join("rocksdb"))?));
-        let objects = Objects::open_to_look(config.object_store.as_deref(), dir, clock)?;
+        let objects = Objects::open_to_look(config.object_store.as_deref(), &config.s3, dir, clock)?;
         let owner = match objects.is_shared() {
             true => owner_of(&objects, &format.data_dir_id, found).await?,
             false => None,
