@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import root
+from tours import tool
 from testserver import ROOT_PASSWORD, START_SECONDS, STOP_SECONDS, binary, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,8 @@ def folder(tmp_path) -> Path:
     """A working folder that looks like the project's: the venv and the built binary are where they should be."""
     (tmp_path / BUILT).parent.mkdir(parents=True)
     (tmp_path / BUILT).symlink_to(binary())
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    for name in (".venv", "clients"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
 
@@ -47,6 +48,7 @@ def test_quickstart(folder, document):
         f"SERACDB={binary()}",
         f"ARGS=--listen 127.0.0.1:{port} --data-dir {folder}/seracdb-data",
     ]
+    env["PATH"] = f"{Path(tool('go')).parent}:{env['PATH']}"
     env["SERACDB_HTTP__LISTEN"] = f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     server = None
@@ -56,7 +58,7 @@ def test_quickstart(folder, document):
     try:
         for language, text in blocks(document):
             text = text.replace("127.0.0.1:50051", f"127.0.0.1:{port}").replace("make ", f"make -C {ROOT} ")
-            text = text.replace(f"{BUILT} sql", f"{BUILT} sql --uri grpc://127.0.0.1:{port}")
+            text = re.sub(rf"{BUILT} (sql|import|export)", rf"{BUILT} \1 --uri grpc://127.0.0.1:{port}", text)
             if language == "bash" and text.strip() == f"make -C {ROOT} serve":
                 with open(log, "wb") as out:
                     server = subprocess.Popen(serve, env=env, stdout=out, stderr=out, start_new_session=True)
@@ -79,13 +81,9 @@ def test_quickstart(folder, document):
             server.wait(STOP_SECONDS)
 
 
-@pytest.mark.parametrize("document", ["docs/clients.md", "clients/python/README.md"])
-def test_python_examples(own_server, folder, document):
+def test_python_examples(own_server, folder):
     """In order, each a program of its own. `…` stands for the password."""
-    with root(own_server) as db:
-        if document.startswith("docs"):
-            db.run("CREATE NAMESPACE app")
-            db.run("CREATE TABLE app.peaks (name TEXT NOT NULL, metres INT)")
+    document = "clients/python/README.md"
     programs = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
     assert programs, f"{document} has no Python"
     for text in programs:
