@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,35 @@ def test_a_page_does_what_it_says(own_server, tmp_path, name):
     folder = tmp_path / "work"
     folder.mkdir()
     run(ROOT / "docs" / name, own_server, folder)
+
+
+# What the examples of a statement of the parser begin with, by the name that it has there.
+EXAMPLES = {
+    "Query": ["SELECT", "VALUES", "TABLE", "WITH"],
+    "Describe": ["DESCRIBE"],
+    "FlushTable": ["STORAGE FLUSH TABLE"],
+    "FlushAll": ["STORAGE FLUSH ALL"],
+    "CompactTable": ["STORAGE COMPACT TABLE"],
+    "CheckTable": ["STORAGE CHECK TABLE"],
+    "CreateTable": ["CREATE TABLE", "CREATE USER TABLE", "CREATE STREAM TABLE", "CREATE TEMPORARY TABLE"],
+    "ShowSetting": ["SHOW ALL", "SHOW timezone"],
+    "UseNamespace": ["USE", "SET schema"],
+    "Set": ["SET", "RESET"],
+    "Transaction": ["BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "SAVEPOINT", "ROLLBACK TO", "RELEASE", "SET TRANSACTION"],
+}  # fmt: skip
+
+
+def test_every_statement_has_an_example():
+    source = (ROOT / "engine" / "src" / "sql" / "statement.rs").read_text()
+    body = source.split("pub(crate) enum Statement {", 1)[1].split("\n}\n", 1)[0]
+    statements = re.findall(r"^    ([A-Z]\w+)", body, re.M)
+    assert len(statements) > 30
+    run = [block.text for block in blocks(ROOT / "docs" / "sql.md") if block.language == "sql"]
+    lines = [line for text in run for line in text.splitlines()]
+    for statement in statements:
+        words = re.sub(r"(?<!^)(?=[A-Z])", " ", statement).upper()
+        for begin in EXAMPLES.get(statement, [words]):
+            assert any(line.startswith(begin) for line in lines), f"{statement}: no example begins with {begin}"
 
 
 def test_few_blocks_are_not_run():
