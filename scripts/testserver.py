@@ -115,7 +115,7 @@ class Server:
             if found := re.search(r"seracdb ready on (grpc(?:\+tls)?://\S+)", line):
                 self.uri = found.group(1)
                 # Said in the log just before; the last one is this start's.
-                self.http = "http://" + re.findall(r"\bhttp=(\S+)", self.log())[-1]
+                self.http = "http://" + re.findall(r"\bhttp(?:=|\":\")([^\s\"]+)", self.log())[-1]
                 return self
 
     def stop(self) -> int:

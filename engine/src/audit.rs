@@ -63,6 +63,8 @@ impl Ending {
     pub(crate) fn of_error(error: &EngineError) -> Self {
         match error.kind {
             ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Self::Denied,
+            // Nothing of it was committed.
+            ErrorKind::Cancelled => Self::Abandoned,
             _ => Self::Failed,
         }
     }

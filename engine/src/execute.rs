@@ -6,11 +6,13 @@ use std::sync::Arc;
 use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
+use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::{ExplainFormat, ExplainOption, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::metrics::MetricType;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, execute_stream_partitioned};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 
 use crate::api_tokens;
 use crate::audit::Duty;
@@ -18,6 +20,7 @@ use crate::ddl;
 use crate::effective::{EffectiveIdentity, Settled};
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::explain::{Detail, readable};
 use crate::listing;
 use crate::output::{ClientStream, client_schema};
 use crate::prepared::Prepared;
@@ -212,12 +215,23 @@ impl Engine {
         run: &Arc<Run>,
     ) -> Result<Rows> {
         let tables = self.tables_for(session, &prepared.statement)?;
-        let state = self.statement_state(run.stop());
+        let mut state = self.statement_state(run.stop());
         let mut plan = prepared.plan_over(&state, &tables, values)?;
-        if let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement {
-            plan.plan = explain(plan.plan, *analyze, *verbose, format.as_deref())?;
+        let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement else {
+            return start(&state, &tables, plan, prepared, run).await;
+        };
+        let format = explain_format(format.as_deref())?;
+        let detail = match !verbose && format == ExplainFormat::Indent {
+            true => Detail::Brief,
+            false => Detail::All,
+        };
+        if detail == Detail::Brief {
+            state.config_mut().options_mut().explain.analyze_level = MetricType::Summary;
         }
-        start(&state, &tables, plan, prepared, run).await
+        plan.plan = explain(plan.plan, *analyze, *verbose, format)?;
+        let rows = start(&state, &tables, plan, prepared, run).await?;
+        let rows = rows.map(move |batch| readable(&batch?, detail));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(prepared.schema()), rows)))
     }
 
     /// Rows of a whole table, for reading it without SQL text.
@@ -284,11 +298,14 @@ fn is_light(statement: &Statement) -> bool {
     matches!(statement.label(), "show" | "set" | "transaction" | "control")
 }
 
-fn explain(plan: LogicalPlan, analyze: bool, verbose: bool, format: Option<&str>) -> Result<LogicalPlan> {
-    let format = match format {
-        Some(name) => name.parse::<ExplainFormat>().map_err(|e| EngineError::invalid(e.to_string()))?,
-        None => ExplainFormat::Indent,
-    };
+fn explain_format(name: Option<&str>) -> Result<ExplainFormat> {
+    match name {
+        Some(name) => name.parse().map_err(|e: DataFusionError| EngineError::invalid(e.to_string())),
+        None => Ok(ExplainFormat::Indent),
+    }
+}
+
+fn explain(plan: LogicalPlan, analyze: bool, verbose: bool, format: ExplainFormat) -> Result<LogicalPlan> {
     let options = ExplainOption::default().with_analyze(analyze).with_verbose(verbose).with_format(format);
     LogicalPlanBuilder::from(plan)
         .explain_option_format(options)

@@ -20,6 +20,7 @@ mod effective;
 mod engine;
 mod error;
 mod execute;
+mod explain;
 mod give_way;
 mod grants;
 mod identity;

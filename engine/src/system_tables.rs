@@ -93,7 +93,9 @@ struct Figures {
 fn figures(tables: &Tables, table: &TableRecord, hot: &[Scope], reads_hot: bool) -> Result<Figures> {
     let mut scopes: BTreeSet<Scope> = system::scopes(tables, table)?.into_iter().collect();
     if table.kind != TableKind::Shared {
-        scopes.extend(hot.iter().filter(|scope| scope.table == table.id));
+        // They are in order.
+        let first = hot.partition_point(|scope| scope.table < table.id);
+        scopes.extend(hot[first..].iter().take_while(|scope| scope.table == table.id));
     }
     let mut all = Figures::default();
     if table.kind != TableKind::Shared && reads_all(tables) {

@@ -33,7 +33,7 @@ UNITS = {"": 1, "K": 1_000, "M": 1_000_000, "KB": 1 << 10, "MB": 1 << 20}
 def figures(db: seracdb.Connection, sql: str) -> dict[str, float]:
     """What EXPLAIN ANALYZE says of the scan. Numbers from 1,000 on are rounded."""
     plan = "\n".join(line for column in db.query(f"EXPLAIN ANALYZE {sql}").columns for line in column.to_pylist())
-    shown = re.findall(r"(\w+)=([\d.]+)(?: ([KM]B?))?[,\]]", plan)
+    shown = re.findall(r"(\w+)=([\d.]+)(?: ([KM]B?))?(?:[,\]]|$)", plan, re.MULTILINE)
     found = {name: float(value) * UNITS[unit] for name, value, unit in shown}
     assert {"batches_total", "batches_skipped", "batches_scanned", "bloom_filter_tests", "bytes_read"} <= set(found), plan
     return found

@@ -358,7 +358,7 @@ def test_running_changes_are_shown_without_passwords(db, connect, user, namespac
     changing.start()
     try:
         def shown() -> bool:
-            seen.update(db.query("SELECT statement FROM system.queries WHERE kind = 'change'")["statement"].to_pylist())
+            seen.update(db.query("SELECT statement FROM system.queries WHERE kind = 'change' AND state = 'running'")["statement"].to_pylist())
             return any("ALTER USER" in text for text in seen)
 
         until(shown, "one is seen")

@@ -98,12 +98,12 @@ struct Analyzed {
 }
 
 impl Analyzed {
-    /// A figure of the scan's line, which the sums must agree with.
+    /// A figure below the scan's line, which the sums must agree with.
     fn figure(&self, name: &str) -> u64 {
-        let line =
-            self.plan.lines().find(|line| line.contains("DataSourceExec")).unwrap_or_else(|| panic!("{}", self.plan));
+        let at = self.plan.find("DataSourceExec").unwrap_or_else(|| panic!("{}", self.plan));
+        let line = &self.plan[at..];
         let added = self.added.iter().find(|(known, _)| *known == name).unwrap().1;
-        let shown = line.split([' ', '[', ']', ',']).find_map(|part| part.strip_prefix(&format!("{name}=")));
+        let shown = line.split([' ', '[', ']', ',', '\n']).find_map(|part| part.strip_prefix(&format!("{name}=")));
         let shown = shown.unwrap_or_else(|| panic!("no {name} in {line}"));
         // Numbers from 1,000 on are rounded.
         if added < 1000 {

@@ -22,6 +22,7 @@ mod metrics;
 mod now_and_then;
 mod queries;
 mod refusal;
+mod request_id;
 mod self_signed;
 mod sessions;
 mod shell;

@@ -10,6 +10,7 @@ use seracdb_engine::{EngineError, ErrorKind, Result, STACK_BYTES};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 /// Threads per core.
 const THREADS_PER_CORE: usize = 2;
@@ -21,7 +22,8 @@ pub(crate) fn runtime() -> std::io::Result<Runtime> {
     builder.worker_threads(threads).enable_all().thread_name("query").thread_stack_size(STACK_BYTES).build()
 }
 
-/// The way to run something on the query runtime. Dropping what is returned stops the work, but for [`Queries::finish`].
+/// The way to run something on the query runtime, as a part of the call that is handled now. Dropping what is returned stops
+/// the work, but for [`Queries::finish`].
 #[derive(Clone)]
 pub(crate) struct Queries {
     runtime: Handle,
@@ -51,7 +53,7 @@ impl Queries {
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> AbortOnDropHandle<T> {
-        AbortOnDropHandle::new(self.runtime.spawn(future))
+        AbortOnDropHandle::new(self.runtime.spawn(future.in_current_span()))
     }
 
     /// Runs to the end, also when nobody waits for that any more. A panic ends this call alone.
@@ -59,7 +61,7 @@ impl Queries {
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
-        match self.runtime.spawn(future).await {
+        match self.runtime.spawn(future.in_current_span()).await {
             Ok(result) => Ok(result),
             Err(error) if error.is_panic() => Err(EngineError::panicked()),
             Err(_) => Err(stopping()),

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::audit;
 use crate::bulk::{PendingPaths, Reserved};
@@ -419,10 +420,11 @@ impl Store {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.in_background(async move {
+        let to_its_end = async move {
             // Nobody may be waiting.
             let _ = reply.send(AssertUnwindSafe(work).catch_unwind().await);
-        });
+        };
+        self.in_background(to_its_end.in_current_span());
         match answer.await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),

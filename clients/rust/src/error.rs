@@ -16,6 +16,8 @@ use tonic::{Code, Status};
 pub struct Error {
     code: Code,
     message: String,
+    /// The server's name for the call.
+    request_id: Option<String>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -25,7 +27,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), source: None }
+        Self { code, message: message.into(), request_id: None, source: None }
     }
 
     pub(crate) fn caused(
@@ -33,7 +35,7 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { code, message: message.into(), source: Some(source.into()) }
+        Self { code, message: message.into(), request_id: None, source: Some(source.into()) }
     }
 
     /// An answer that no Flight SQL server should give.
@@ -45,6 +47,11 @@ impl Error {
     pub fn code(&self) -> Code {
         self.code
     }
+
+    /// The name that the server's log has for the call, when a server has answered it.
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
 }
 
 impl From<Status> for Error {
@@ -53,7 +60,9 @@ impl From<Status> for Error {
             "" => status.code().description().to_owned(),
             message => message.to_owned(),
         };
-        Self { code: status.code(), message, source: status.source().map(|source| source.to_string().into()) }
+        let request_id = status.metadata().get("x-request-id").and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let source = status.source().map(|source| source.to_string().into());
+        Self { code: status.code(), message, request_id, source }
     }
 }
 
@@ -75,5 +84,19 @@ impl From<DecodeError> for Error {
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
         Self::caused(Code::Internal, format!("Arrow data cannot be converted: {error}"), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_the_servers_name_for_the_call() {
+        let mut status = Status::internal("a bug");
+        assert_eq!(Error::from(status.clone()).request_id(), None);
+        status.metadata_mut().insert("x-request-id", "call-7".parse().unwrap());
+        let error = Error::from(FlightError::Tonic(Box::new(status)));
+        assert_eq!((error.request_id(), error.to_string()), (Some("call-7"), "a bug".to_owned()));
     }
 }

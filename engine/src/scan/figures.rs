@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricType};
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,8 @@ pub(super) struct Figures {
 impl Figures {
     /// Figures that are shown with these metrics and added to these sums.
     pub(super) fn new(metrics: &ExecutionPlanMetricsSet, totals: Arc<ScanTotals>) -> Self {
-        Self { counts: NAMES.map(|name| MetricBuilder::new(metrics).global_counter(name)), totals }
+        let counter = |name| MetricBuilder::new(metrics).with_type(MetricType::Summary).global_counter(name);
+        Self { counts: NAMES.map(counter), totals }
     }
 
     pub(super) fn add(&self, figure: Figure, count: u64) {

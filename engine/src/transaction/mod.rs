@@ -25,6 +25,7 @@ use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit, CommitName};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::store::Store;
 use seracdb_storage::{StorageError, keys::Scope};
+use tracing::Instrument;
 
 use crate::audit::{self, Ending};
 use crate::audit_changes::add_what_came_since;
@@ -455,7 +456,8 @@ impl Engine {
     /// away.
     pub async fn commit(self: &Arc<Self>, transaction: Arc<Transaction>) -> Result<()> {
         let (engine, committing) = (Arc::clone(self), Arc::clone(&transaction));
-        let committed = tokio::spawn(async move { engine.commit_now(&committing).await }).await;
+        let committing = async move { engine.commit_now(&committing).await };
+        let committed = tokio::spawn(committing.in_current_span()).await;
         committed.map_err(|_| {
             transaction.set_ended(End::Unknown);
             self.transactions.known.lock().ended(transaction.id, End::Unknown);

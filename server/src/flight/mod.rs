@@ -59,6 +59,7 @@ use crate::auth::{Auth, Call};
 use crate::config::{FlightSection, LimitsSection};
 use crate::queries::Queries;
 use crate::refusal::Refusal;
+use crate::request_id;
 
 /// Bytes of a message that a client may send.
 const RECEIVE_BYTES_MAX: usize = 64 << 20;
@@ -147,7 +148,13 @@ pub(crate) fn service(flight: Arc<Flight>, limits: &LimitsSection) -> Routes {
         let patience = if is_known { of_known } else { of_strangers };
         ready(request.map(|body| patience::patient(body, patience)))
     };
-    routes.layer(map_request(patient)).layer(known).layer(map_response(explain)).layer(from_fn(hand_out)).into()
+    routes
+        .layer(map_request(patient))
+        .layer(known)
+        .layer(map_response(explain))
+        .layer(from_fn(hand_out))
+        .layer(from_fn(request_id::named))
+        .into()
 }
 
 /// The cookie that a request's answer hands out.

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field};
 use seracdb_client::{Client, Kind, TableEntry};
 
 use super::output::Printer;
+use super::said;
 
 const HELP: &str = "\
 SQL ends with a semicolon and may span lines. Ctrl-C cancels it.
@@ -38,15 +39,15 @@ impl<W: Write> Shell<'_, W> {
     }
 
     async fn statement(&mut self, sql: &str) -> Result<(), String> {
-        let statement = self.client.prepare(sql).await.map_err(|error| error.to_string())?;
+        let statement = self.client.prepare(sql).await.map_err(|error| said(&error))?;
         let result = match statement.kind() {
             Kind::Query => match statement.query().await {
                 Ok(rows) => self.printer.rows(rows).await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(said(&error)),
             },
             Kind::Update => match statement.update().await {
                 Ok(count) => self.printer.changed(count),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(said(&error)),
             },
         };
         // Statements also end with the session; the result is what counts.
@@ -73,12 +74,12 @@ impl<W: Write> Shell<'_, W> {
     }
 
     async fn namespaces(&mut self) -> Result<(), String> {
-        let names = self.client.namespaces().await.map_err(|error| error.to_string())?;
+        let names = self.client.namespaces().await.map_err(|error| said(&error))?;
         self.print([("namespace", strings(names.iter().map(String::as_str)))]).await
     }
 
     async fn tables(&mut self) -> Result<(), String> {
-        let tables = self.client.tables().await.map_err(|error| error.to_string())?;
+        let tables = self.client.tables().await.map_err(|error| said(&error))?;
         self.print([
             ("namespace", strings(tables.iter().map(|table| table.namespace.as_str()))),
             ("table", strings(tables.iter().map(|table| table.name.as_str()))),
@@ -88,7 +89,7 @@ impl<W: Write> Shell<'_, W> {
     }
 
     async fn columns(&mut self, name: &str) -> Result<(), String> {
-        let tables = self.client.tables().await.map_err(|error| error.to_string())?;
+        let tables = self.client.tables().await.map_err(|error| said(&error))?;
         let (namespace, table) = name.split_once('.').unwrap_or(("default", name));
         let is_meant = |entry: &&TableEntry| entry.namespace == namespace && entry.name == table;
         let found = tables.iter().find(is_meant);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use seracdb_client::{Client, Tls};
+use tonic::Code;
 
 use self::commands::Shell;
 pub(crate) use self::commands::sql_type;
@@ -65,12 +66,20 @@ impl Connection {
         runtime.block_on(async {
             let password = self.password.expose_secret();
             let client = Client::connect_with(&self.uri, &self.user, password, &self.tls);
-            let client = client.await.map_err(|e| e.to_string())?;
+            let client = client.await.map_err(|e| said(&e))?;
             let result = what(client.clone()).await;
             // The session also ends by itself; an error here must not hide one of what was done.
             let _ = client.close().await;
             result
         })
+    }
+}
+
+/// What is said of an error. Where the server's log says more, with the name that it has for the call.
+fn said(error: &seracdb_client::Error) -> String {
+    match (error.code(), error.request_id()) {
+        (Code::Internal | Code::Unavailable | Code::DataLoss, Some(id)) => format!("{error} (request {id})"),
+        _ => error.to_string(),
     }
 }
 

@@ -61,7 +61,7 @@ impl<W: Write> Printer<W> {
     /// Prints a query's rows.
     pub(super) async fn rows(&mut self, rows: Rows) -> Result<(), String> {
         let schema = rows.schema().clone();
-        self.stream(schema, rows.map_err(|error| error.to_string())).await
+        self.stream(schema, rows.map_err(|error| super::said(&error))).await
     }
 
     /// Prints rows that are there.
