@@ -57,6 +57,18 @@ impl Family {
     }
 }
 
+impl Family {
+    /// Bytes that are gathered in memory before they become a file. Rows come in masses; of everything else there is little,
+    /// written again and again: with as much room for each it would take hours to fill, and memory would seem to leak.
+    fn write_buffer_bytes(self) -> usize {
+        match self {
+            Self::Rows => 64 << 20,
+            Self::DeleteLog => 16 << 20,
+            _ => 4 << 20,
+        }
+    }
+}
+
 /// An open RocksDB.
 pub(crate) struct Rocks {
     db: DB,
@@ -75,7 +87,7 @@ impl Rocks {
     /// Opens or makes the database. With `sync` a write returns when it is in the fsynced WAL.
     pub(crate) fn open(path: &Path, sync: bool) -> Result<Self> {
         let cache = Cache::new_lru_cache(256 << 20);
-        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(&cache)));
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache)));
         let db = DB::open_cf_descriptors(&database_options(), path, families)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
@@ -95,7 +107,7 @@ impl Rocks {
             )));
         }
         let cache = Cache::new_lru_cache(64 << 20);
-        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(&cache)));
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache)));
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
         Ok(Self { db, synced: WriteOptions::default(), always: false })
     }
@@ -302,7 +314,7 @@ fn database_options() -> Options {
     options
 }
 
-fn family_options(cache: &Cache) -> Options {
+fn family_options(family: Family, cache: &Cache) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
@@ -312,7 +324,38 @@ fn family_options(cache: &Cache) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
-    options.set_write_buffer_size(64 << 20);
+    options.set_write_buffer_size(family.write_buffer_bytes());
     options.set_level_compaction_dynamic_level_bytes(true);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that are written again and again do not fill the memory, however small the family.
+    #[test]
+    fn what_is_gathered_in_memory_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let rocks = Rocks::open(dir.path(), false).unwrap();
+        for family in Family::ALL {
+            let value: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();
+            for _ in 0..30 {
+                rocks.put_cached(family, b"key", &value).unwrap();
+            }
+            let gathered = || {
+                let bytes = rocks.db.property_int_value_cf(rocks.family(family), "rocksdb.cur-size-all-mem-tables");
+                bytes.unwrap().unwrap() as usize
+            };
+            // Full ones become files in the background.
+            let limit = 2 * family.write_buffer_bytes();
+            let is_so = (0..1000).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                gathered() <= limit
+            });
+            assert!(is_so, "{family:?} has {} bytes in memory, more than {limit}", gathered());
+        }
+        let all: usize = Family::ALL.iter().map(|family| family.write_buffer_bytes()).sum();
+        assert!(all <= 128 << 20, "{all} bytes");
+    }
 }
