@@ -6,6 +6,7 @@
 //! 2. Outside of a transaction it never fails because of another commit: it runs again on a fresh snapshot, alone on its scope.
 //! 3. Nothing waits for a client while a scope is locked: the rows are in memory before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -202,9 +203,16 @@ impl Engine {
         }
         let encoder = RowEncoder::new(&table, scope)?;
         let deletes = matches!(prepared.statement, Statement::Delete(_));
+        let mut once = match &prepared.statement {
+            Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table)),
+            _ => None,
+        };
         let mut writes = Writes::default();
         while let Some(batch) = rows.try_next().await.map_err(translate)? {
             run.count(&batch);
+            if let Some(once) = &mut once {
+                once.check(&batch)?;
+            }
             writes.push(encoder.supersede(&batch, deletes)?)?;
         }
         drop(rows);
@@ -420,12 +428,36 @@ fn privileges(statement: &Statement) -> impl Iterator<Item = Privilege> {
     let (privilege, reads) = match statement {
         Statement::Update(update) => {
             let mut values = update.assignments.iter().map(|(_, value)| value);
-            (Privilege::Update, update.selection.is_some() || values.any(names_a_column))
+            (Privilege::Update, update.selection.is_some() || !update.from.is_empty() || values.any(names_a_column))
         }
-        Statement::Delete(delete) => (Privilege::Delete, delete.selection.is_some()),
+        Statement::Delete(delete) => (Privilege::Delete, delete.selection.is_some() || !delete.using.is_empty()),
         _ => (Privilege::Insert, false),
     };
     [privilege].into_iter().chain(reads.then_some(Privilege::Select))
+}
+
+/// Rows of a target that a source has changed so far: each may be changed once, or it would not be known to what.
+struct Once<'a> {
+    table: &'a TableRecord,
+    ids: HashSet<i64>,
+}
+
+impl<'a> Once<'a> {
+    fn new(table: &'a TableRecord) -> Self {
+        Self { table, ids: HashSet::new() }
+    }
+
+    /// `found`: location, `_id`, …
+    fn check(&mut self, found: &RecordBatch) -> Result<()> {
+        let ids = found.column(2).as_primitive::<Int64Type>();
+        match ids.values().iter().find(|id| !self.ids.insert(**id)) {
+            Some(id) => Err(EngineError::invalid(format!(
+                "UPDATE … FROM finds several rows for one row of '{}.{}' (_id {id}): it may be changed once only",
+                self.table.namespace, self.table.name
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 fn full_name(table: &TableRecord) -> TableName {

@@ -3,6 +3,9 @@
 //! ```text
 //! UPDATE t AS x SET a = a + 1 WHERE b IN (SELECT …)
 //! SELECT x.<location>…, x._id, x._updated, a + 1 AS a, x.b AS b FROM t AS x WHERE b IN (SELECT …)
+//!
+//! DELETE FROM t USING u WHERE t.a = u.a
+//! SELECT DISTINCT t.<location>…, t._id, t._updated FROM t, u WHERE t.a = u.a
 //! ```
 //! DataFusion's own hooks for them (`TableProvider::update`, `delete_from`) lose WHERE clauses and know no row
 //! locations. Our own column references name the table, so that nothing in SET or WHERE can make them ambiguous. The table
@@ -13,8 +16,8 @@ use std::ops::ControlFlow;
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
+    Distinct, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem,
+    SetExpr, TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
 };
 use seracdb_storage::system_columns;
 
@@ -40,6 +43,7 @@ pub(crate) fn update_query(
         refuse_unnest(value, "SET")?;
     }
     refuse_unnest(&update.selection, "WHERE")?;
+    refuse_unnest(&update.from, "FROM")?;
     let source = Source { table: &update.table, alias: update.alias.as_ref(), is_target: true };
     let mut items = source.location(location_columns);
     for (column, data_type) in user_columns {
@@ -48,20 +52,23 @@ pub(crate) fn update_query(
         exact_decimal(&mut expr, data_type);
         items.push(SelectItem::ExprWithAlias { expr, alias: quoted(column) });
     }
-    Ok(source.select(items, update.selection.clone()))
+    Ok(source.select(items, &update.from, update.selection.clone(), false))
 }
 
 /// The rows a DELETE removes: location columns, `_id`, `_updated`.
 pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str]) -> Result<Query> {
     refuse_unnest(&delete.selection, "WHERE")?;
+    refuse_unnest(&delete.using, "USING")?;
     let source = Source { table: &delete.table, alias: delete.alias.as_ref(), is_target: true };
-    Ok(source.select(source.location(location_columns), delete.selection.clone()))
+    // A row that several others belong to is removed once.
+    let distinct = !delete.using.is_empty();
+    Ok(source.select(source.location(location_columns), &delete.using, delete.selection.clone(), distinct))
 }
 
 /// `SELECT * FROM table`.
 pub(crate) fn select_all(table: &TableName) -> Query {
     let source = Source { table, alias: None, is_target: false };
-    source.select(vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())], None)
+    source.select(vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())], &[], None, false)
 }
 
 /// Refuses a column the table does not have, with the one that was probably meant.
@@ -105,7 +112,13 @@ impl Source<'_> {
         name
     }
 
-    fn select(&self, projection: Vec<SelectItem>, selection: Option<Expr>) -> Query {
+    fn select(
+        &self,
+        projection: Vec<SelectItem>,
+        others: &[TableWithJoins],
+        selection: Option<Expr>,
+        distinct: bool,
+    ) -> Query {
         let alias = self.alias.map(|name| TableAlias { explicit: true, name: name.clone(), columns: vec![], at: None });
         let relation = TableFactor::Table {
             name: self.object_name(),
@@ -119,11 +132,11 @@ impl Source<'_> {
             sample: None,
             index_hints: vec![],
         };
-        query(SetExpr::Select(Box::new(select(
-            projection,
-            vec![TableWithJoins { relation, joins: vec![] }],
-            selection,
-        ))))
+        let mut from = vec![TableWithJoins { relation, joins: vec![] }];
+        from.extend_from_slice(others);
+        let mut select = select(projection, from, selection);
+        select.distinct = distinct.then_some(Distinct::Distinct);
+        query(SetExpr::Select(Box::new(select)))
     }
 }
 

@@ -58,9 +58,13 @@ fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::B
         },
         Statement::Update(update) => {
             update.assignments.iter().try_for_each(|(_, value)| value.visit(visitor))?;
+            update.from.visit(visitor)?;
             update.selection.visit(visitor)
         }
-        Statement::Delete(delete) => delete.selection.visit(visitor),
+        Statement::Delete(delete) => {
+            delete.using.visit(visitor)?;
+            delete.selection.visit(visitor)
+        }
         _ => ControlFlow::Continue(()),
     }
 }

@@ -196,9 +196,13 @@ pub(super) fn each_piece<V: Visitor<Break = ()>>(statement: &Statement, visitor:
         },
         Statement::Update(update) => {
             update.assignments.iter().try_for_each(|(_, value)| value.visit(visitor))?;
+            update.from.visit(visitor)?;
             update.selection.visit(visitor)
         }
-        Statement::Delete(delete) => delete.selection.visit(visitor),
+        Statement::Delete(delete) => {
+            delete.using.visit(visitor)?;
+            delete.selection.visit(visitor)
+        }
         _ => ControlFlow::Continue(()),
     }
 }

@@ -104,6 +104,7 @@ impl Reader<'_> {
             Keyword::INSERT => self.insert(),
             Keyword::UPDATE => self.update(),
             Keyword::DELETE => self.delete(),
+            Keyword::TRUNCATE => self.truncate(),
             Keyword::EXPLAIN => self.explain(),
             Keyword::DESCRIBE | Keyword::DESC => settings::describe(self),
             Keyword::SHOW => settings::show(self),
@@ -133,7 +134,6 @@ impl Reader<'_> {
     fn refused(&self, keyword: Keyword, token: &TokenWithSpan) -> EngineError {
         let later = match keyword {
             Keyword::MERGE => "MERGE",
-            Keyword::TRUNCATE => "TRUNCATE (write DELETE FROM, or DROP and CREATE the table)",
             _ => "",
         };
         if !later.is_empty() {

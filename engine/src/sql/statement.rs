@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, TableWithJoins};
 use seracdb_storage::catalog::Privilege;
 
 use super::names::TableName;
@@ -217,7 +217,7 @@ pub(crate) enum InsertSource {
     Defaults,
 }
 
-/// UPDATE table [AS alias] SET assignments [WHERE selection].
+/// UPDATE table [AS alias] SET assignments [FROM others] [WHERE selection].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Update {
     /// Whose rows change.
@@ -226,17 +226,21 @@ pub(crate) struct Update {
     pub alias: Option<Ident>,
     /// Column and new value; each column once, none a system column; a DEFAULT is a NULL by now.
     pub assignments: Vec<(String, Expr)>,
+    /// What it is joined with.
+    pub from: Vec<TableWithJoins>,
     /// Which rows; `None` = all.
     pub selection: Option<Expr>,
 }
 
-/// DELETE FROM table [AS alias] [WHERE selection].
+/// DELETE FROM table [AS alias] [USING others] [WHERE selection].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Delete {
     /// Whose rows go.
     pub table: TableName,
     /// The name the statement uses for it.
     pub alias: Option<Ident>,
+    /// What it is joined with.
+    pub using: Vec<TableWithJoins>,
     /// Which rows; `None` = all.
     pub selection: Option<Expr>,
 }

@@ -4,8 +4,11 @@ use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, Delete as SqlDelete, Expr, FromTable, Ident, Insert as SqlInsert, ObjectName, Query, SetExpr,
-    Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins, Update as SqlUpdate, Value,
+    Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins, Update as SqlUpdate,
+    UpdateTableFromKind, Value,
 };
+
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::limits::Limits;
 use super::names::{self, TableName};
@@ -80,7 +83,12 @@ impl Reader<'_> {
         }
         let mut selection = update.selection;
         admit(&mut selection, self.limits)?;
-        Ok(Statement::Update(Update { table, alias, assignments, selection }))
+        let mut from = match update.from {
+            Some(UpdateTableFromKind::AfterSet(from)) => from,
+            _ => vec![],
+        };
+        admit(&mut from, self.limits)?;
+        Ok(Statement::Update(Update { table, alias, assignments, from, selection }))
     }
 
     pub(crate) fn delete(&mut self) -> Result<Statement> {
@@ -97,7 +105,25 @@ impl Reader<'_> {
         let (table, alias) = target(only, "DELETE")?;
         let mut selection = delete.selection;
         admit(&mut selection, self.limits)?;
-        Ok(Statement::Delete(Delete { table, alias, selection }))
+        let mut using = delete.using.unwrap_or_default();
+        admit(&mut using, self.limits)?;
+        Ok(Statement::Delete(Delete { table, alias, using, selection }))
+    }
+}
+
+impl Reader<'_> {
+    /// TRUNCATE [TABLE] name: what DELETE FROM is without a condition.
+    pub(crate) fn truncate(&mut self) -> Result<Statement> {
+        self.parser.advance_token();
+        self.word("TABLE");
+        let table = TableName::parse(&self.object_name()?)?;
+        refuse(self.parser.peek_token_ref().token == Token::Comma, || {
+            unsupported("TRUNCATE of several tables (one by one)")
+        })?;
+        // Nothing depends on rows, so both mean the same; there are no sequences to restart.
+        let _ = self.words(&["CONTINUE", "IDENTITY"]);
+        let _ = self.word("CASCADE") || self.word("RESTRICT");
+        Ok(Statement::Delete(Delete { table, alias: None, using: vec![], selection: None }))
     }
 }
 
@@ -131,14 +157,15 @@ fn refuse_insert_clauses(insert: &SqlInsert) -> Result<()> {
 
 fn refuse_update_clauses(update: &SqlUpdate) -> Result<()> {
     refuse(update.returning.is_some(), || comes_later("UPDATE … RETURNING"))?;
-    refuse(update.from.is_some(), || comes_later("UPDATE … FROM (write a subquery in SET and WHERE)"))?;
+    refuse(matches!(update.from, Some(UpdateTableFromKind::BeforeSet(_))), || {
+        unsupported("UPDATE … FROM before SET (write it after)")
+    })?;
     refuse(update.limit.is_some() || !update.order_by.is_empty(), || unsupported("UPDATE … ORDER BY or LIMIT"))?;
     refuse(update.or.is_some() || update.output.is_some(), || unsupported("this form of UPDATE"))
 }
 
 fn refuse_delete_clauses(delete: &SqlDelete) -> Result<()> {
     refuse(delete.returning.is_some(), || comes_later("DELETE … RETURNING"))?;
-    refuse(delete.using.is_some(), || comes_later("DELETE … USING (write a subquery in WHERE)"))?;
     refuse(delete.limit.is_some() || !delete.order_by.is_empty(), || unsupported("DELETE … ORDER BY or LIMIT"))?;
     refuse(!delete.tables.is_empty(), || unsupported("DELETE from several tables"))?;
     refuse(delete.output.is_some(), || unsupported("this form of DELETE"))

@@ -111,12 +111,12 @@ fn inserts() {
 
 #[test]
 fn updates_and_deletes() {
-    let Statement::Update(Update { table, alias, assignments, selection }) =
+    let Statement::Update(Update { table, alias, assignments, from, selection }) =
         of("UPDATE ns.t AS X SET a = a + 1, x.B = DEFAULT, (c, d) = (1, 'z') WHERE a IN (SELECT a FROM u)")
     else {
         panic!()
     };
-    assert_eq!((table, alias.unwrap().value), (name("ns.t"), "X".to_owned()));
+    assert_eq!((table, alias.unwrap().value, from), (name("ns.t"), "X".to_owned(), vec![]));
     let texts: Vec<String> = assignments.iter().map(|(column, value)| format!("{column} = {value}")).collect();
     assert_eq!(texts, ["a = a + 1", "b = NULL", "c = 1", "d = 'z'"]);
     assert_eq!(selection.unwrap().to_string(), "a IN (SELECT a FROM u)");
@@ -127,7 +127,8 @@ fn updates_and_deletes() {
         ("DELETE FROM t x WHERE EXISTS (SELECT 1)", "t", Some("x"), true),
     ] {
         let Statement::Delete(delete) = of(sql) else { panic!("{sql}") };
-        let Delete { table: found, alias: called, selection } = delete;
+        let Delete { table: found, alias: called, using, selection } = delete;
+        assert_eq!(using, vec![]);
         assert_eq!((found, called.map(|a| a.value)), (name(table), alias.map(str::to_owned)), "{sql}");
         assert_eq!(selection.is_some(), has_selection, "{sql}");
     }
@@ -294,17 +295,15 @@ fn what_comes_later_or_never() {
         "INSERT INTO t VALUES (1) RETURNING a",
         "INSERT OVERWRITE t VALUES (1)",
         "INSERT INTO t AS x VALUES (1)",
-        "UPDATE t SET a = 1 FROM u WHERE t.a = u.a",
         "UPDATE t SET a = 1 RETURNING a",
         "UPDATE t JOIN u ON t.a = u.a SET a = 1",
         "UPDATE t SET (a, b) = (SELECT 1, 2)",
-        "DELETE FROM t USING u WHERE t.a = u.a",
         "DELETE FROM t RETURNING a",
         "DELETE FROM t, u",
         "DELETE FROM t ORDER BY a LIMIT 1",
         "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",
         "ALTER TABLE t ADD COLUMN a INT",
-        "TRUNCATE t",
+        "TRUNCATE t, u",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "COMMIT AND CHAIN",
         "CREATE MATERIALIZED VIEW v AS SELECT 1",
