@@ -129,10 +129,12 @@ fn plan<'a>(
         match entry.state {
             State::Committed if rows_of == Some(entry.rows_of.as_str()) => done = Some(entry),
             // A table that is not there may be the one that this is about to make.
-            State::Staged if !goes_on && !is_known(entry) => {
-                if rows_of.map_or(entry.table == table, |rows_of| rows_of == entry.rows_of) {
-                    return Plan::Ask(entry);
-                }
+            State::Staged
+                if !goes_on
+                    && !is_known(entry)
+                    && rows_of.map_or(entry.table == table, |rows_of| rows_of == entry.rows_of) =>
+            {
+                return Plan::Ask(entry);
             }
             _ => {}
         }
@@ -204,9 +206,9 @@ mod tests {
         assert_eq!(of(&both, "/b", Some("t")), import);
         assert_eq!(of(&both, "/a", Some("u")), import);
         assert_eq!(of(&both, "/a", None), import);
-        assert_eq!(of(&[staged.clone()], "/a", Some("t")), ask);
-        assert_eq!(of(&[staged.clone()], "/a", None), ask);
-        assert_eq!(of(&[staged.clone()], "/a", Some("u")), import);
+        assert_eq!(of(std::slice::from_ref(&staged), "/a", Some("t")), ask);
+        assert_eq!(of(std::slice::from_ref(&staged), "/a", None), ask);
+        assert_eq!(of(std::slice::from_ref(&staged), "/a", Some("u")), import);
         assert_eq!(of(&[staged.clone(), undone.clone()], "/a", Some("t")), import);
         let again = Entry { transaction: "2".into(), ..staged.clone() };
         let asks = [staged, undone, again.clone()];
