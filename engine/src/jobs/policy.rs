@@ -248,10 +248,10 @@ mod tests {
         assert_eq!(policy.next_jobs(&seen, 2 * S), []);
         seen.streams = true;
         let expiry = JobSpec::StreamExpiry(TablesJob::default());
-        assert_eq!(policy.next_jobs(&seen, 2 * S), [expiry.clone()]);
+        assert_eq!(policy.next_jobs(&seen, 2 * S), vec![expiry.clone()]);
         seen.last = seen.last.with(&expiry, 2 * S);
         let eviction = JobSpec::ManifestEviction(policy.eviction.clone());
-        assert_eq!(policy.next_jobs(&seen, 3 * S), [eviction.clone()]);
+        assert_eq!(policy.next_jobs(&seen, 3 * S), vec![eviction.clone()]);
         seen.last = seen.last.with(&eviction, 3 * S);
         assert_eq!(policy.next_jobs(&seen, 5 * S), [JobSpec::Retention(TablesJob::default()), expiry]);
     }
