@@ -125,8 +125,8 @@ UNREAD = [
     "INSERT INTO app.notes AS USER '{}' VALUS (1)",
     "INSERT INTO app.notes AS USER '{}' (n) VALUES (1) RETURNING n",
     "INSERT INTO app.notes AS USER '{}' (n) VALUES (1) ON CONFLICT DO NOTHING",
-    "UPDATE app.notes AS USER '{}' SET n = 1 FROM app.common",
-    "DELETE FROM app.notes AS USER '{}' USING app.common WHERE true",
+    "UPDATE app.notes AS USER '{}' SET n = 1 LIMIT 1",
+    "DELETE FROM app.notes AS USER '{}' ORDER BY n LIMIT 1",
 ]
 
 
@@ -230,6 +230,23 @@ def test_what_a_change_reads_is_in_the_log_and_shared_rows_need_a_right_of_ones_
         db.run("GRANT SELECT ON app.seen TO ann")
         with pytest.raises(seracdb.Error, match="right"):
             service.run(copy.replace("app.common", "app.seen"))
+        db.run("GRANT SELECT ON app.common TO the_service")
+        assert service.run(copy) == 1
+        assert service.run("DELETE FROM app.notes AS USER 'ann' WHERE n IN (SELECT n FROM app.common)") == 1
+        joined = [
+            "UPDATE app.notes AS USER 'ann' SET n = c.n FROM app.common AS c WHERE c.n = 7",
+            "DELETE FROM app.notes AS USER 'ann' USING app.common AS c WHERE c.n = 7",
+        ]
+        service.run(copy)
+        assert [service.run(sql) for sql in joined] == [1, 1]
+        assert shown(audit(db))[-2:] == [
+            ("the_service", "ann", "UPDATE", "app.notes, app.common", 1, "committed"),
+            ("the_service", "ann", "DELETE", "app.notes, app.common", 1, "committed"),
+        ]
+        db.run("REVOKE SELECT ON app.common FROM the_service")
+        for sql in joined:
+            with pytest.raises(seracdb.Error, match="no right"):
+                service.run(sql)
         db.run("GRANT SELECT ON app.common TO the_service")
         assert service.run(copy) == 1
         assert service.run("DELETE FROM app.notes AS USER 'ann' WHERE n IN (SELECT n FROM app.common)") == 1
