@@ -52,7 +52,7 @@ impl Store {
         self.flush_with(scope, &Arc::default()).await
     }
 
-    /// The same for who wants to know how far it is, or to stop it: [`StorageError::Stopped`]. What is sealed by then is
+    /// The same for who wants to know how far it is, or to stop it: [`crate::StorageError::Stopped`]. What is sealed by then is
     /// for the next flush.
     pub async fn flush_with(self: &Arc<Self>, scope: Scope, progress: &Arc<Progress>) -> Result<Flushed> {
         let (store, progress) = (Arc::clone(self), Arc::clone(progress));
