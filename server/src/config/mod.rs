@@ -2,12 +2,12 @@
 //!
 //! Order, later wins: defaults, the TOML file, environment variables, flags. The variable of a setting is `SERACDB_` and its
 //! path with `__` for every dot: `SERACDB_SERVER__LISTEN` is `server.listen`. What a setting is called, may be and is for
-//! stands at its type ([`settings`]); the page of settings and `seracdb config default` are made from that.
+//! stands at its type (`settings.rs`); the page of settings and `seracdb config default` are made from that.
 //!
 //! Invariants:
 //! 1. Only this folder, and `cli.rs` for it, reads the file and the environment. What is read later are files that settings
 //!    name: certificates and keys.
-//! 2. All mistakes are reported at once, each with where it is, what was found and what is expected ([`problem`]).
+//! 2. All mistakes are reported at once, each with where it is, what was found and what is expected (`problem.rs`).
 //! 3. A setting that cannot be used keeps the server from starting.
 
 mod auth;
