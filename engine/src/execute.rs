@@ -35,6 +35,7 @@ use crate::system;
 use crate::system_jobs;
 use crate::tables::Tables;
 use crate::transaction;
+use crate::write::Written;
 
 /// Rows of a result, batch by batch.
 pub type Rows = SendableRecordBatchStream;
@@ -94,7 +95,7 @@ impl Engine {
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 let run = self.begin_run(session, prepared, Way::Update)?;
                 let written = self.write(session, duty, prepared, params.as_ref(), &run).await;
-                run.ending(written).map(Outcome::Changed)
+                Ok(given(prepared, run.ending(written)?))
             }
             Statement::CreateToken(create) => {
                 let run = self.begin_run(session, prepared, Way::Change)?;
@@ -244,6 +245,18 @@ impl Engine {
             Outcome::Rows(rows) => Ok(rows),
             Outcome::Changed(_) => Err(EngineError::internal("a query gave no rows")),
         }
+    }
+}
+
+/// What a client gets of what was written.
+fn given(prepared: &Prepared, written: Written) -> Outcome {
+    let Written { rows, returned } = written;
+    match returned {
+        Some(batches) => {
+            let rows = futures::stream::iter(batches.into_iter().map(Ok));
+            Outcome::Rows(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(prepared.schema()), rows)))
+        }
+        None => Outcome::Changed(rows),
     }
 }
 

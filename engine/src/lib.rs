@@ -39,6 +39,7 @@ mod output;
 mod plans;
 mod premises;
 mod prepared;
+mod returning;
 mod rights;
 mod row_builder;
 mod running;

@@ -97,7 +97,7 @@ impl RecordBatchStream for ClientStream {
 }
 
 /// A batch with exactly this schema.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> DfResult<RecordBatch> {
+pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> DfResult<RecordBatch> {
     let strict = CastOptions { safe: false, ..Default::default() };
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
         if column.data_type() == field.data_type() {

@@ -19,6 +19,7 @@ use crate::listing;
 use crate::origins::{Origin, origins};
 use crate::output::client_schema;
 use crate::plans::Basis;
+use crate::returning;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
@@ -72,6 +73,7 @@ impl Prepared {
     /// Whether it changes something and gives rows of it: it is to run once, however often the rows are asked for.
     pub fn runs_once(&self) -> bool {
         matches!(self.statement, Statement::CreateToken(_) | Statement::RunJob { .. })
+            || self.statement.returning().is_some()
     }
 
     /// The columns of the result as a client sees them; no columns for an update. Execution gives exactly this schema.
@@ -200,7 +202,7 @@ impl Engine {
         let schema = match &statement {
             Statement::Query(_) => client_schema(typed.plan.schema().as_arrow()),
             Statement::Explain { .. } => listing::explain_schema(),
-            _ => Arc::new(Schema::empty()),
+            statement => returning::schema(&self.statement_state(self.stop()), tables, statement)?,
         };
         let origins = match &statement {
             Statement::Query(_) => origins(&typed.plan),
@@ -366,7 +368,7 @@ pub(crate) fn coerced(state: &SessionState, plan: LogicalPlan) -> Result<Logical
 }
 
 fn refuse_analyzed_write(analyze: bool, inner: &Statement) -> Result<()> {
-    if analyze && !inner.is_query() {
+    if analyze && matches!(inner, Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)) {
         return Err(EngineError::new(
             ErrorKind::Unimplemented,
             "EXPLAIN ANALYZE runs its statement: it is possible for a SELECT only. Use EXPLAIN",

@@ -31,8 +31,9 @@ use crate::error::{EngineError, Result};
 use crate::execute::row_values;
 use crate::load::Load;
 use crate::prepared::{Prepared, plan_select};
+use crate::returning::{Evaluated, Returned};
 use crate::rights::Object;
-use crate::running::Run;
+use crate::running::{Run, Stoppable};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
 use crate::sql::coerce::{bind_column, conform, insert_projection};
@@ -53,6 +54,15 @@ const FOUND_COLUMNS: usize = LOCATION_COLUMNS.len() + 2;
 /// Rows of a client that are cast and encoded at once.
 const ROWS_AT_ONCE: usize = 1 << 16;
 
+/// What a statement has written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// How many rows.
+    pub(crate) rows: u64,
+    /// What RETURNING gives of them.
+    pub(crate) returned: Option<Vec<RecordBatch>>,
+}
+
 /// What a statement has made for a table.
 type Made = (Arc<TableRecord>, Writes);
 
@@ -66,7 +76,13 @@ impl Engine {
         prepared: &Prepared,
         params: Option<&RecordBatch>,
         run: &Run,
-    ) -> Result<u64> {
+    ) -> Result<Written> {
+        if prepared.statement.returning().is_some()
+            && plain_insert(&prepared.statement).is_none()
+            && params.is_some_and(|rows| rows.num_rows() != 1)
+        {
+            return Err(EngineError::invalid("RETURNING gives rows of one execution: bind one row of parameters"));
+        }
         self.room_for_writes().await?;
         match session.transaction() {
             Some(transaction) => {
@@ -74,12 +90,12 @@ impl Engine {
                 transaction.require_writable("INSERT, UPDATE or DELETE")?;
                 // Of this transaction, whatever the session goes on to meanwhile.
                 let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), &prepared.statement)?;
-                let written = self.write_over(&mut tables, prepared, params, run).await?;
+                let (rows, returned) = self.write_over(&mut tables, prepared, params, run).await?;
                 if let Some(mut staged) = tables.staged {
-                    staged.owes(duty.take_over(written));
+                    staged.owes(duty.take_over(rows));
                     self.stage(&transaction, staged)?;
                 }
-                Ok(written)
+                Ok(Written { rows, returned: returned.map(Evaluated::uncommitted) })
             }
             None => self.write_and_commit(&session.outside(), duty, prepared, params, run).await,
         }
@@ -93,7 +109,7 @@ impl Engine {
         prepared: &Prepared,
         params: Option<&RecordBatch>,
         run: &Run,
-    ) -> Result<u64> {
+    ) -> Result<Written> {
         let statement = &prepared.statement;
         let mut lost = false;
         loop {
@@ -109,31 +125,51 @@ impl Engine {
                 Some(rows) if rows.num_rows() != 1 && plain_insert(statement).is_none() => {
                     // Each row sees what those before it have written.
                     tables.staged = Some(Staged::over(Arc::clone(tables.snapshot.catalog())));
-                    let written = self.write_over(&mut tables, prepared, params, run).await?;
-                    let committed = self.commit_over(&tables, duty, written).await?;
-                    committed.then_some(written)
+                    let (rows, _) = self.write_over(&mut tables, prepared, params, run).await?;
+                    let committed = self.commit_over(&tables, duty, rows).await?;
+                    committed.then_some(Written { rows, returned: None })
                 }
-                _ => {
-                    let (table, writes) = self.make(&tables, prepared, params, 0, run).await?;
-                    self.commit_rows(&tables, &table, writes, duty).await?
-                }
+                _ => self.write_once(&tables, duty, prepared, params, run).await?,
             };
-            if let Some(rows) = written {
-                return Ok(rows);
+            if let Some(written) = written {
+                return Ok(written);
             }
             lost = true;
             turn.into_iter().for_each(Turn::lost);
         }
     }
 
-    /// Runs the statement once per bound row, staging what it writes.
+    /// Runs the statement once and commits; `None` when another commit came first.
+    async fn write_once(
+        &self,
+        tables: &Tables,
+        duty: &mut Duty,
+        prepared: &Prepared,
+        params: Option<&RecordBatch>,
+        run: &Run,
+    ) -> Result<Option<Written>> {
+        let (table, mut writes) = self.make(tables, prepared, params, 0, run).await?;
+        let evaluated = match writes.returned.take() {
+            Some(rows) => Some(Evaluated::before_commit(self, tables, prepared, Arc::clone(&table), rows, run).await?),
+            None => None,
+        };
+        let rows = writes.rows();
+        let Some(ts) = self.commit_rows(tables, &table, writes, duty).await? else { return Ok(None) };
+        let returned = match evaluated {
+            Some(evaluated) => Some(evaluated.after_commit(self, tables, prepared, ts, run).await?),
+            None => None,
+        };
+        Ok(Some(Written { rows, returned }))
+    }
+
+    /// Runs the statement once per bound row, staging what it writes. Only what runs once gives rows.
     async fn write_over(
         &self,
         tables: &mut Tables,
         prepared: &Prepared,
         params: Option<&RecordBatch>,
         run: &Run,
-    ) -> Result<u64> {
+    ) -> Result<(u64, Option<Evaluated>)> {
         let times = match params {
             Some(rows) if plain_insert(&prepared.statement).is_none() => rows.num_rows(),
             _ => 1,
@@ -143,16 +179,20 @@ impl Engine {
             false => None,
         };
         let prepared = again.as_ref().unwrap_or(prepared);
-        let mut written = 0;
+        let (mut written, mut returned) = (0, None);
         for row in 0..times {
-            let (table, writes) = self.make(tables, prepared, params, row, run).await?;
+            let (table, mut writes) = self.make(tables, prepared, params, row, run).await?;
+            if let Some(rows) = writes.returned.take() {
+                let evaluating = Evaluated::before_commit(self, tables, prepared, Arc::clone(&table), rows, run);
+                returned = Some(evaluating.await?);
+            }
             written += writes.rows();
             if let Some(staged) = &mut tables.staged {
                 staged.write(&table, writes);
                 check_size(staged.size_bytes())?;
             }
         }
-        Ok(written)
+        Ok((written, returned))
     }
 
     async fn commit_over(&self, tables: &Tables, duty: &mut Duty, written: u64) -> Result<bool> {
@@ -163,7 +203,8 @@ impl Engine {
         }
         let (snapshot, expects) = (Arc::clone(&tables.snapshot), staged.expects());
         let audit = duty.of_commit(written);
-        self.commit_unless_lost(Commit { snapshot, expects, catalog, writes, files, name: None, audit }, duty).await
+        let commit = Commit { snapshot, expects, catalog, writes, files, name: None, audit };
+        Ok(self.commit_unless_lost(commit, duty).await?.is_some())
     }
 
     /// Runs the statement with one of the bound rows: with all of them when it is an INSERT of nothing else.
@@ -192,7 +233,12 @@ impl Engine {
         run.runs(&physical);
         // What is written once its rows are there is not stopped any more.
         let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(translate)?);
+        let mut returned = Returned::wanted(&prepared.statement, &table, tables.exposure);
         if matches!(prepared.statement, Statement::Insert(_)) {
+            if let Some(returned) = returned {
+                let inserted = self.inserted(&table, scope, rows, returned, run).await?;
+                return Ok((table, inserted));
+            }
             let mut load = Load::new(self, &table, scope)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
                 run.count(&batch);
@@ -213,10 +259,38 @@ impl Engine {
             if let Some(once) = &mut once {
                 once.check(&batch)?;
             }
+            if let Some(returned) = &mut returned {
+                // A deleted row is given as it was, one that is changed as it becomes.
+                let updated = deletes.then(|| Arc::clone(batch.column(FOUND_COLUMNS - 1)));
+                let columns = &batch.columns()[FOUND_COLUMNS..];
+                returned.push(Arc::clone(batch.column(FOUND_COLUMNS - 2)), columns, updated)?;
+            }
             writes.push(encoder.supersede(&batch, deletes)?)?;
         }
         drop(rows);
+        writes.returned = returned;
         Ok((table, writes))
+    }
+
+    /// New rows that are given back: all of them are in memory, so none goes to files at once.
+    async fn inserted(
+        &self,
+        table: &TableRecord,
+        scope: Scope,
+        mut rows: Stoppable,
+        mut returned: Returned,
+        run: &Run,
+    ) -> Result<Writes> {
+        let (encoder, mut writes) = (RowEncoder::new(table, scope)?, Writes::default());
+        while let Some(batch) = rows.try_next().await.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))? {
+            run.count(&batch);
+            let ids = self.store.new_ids(batch.num_rows());
+            encoder.require_values(batch.columns())?;
+            returned.push_new(&ids, batch.columns())?;
+            writes.push(encoder.insert(ids, batch.columns())?)?;
+        }
+        writes.returned = Some(returned);
+        Ok(writes)
     }
 
     /// Bound rows as they are, to be inserted. `order`: the parameter of each target column.
@@ -234,7 +308,7 @@ impl Engine {
         let user_columns = user_columns(table.schema());
         let targets = insert_plan(insert, &user_columns)?.targets;
         let encoder = RowEncoder::new(&table, scope)?;
-        let mut writes = Writes::default();
+        let mut writes = Writes { returned: Returned::wanted(statement, &table, tables.exposure), ..Writes::default() };
         for rows in pieces(params) {
             let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
                 match targets.iter().position(|&target| target == i) {
@@ -243,7 +317,12 @@ impl Engine {
                 }
             });
             let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
-            writes.push(encoder.insert(self.store.new_ids(rows.num_rows()), &columns)?)?;
+            let ids = self.store.new_ids(rows.num_rows());
+            if let Some(returned) = &mut writes.returned {
+                encoder.require_values(&columns)?;
+                returned.push_new(&ids, &columns)?;
+            }
+            writes.push(encoder.insert(ids, &columns)?)?;
         }
         Ok((table, writes))
     }
@@ -255,11 +334,11 @@ impl Engine {
         table: &TableRecord,
         made: Writes,
         duty: &mut Duty,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<CommitTs>> {
         let rows = made.rows();
         let Writes { writes, files, .. } = made;
         if rows == 0 {
-            return Ok(Some(0));
+            return Ok(Some(tables.snapshot.ts()));
         }
         let commit = Commit {
             snapshot: Arc::clone(&tables.snapshot),
@@ -270,11 +349,11 @@ impl Engine {
             name: None,
             audit: duty.of_commit(rows),
         };
-        Ok(self.commit_unless_lost(commit, duty).await?.then_some(rows))
+        self.commit_unless_lost(commit, duty).await
     }
 
-    /// Commits; false when another commit came first.
-    async fn commit_unless_lost(&self, commit: Commit, duty: &mut Duty) -> Result<bool> {
+    /// Commits; `None` when another commit came first.
+    async fn commit_unless_lost(&self, commit: Commit, duty: &mut Duty) -> Result<Option<CommitTs>> {
         let committed = match duty.is_none() {
             true => self.store.commit(commit).await,
             false => {
@@ -293,8 +372,8 @@ impl Engine {
             }
         };
         match committed {
-            Ok(_) => Ok(true),
-            Err(StorageError::Conflict | StorageError::RowConflict { .. }) => Ok(false),
+            Ok(ts) => Ok(Some(ts)),
+            Err(StorageError::Conflict | StorageError::RowConflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -324,6 +403,8 @@ pub(crate) fn pieces(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
 pub(crate) struct Writes {
     pub(crate) writes: Vec<ScopeWrite>,
     pub(crate) files: Vec<Arc<PendingFile>>,
+    /// The rows again, for RETURNING.
+    returned: Option<Returned>,
     bytes: usize,
     rows_in_files: u64,
 }
@@ -379,14 +460,18 @@ pub(crate) fn plan(
         }
         Statement::Delete(delete) => {
             let delete = Delete { table: full_name(&table), ..delete.clone() };
-            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS)?, hints, None, bound)
+            let returned: Vec<&str> = match statement.returning() {
+                Some(_) => columns.iter().map(|(name, _)| name.as_str()).collect(),
+                None => vec![],
+            };
+            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS, &returned)?, hints, None, bound)
         }
         _ => Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
     }
 }
 
 /// The table that a statement writes to, and the scope of its user.
-fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, Scope)> {
+pub(crate) fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<TableRecord>, Scope)> {
     let name: &TableName = match statement {
         Statement::Insert(insert) => &insert.table,
         Statement::Update(update) => &update.table,
@@ -433,7 +518,7 @@ fn privileges(statement: &Statement) -> impl Iterator<Item = Privilege> {
         Statement::Delete(delete) => (Privilege::Delete, delete.selection.is_some() || !delete.using.is_empty()),
         _ => (Privilege::Insert, false),
     };
-    [privilege].into_iter().chain(reads.then_some(Privilege::Select))
+    [privilege].into_iter().chain((reads || statement.returning().is_some()).then_some(Privilege::Select))
 }
 
 /// Rows of a target that a source has changed so far: each may be changed once, or it would not be known to what.
@@ -460,7 +545,7 @@ impl<'a> Once<'a> {
     }
 }
 
-fn full_name(table: &TableRecord) -> TableName {
+pub(crate) fn full_name(table: &TableRecord) -> TableName {
     TableName { namespace: Some(table.namespace.clone()), table: table.name.clone() }
 }
 

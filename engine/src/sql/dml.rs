@@ -55,14 +55,21 @@ pub(crate) fn update_query(
     Ok(source.select(items, &update.from, update.selection.clone(), false))
 }
 
-/// The rows a DELETE removes: location columns, `_id`, `_updated`.
-pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str]) -> Result<Query> {
+/// The rows a DELETE removes: location columns, `_id`, `_updated`; then these columns, for RETURNING.
+pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str], returned: &[&str]) -> Result<Query> {
     refuse_unnest(&delete.selection, "WHERE")?;
     refuse_unnest(&delete.using, "USING")?;
     let source = Source { table: &delete.table, alias: delete.alias.as_ref(), is_target: true };
     // A row that several others belong to is removed once.
     let distinct = !delete.using.is_empty();
-    Ok(source.select(source.location(location_columns), &delete.using, delete.selection.clone(), distinct))
+    let mut items = source.location(location_columns);
+    items.extend(returned.iter().map(|column| SelectItem::UnnamedExpr(source.column(column))));
+    Ok(source.select(items, &delete.using, delete.selection.clone(), distinct))
+}
+
+/// What RETURNING gives: a SELECT from the rows that were written, which stand where the target does. `table`: with its namespace.
+pub(crate) fn returning_query(table: &TableName, alias: Option<&Ident>, items: &[SelectItem]) -> Query {
+    Source { table, alias, is_target: true }.select(items.to_vec(), &[], None, false)
 }
 
 /// `SELECT * FROM table`.

@@ -51,19 +51,24 @@ fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::B
     match statement {
         Statement::Query(query) => query.visit(visitor),
         Statement::Explain { inner, .. } => visit(inner, visitor),
-        Statement::Insert(insert) => match &insert.source {
-            InsertSource::Query(query) => query.visit(visitor),
-            InsertSource::Values(rows) => rows.visit(visitor),
-            InsertSource::Defaults => ControlFlow::Continue(()),
-        },
+        Statement::Insert(insert) => {
+            match &insert.source {
+                InsertSource::Query(query) => query.visit(visitor)?,
+                InsertSource::Values(rows) => rows.visit(visitor)?,
+                InsertSource::Defaults => {}
+            }
+            insert.returning.visit(visitor)
+        }
         Statement::Update(update) => {
             update.assignments.iter().try_for_each(|(_, value)| value.visit(visitor))?;
             update.from.visit(visitor)?;
-            update.selection.visit(visitor)
+            update.selection.visit(visitor)?;
+            update.returning.visit(visitor)
         }
         Statement::Delete(delete) => {
             delete.using.visit(visitor)?;
-            delete.selection.visit(visitor)
+            delete.selection.visit(visitor)?;
+            delete.returning.visit(visitor)
         }
         _ => ControlFlow::Continue(()),
     }

@@ -50,6 +50,13 @@ pub(crate) fn parameter_count(statement: &Statement) -> usize {
     highest.0
 }
 
+/// Whether a piece of a statement has a parameter.
+pub(crate) fn has_placeholder<V: Visit>(piece: &V) -> bool {
+    let mut highest = Highest(0);
+    let _ = piece.visit(&mut highest);
+    highest.0 > 0
+}
+
 /// The types the text tells: LIMIT and OFFSET, values that go into a column. `columns`: the target's user columns.
 pub(crate) fn hints(statement: &Statement, columns: &[(String, DataType)]) -> Vec<Option<DataType>> {
     let mut hints = Hints { types: vec![None; parameter_count(statement)] };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, TableWithJoins};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, TableWithJoins};
 use seracdb_storage::catalog::Privilege;
 
 use super::names::TableName;
@@ -204,6 +204,8 @@ pub(crate) struct Insert {
     pub columns: Vec<String>,
     /// Where the rows come from.
     pub source: InsertSource,
+    /// What it gives of the rows it has written; empty = their number.
+    pub returning: Vec<SelectItem>,
 }
 
 /// Where the rows of an INSERT come from.
@@ -230,6 +232,8 @@ pub(crate) struct Update {
     pub from: Vec<TableWithJoins>,
     /// Which rows; `None` = all.
     pub selection: Option<Expr>,
+    /// What it gives of the rows it has written; empty = their number.
+    pub returning: Vec<SelectItem>,
 }
 
 /// DELETE FROM table [AS alias] [USING others] [WHERE selection].
@@ -243,6 +247,8 @@ pub(crate) struct Delete {
     pub using: Vec<TableWithJoins>,
     /// Which rows; `None` = all.
     pub selection: Option<Expr>,
+    /// What it gives of the rows it has written; empty = their number.
+    pub returning: Vec<SelectItem>,
 }
 
 /// CREATE TABLE, as far as the text tells.
@@ -418,6 +424,17 @@ impl Statement {
         }
     }
 
+    /// What an INSERT, UPDATE or DELETE gives of the rows it has written, if not their number.
+    pub(crate) fn returning(&self) -> Option<&[SelectItem]> {
+        let items = match self {
+            Self::Insert(insert) => &insert.returning,
+            Self::Update(update) => &update.returning,
+            Self::Delete(delete) => &delete.returning,
+            _ => return None,
+        };
+        (!items.is_empty()).then_some(items)
+    }
+
     /// Whether it gives rows (else it gives a count).
     pub(crate) fn is_query(&self) -> bool {
         match self {
@@ -431,10 +448,8 @@ impl Statement {
             | Self::CreateToken(_)
             | Self::RunJob { .. }
             | Self::ShowSetting(_) => true,
-            Self::Insert(_)
-            | Self::Update(_)
-            | Self::Delete(_)
-            | Self::CreateNamespace { .. }
+            Self::Insert(_) | Self::Update(_) | Self::Delete(_) => self.returning().is_some(),
+            Self::CreateNamespace { .. }
             | Self::DropNamespace { .. }
             | Self::CreateTable(_)
             | Self::DropTable { .. }

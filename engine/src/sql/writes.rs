@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, Delete as SqlDelete, Expr, FromTable, Ident, Insert as SqlInsert, ObjectName, Query, SetExpr,
-    Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins, Update as SqlUpdate,
+    AssignmentTarget, Delete as SqlDelete, Expr, FromTable, Ident, Insert as SqlInsert, ObjectName, Query, SelectItem,
+    SetExpr, Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins, Update as SqlUpdate,
     UpdateTableFromKind, Value,
 };
 
@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::limits::Limits;
 use super::names::{self, TableName};
+use super::params::has_placeholder;
 use super::parse::{Reader, comes_later};
 use super::statement::{Delete, Insert, InsertSource, Statement, Update};
 use super::types::refuse_system_column;
@@ -34,7 +35,16 @@ impl Reader<'_> {
             insert.columns.iter().map(|column| names::column_name(column, &table, None)).collect::<Result<Vec<_>>>()?;
         check_targets(&columns, &table)?;
         let source = self.insert_source(insert.source)?;
-        Ok(Statement::Insert(Insert { table, columns, source }))
+        let returning = self.returning(insert.returning)?;
+        Ok(Statement::Insert(Insert { table, columns, source, returning }))
+    }
+
+    /// RETURNING. It is planned by itself, so parameters of the statement cannot stand there.
+    fn returning(&self, items: Option<Vec<SelectItem>>) -> Result<Vec<SelectItem>> {
+        let mut items = items.unwrap_or_default();
+        admit(&mut items, self.limits)?;
+        refuse(has_placeholder(&items), || unsupported("a parameter in RETURNING"))?;
+        Ok(items)
     }
 
     fn insert_source(&self, source: Option<Box<Query>>) -> Result<InsertSource> {
@@ -88,7 +98,8 @@ impl Reader<'_> {
             _ => vec![],
         };
         admit(&mut from, self.limits)?;
-        Ok(Statement::Update(Update { table, alias, assignments, from, selection }))
+        let returning = self.returning(update.returning)?;
+        Ok(Statement::Update(Update { table, alias, assignments, from, selection, returning }))
     }
 
     pub(crate) fn delete(&mut self) -> Result<Statement> {
@@ -107,7 +118,8 @@ impl Reader<'_> {
         admit(&mut selection, self.limits)?;
         let mut using = delete.using.unwrap_or_default();
         admit(&mut using, self.limits)?;
-        Ok(Statement::Delete(Delete { table, alias, using, selection }))
+        let returning = self.returning(delete.returning)?;
+        Ok(Statement::Delete(Delete { table, alias, using, selection, returning }))
     }
 }
 
@@ -123,7 +135,7 @@ impl Reader<'_> {
         // Nothing depends on rows, so both mean the same; there are no sequences to restart.
         let _ = self.words(&["CONTINUE", "IDENTITY"]);
         let _ = self.word("CASCADE") || self.word("RESTRICT");
-        Ok(Statement::Delete(Delete { table, alias: None, using: vec![], selection: None }))
+        Ok(Statement::Delete(Delete { table, alias: None, using: vec![], selection: None, returning: vec![] }))
     }
 }
 
@@ -133,7 +145,6 @@ fn refuse(refused: bool, error: impl FnOnce() -> EngineError) -> Result<()> {
 
 fn refuse_insert_clauses(insert: &SqlInsert) -> Result<()> {
     refuse(insert.on.is_some(), || comes_later("INSERT … ON CONFLICT"))?;
-    refuse(insert.returning.is_some(), || comes_later("INSERT … RETURNING"))?;
     refuse(insert.table_alias.is_some(), || unsupported("an alias in INSERT"))?;
     refuse(insert.overwrite || insert.replace_into || insert.or.is_some(), || {
         unsupported("INSERT OVERWRITE or REPLACE")
@@ -156,7 +167,6 @@ fn refuse_insert_clauses(insert: &SqlInsert) -> Result<()> {
 }
 
 fn refuse_update_clauses(update: &SqlUpdate) -> Result<()> {
-    refuse(update.returning.is_some(), || comes_later("UPDATE … RETURNING"))?;
     refuse(matches!(update.from, Some(UpdateTableFromKind::BeforeSet(_))), || {
         unsupported("UPDATE … FROM before SET (write it after)")
     })?;
@@ -165,7 +175,6 @@ fn refuse_update_clauses(update: &SqlUpdate) -> Result<()> {
 }
 
 fn refuse_delete_clauses(delete: &SqlDelete) -> Result<()> {
-    refuse(delete.returning.is_some(), || comes_later("DELETE … RETURNING"))?;
     refuse(delete.limit.is_some() || !delete.order_by.is_empty(), || unsupported("DELETE … ORDER BY or LIMIT"))?;
     refuse(!delete.tables.is_empty(), || unsupported("DELETE from several tables"))?;
     refuse(delete.output.is_some(), || unsupported("this form of DELETE"))

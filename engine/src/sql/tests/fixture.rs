@@ -109,7 +109,7 @@ impl Fixture {
                 plan.query
             }
             Statement::Update(update) => dml::update_query(update, &columns, &LOCATION)?,
-            Statement::Delete(delete) => dml::delete_query(delete, &LOCATION)?,
+            Statement::Delete(delete) => dml::delete_query(delete, &LOCATION, &[])?,
             other => panic!("not planned: {other:?}"),
         };
         rewrite::prepare(&mut query)?;

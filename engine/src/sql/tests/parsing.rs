@@ -86,12 +86,12 @@ fn transactions() {
 
 #[test]
 fn inserts() {
-    let Statement::Insert(Insert { table, columns, source }) =
+    let Statement::Insert(Insert { table, columns, source, returning }) =
         of("INSERT INTO NS.T (A, \"B\") VALUES (1, DEFAULT), (?, ?)")
     else {
         panic!()
     };
-    assert_eq!((table, columns), (name("ns.t"), vec!["a".to_owned(), "B".to_owned()]));
+    assert_eq!((table, columns, returning), (name("ns.t"), vec!["a".to_owned(), "B".to_owned()], vec![]));
     let InsertSource::Values(rows) = source else { panic!() };
     let texts: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
     assert_eq!(texts, [["1", "NULL"], ["$1", "$2"]]);
@@ -111,12 +111,13 @@ fn inserts() {
 
 #[test]
 fn updates_and_deletes() {
-    let Statement::Update(Update { table, alias, assignments, from, selection }) =
+    let Statement::Update(Update { table, alias, assignments, from, selection, returning }) =
         of("UPDATE ns.t AS X SET a = a + 1, x.B = DEFAULT, (c, d) = (1, 'z') WHERE a IN (SELECT a FROM u)")
     else {
         panic!()
     };
     assert_eq!((table, alias.unwrap().value, from), (name("ns.t"), "X".to_owned(), vec![]));
+    assert_eq!(returning, vec![]);
     let texts: Vec<String> = assignments.iter().map(|(column, value)| format!("{column} = {value}")).collect();
     assert_eq!(texts, ["a = a + 1", "b = NULL", "c = 1", "d = 'z'"]);
     assert_eq!(selection.unwrap().to_string(), "a IN (SELECT a FROM u)");
@@ -127,8 +128,8 @@ fn updates_and_deletes() {
         ("DELETE FROM t x WHERE EXISTS (SELECT 1)", "t", Some("x"), true),
     ] {
         let Statement::Delete(delete) = of(sql) else { panic!("{sql}") };
-        let Delete { table: found, alias: called, using, selection } = delete;
-        assert_eq!(using, vec![]);
+        let Delete { table: found, alias: called, using, selection, returning } = delete;
+        assert_eq!((using, returning), (vec![], vec![]));
         assert_eq!((found, called.map(|a| a.value)), (name(table), alias.map(str::to_owned)), "{sql}");
         assert_eq!(selection.is_some(), has_selection, "{sql}");
     }
@@ -292,13 +293,10 @@ fn syntax_errors_say_where() {
 fn what_comes_later_or_never() {
     for sql in [
         "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
-        "INSERT INTO t VALUES (1) RETURNING a",
         "INSERT OVERWRITE t VALUES (1)",
         "INSERT INTO t AS x VALUES (1)",
-        "UPDATE t SET a = 1 RETURNING a",
         "UPDATE t JOIN u ON t.a = u.a SET a = 1",
         "UPDATE t SET (a, b) = (SELECT 1, 2)",
-        "DELETE FROM t RETURNING a",
         "DELETE FROM t, u",
         "DELETE FROM t ORDER BY a LIMIT 1",
         "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",

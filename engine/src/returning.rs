@@ -1,0 +1,225 @@
+//! RETURNING: what a statement gives of the rows it has written.
+//!
+//! Invariants:
+//! 1. It is evaluated before the commit: an error of it leaves nothing written. What shows `_updated` is evaluated once more
+//!    after the commit, which decides it.
+//! 2. Its subqueries see the tables as the statement did.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, TimestampNanosecondArray, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::TableReference;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, Visit, Visitor};
+use futures::TryStreamExt;
+use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::system_columns::{self, CommitTs, RowId};
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::output::{client_schema, conform};
+use crate::prepared::{Prepared, coerced, plan_query};
+use crate::running::Run;
+use crate::scan::{Exposure, LOCATION_COLUMNS};
+use crate::sql::Statement;
+use crate::sql::dml::{TARGET_CATALOG, returning_query};
+use crate::sql::errors::from_datafusion;
+use crate::sql::names::{TableName, fold};
+use crate::tables::Tables;
+use crate::views::Views;
+use crate::write::{full_name, target};
+
+/// Rows as they were written.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl Returned {
+    /// None yet, of this table; `None` when the statement gives only their number.
+    pub(crate) fn wanted(statement: &Statement, table: &TableRecord, exposure: Exposure) -> Option<Self> {
+        statement.returning()?;
+        let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let mut fields = vec![Field::new(system_columns::ID, DataType::Int64, false)];
+        fields.extend(table.schema().user_fields());
+        fields.push(Field::new(system_columns::UPDATED, nanoseconds, true));
+        if exposure != Exposure::Visible {
+            fields.push(Field::new(system_columns::DELETED, DataType::Boolean, false));
+        }
+        Some(Self { schema: Arc::new(Schema::new(fields)), batches: vec![] })
+    }
+
+    /// Adds rows. `columns`: the user columns in order; `updated`: `None` = their commit decides.
+    pub(crate) fn push(&mut self, ids: ArrayRef, columns: &[ArrayRef], updated: Option<ArrayRef>) -> Result<()> {
+        let rows = ids.len();
+        let mut all = vec![ids];
+        all.extend_from_slice(columns);
+        let updated_type = self.schema.field(all.len()).data_type();
+        all.push(updated.unwrap_or_else(|| new_null_array(updated_type, rows)));
+        if all.len() < self.schema.fields().len() {
+            all.push(Arc::new(BooleanArray::from(vec![false; rows])));
+        }
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), all);
+        self.batches.push(batch.map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))?);
+        Ok(())
+    }
+
+    /// Adds new rows.
+    pub(crate) fn push_new(&mut self, ids: &[RowId], columns: &[ArrayRef]) -> Result<()> {
+        self.push(Arc::new(Int64Array::from_iter_values(ids.iter().map(|id| id.get()))), columns, None)
+    }
+
+    /// The commit has decided when.
+    fn committed_at(&mut self, ts: CommitTs) -> Result<()> {
+        let place = self.schema.index_of(system_columns::UPDATED);
+        let place = place.map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))?;
+        for batch in &mut self.batches {
+            if batch.column(place).null_count() == batch.num_rows() {
+                let mut columns = batch.columns().to_vec();
+                columns[place] = Arc::new(TimestampNanosecondArray::from(vec![ts.get(); batch.num_rows()]));
+                let made = RecordBatch::try_new(Arc::clone(&self.schema), columns);
+                *batch = made.map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The columns of RETURNING as clients see them; none without it.
+pub(crate) fn schema(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<SchemaRef> {
+    if statement.returning().is_none() {
+        return Ok(Arc::new(Schema::empty()));
+    }
+    let (table, _) = target(tables, statement)?;
+    match Returned::wanted(statement, &table, tables.exposure) {
+        Some(none) => Ok(client_schema(plan(state, tables, statement, &table, none)?.schema().as_arrow())),
+        None => Ok(Arc::new(Schema::empty())),
+    }
+}
+
+/// Rows of RETURNING on their way.
+pub(crate) struct Evaluated {
+    rows: Returned,
+    table: Arc<TableRecord>,
+    batches: Vec<RecordBatch>,
+}
+
+impl Evaluated {
+    /// Evaluates it before the commit.
+    pub(crate) async fn before_commit(
+        engine: &Engine,
+        tables: &Tables,
+        prepared: &Prepared,
+        table: Arc<TableRecord>,
+        rows: Returned,
+        run: &Run,
+    ) -> Result<Self> {
+        let mut evaluated = Self { rows, table, batches: vec![] };
+        evaluated.evaluate(engine, tables, prepared, run).await?;
+        Ok(evaluated)
+    }
+
+    /// What is given, now that the commit stands.
+    pub(crate) async fn after_commit(
+        mut self,
+        engine: &Engine,
+        tables: &Tables,
+        prepared: &Prepared,
+        ts: CommitTs,
+        run: &Run,
+    ) -> Result<Vec<RecordBatch>> {
+        if shows_updated(prepared.statement.returning().unwrap_or_default()) {
+            self.rows.committed_at(ts)?;
+            self.evaluate(engine, tables, prepared, run).await?;
+        }
+        Ok(self.batches)
+    }
+
+    /// What is given by a statement of a transaction, whose commit is to come.
+    pub(crate) fn uncommitted(self) -> Vec<RecordBatch> {
+        self.batches
+    }
+
+    async fn evaluate(&mut self, engine: &Engine, tables: &Tables, prepared: &Prepared, run: &Run) -> Result<()> {
+        // By now nothing ends the statement but the server's own end.
+        let state = engine.statement_state(engine.stop());
+        let rows = Returned { schema: Arc::clone(&self.rows.schema), batches: self.rows.batches.clone() };
+        let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+        let plan = plan(&state, tables, &prepared.statement, &self.table, rows)?;
+        let plan = state.create_physical_plan(&tables.bind(plan).map_err(failed)?).await.map_err(failed)?;
+        let batches: Vec<RecordBatch> =
+            execute_stream(plan, run.task(&state)).map_err(failed)?.try_collect().await.map_err(failed)?;
+        let as_prepared = batches.iter().map(|batch| conform(batch, prepared.schema()).map_err(failed));
+        self.batches = as_prepared.collect::<Result<_>>()?;
+        Ok(())
+    }
+}
+
+fn plan(
+    state: &SessionState,
+    tables: &Tables,
+    statement: &Statement,
+    table: &TableRecord,
+    rows: Returned,
+) -> Result<LogicalPlan> {
+    let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+    let alias: Option<&Ident> = match statement {
+        Statement::Update(update) => update.alias.as_ref(),
+        Statement::Delete(delete) => delete.alias.as_ref(),
+        _ => None,
+    };
+    let name: TableName = full_name(table);
+    let mut query = returning_query(&name, alias, statement.returning().unwrap_or_default());
+    let views = Views::of(state, tables, &mut query)?;
+    let written = Arc::new(MemTable::try_new(Arc::clone(&rows.schema), vec![rows.batches]).map_err(failed)?);
+    let source = |name: &TableReference| match name.catalog() == Some(TARGET_CATALOG) {
+        true => Ok(provider_as_source(Arc::clone(&written) as _)),
+        false => views.source(tables, name),
+    };
+    let typed = plan_query(state, tables, &source, query, vec![], None, None)?;
+    refuse_other_rows(&typed.plan)?;
+    coerced(state, typed.plan)
+}
+
+/// Refuses what gives other rows than those that were written: aggregates, window functions, UNNEST.
+fn refuse_other_rows(plan: &LogicalPlan) -> Result<()> {
+    let is_row_by_row =
+        matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_));
+    if !is_row_by_row {
+        return Err(EngineError::invalid(
+            "aggregates, window functions and UNNEST are not allowed in RETURNING: write a subquery",
+        ));
+    }
+    plan.inputs().into_iter().try_for_each(refuse_other_rows)
+}
+
+/// Whether these items may show the time of the commit.
+fn shows_updated(items: &[SelectItem]) -> bool {
+    struct Updated;
+    impl Visitor for Updated {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let name = match expr {
+                Expr::Identifier(name) => Some(name),
+                Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            match name.is_some_and(|name| fold(name) == system_columns::UPDATED) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    items.iter().any(|item| match item {
+        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
+        item => item.visit(&mut Updated).is_break(),
+    })
+}
