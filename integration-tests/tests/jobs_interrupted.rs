@@ -392,6 +392,20 @@ fn block(life: &Life) -> mpsc::Sender<()> {
     release
 }
 
+/// Kills what runs a job, which is then run again and completed.
+fn killed_and_run_again(dir: &Path, life: Life, blocked: mpsc::Sender<()>, id: &str) -> Life {
+    std::thread::spawn(move || {
+        // The runtime waits for its threads for a while only.
+        std::thread::sleep(Duration::from_millis(200));
+        drop(blocked);
+    });
+    life.kill();
+    let life = Life::begin(dir, Superseded::Go, 16);
+    let (state, attempts, _) = life.ended(id);
+    assert_eq!((state.as_str(), attempts.as_str()), ("completed", "2"));
+    life
+}
+
 /// A data directory with a stream table of two users' rows whose time is over.
 fn expired() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -438,15 +452,7 @@ fn an_expiry_that_is_cancelled_or_killed() {
     let blocked = block(&life);
     let id = life.ask("stream_expiry", "{}");
     life.until(|| life.job(&id).0 == "running");
-    std::thread::spawn(move || {
-        // The runtime waits for its threads for a while only.
-        std::thread::sleep(Duration::from_millis(200));
-        drop(blocked);
-    });
-    life.kill();
-    let life = Life::begin(dir.path(), Superseded::Go, 16);
-    let (state, attempts, _) = life.ended(&id);
-    assert_eq!((state.as_str(), attempts.as_str()), ("completed", "2"));
+    let life = killed_and_run_again(dir.path(), life, blocked, &id);
     life.stop();
     assert_eq!(hot_rows(dir.path()), 0);
 }
@@ -467,14 +473,7 @@ fn an_eviction_that_is_cancelled_or_killed() {
     let blocked = block(&life);
     let id = life.ask("manifest_eviction", params);
     life.until(|| life.job(&id).0 == "running");
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(200));
-        drop(blocked);
-    });
-    life.kill();
-    let life = Life::begin(dir.path(), Superseded::Go, 16);
-    let (state, attempts, _) = life.ended(&id);
-    assert_eq!((state.as_str(), attempts.as_str()), ("completed", "2"));
+    let life = killed_and_run_again(dir.path(), life, blocked, &id);
     assert_rows(&life, &rows, "after an eviction");
     life.stop();
     assert_sound(dir.path());
