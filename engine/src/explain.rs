@@ -8,7 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::error::Result as DfResult;
 
-use crate::scan::{FILE_COLUMN, POSITION_COLUMN};
+use crate::scan::{FILE_COLUMN, POSITION_COLUMN, SCAN_FIGURES};
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::CATALOG;
 use crate::sql::planner::ALL_USERS_CATALOG;
@@ -19,19 +19,6 @@ const WIDTH: usize = 100;
 /// What the line of a scan of files says besides its files, columns and predicate.
 const OF_THE_READER: [&str; 4] =
     ["file_type=", "pruning_predicate=", "required_guarantees=", "sort_order_for_reorder="];
-
-/// Figures that are shown also when they are zero: rows, and what was left out of files.
-const ALWAYS: [&str; 9] = [
-    "output_rows",
-    "batches_total",
-    "batches_skipped",
-    "batches_scanned",
-    "bloom_filter_tests",
-    "bloom_filter_skips",
-    "bloom_filter_false_positives",
-    "rows_masked",
-    "bytes_read",
-];
 
 /// How much of a plan is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +93,8 @@ fn says_something(figure: &str) -> bool {
     let Some((name, value)) = figure.split_once('=') else { return !figure.is_empty() };
     let is_nothing = ["0", "0.0 B", "0 B", "1ns", "0%"].contains(&value)
         || ["0 total", "0% (", "N/A"].iter().any(|nothing| value.starts_with(nothing));
-    ALWAYS.contains(&name) || !is_nothing
+    // Rows, and what was left out of files, also when there is none.
+    name == "output_rows" || SCAN_FIGURES.contains(&name) || !is_nothing
 }
 
 /// What is separated by commas that are in no brackets.

@@ -26,7 +26,8 @@ pub(crate) enum Figure {
     BytesRead,
 }
 
-const NAMES: [&str; 8] = [
+/// What they are called.
+pub(crate) const NAMES: [&str; 8] = [
     "batches_total",
     "batches_skipped",
     "batches_scanned",

@@ -38,6 +38,7 @@ use crate::transaction::StagedScope;
 
 pub(crate) use cold::{ColdTier, OBJECTS_URL};
 pub(crate) use everyone::EveryonesTable;
+pub(crate) use figures::NAMES as SCAN_FIGURES;
 
 /// Number of the batch file that a row lies in; 0 for a hot row, [`crate::transaction::STAGED_FILE`] for one that is not
 /// committed.
