@@ -1,7 +1,8 @@
 //! RETURNING: what a statement gives of the rows it has written.
 //!
 //! Invariants:
-//! 1. It is evaluated before the commit: an error of it leaves nothing written. What shows `_updated` is evaluated once more
+//! 1. It is evaluated before the commit: an error of it leaves nothing written, unless only the value of `_updated` makes it
+//!    fail, which is NULL by then. What shows `_updated` is evaluated once more
 //!    after the commit, which decides it.
 //! 2. Its subqueries see the tables as the statement did.
 

@@ -47,7 +47,7 @@ use merge::Source;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompactionConfig {
-    /// Whether files are merged by themselves, after a flush.
+    /// Whether files are merged by themselves.
     pub automatic: bool,
     /// A file is written anew when more of its rows than this are superseded or deleted, in percent.
     #[schemars(range(max = 100))]
