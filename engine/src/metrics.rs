@@ -139,6 +139,11 @@ impl Collector for Now {
         for (tier, value) in [("memory", cache.memory_hits), ("rocksdb", cache.rocksdb_hits)] {
             ConstCounter::new(value).encode(hits.encode_family(&[("tier", tier)])?)?;
         }
+        let help = "Memory that the storage keeps things in";
+        let mut memory = encoder.encode_descriptor("storage_memory_bytes", help, None, MetricType::Gauge)?;
+        for (part, bytes) in engine.store.memory() {
+            ConstGauge::new(bytes as i64).encode(memory.encode_family(&[("part", part)])?)?;
+        }
         let help = "Jobs by type and state; those that have ended as long as they are remembered";
         let mut jobs = encoder.encode_descriptor("jobs", help, None, MetricType::Gauge)?;
         for ((job_type, state), count) in self.jobs() {

@@ -45,7 +45,10 @@ SETTINGS = {
     "SERACDB_MANIFEST_CACHE__LAST_ACCESSED_MEMORY_WINDOW": "1",
     "SERACDB_STORAGE__ORPHAN_GRACE_SECONDS": "2",
     "SERACDB_STORAGE__AUDIT_RETENTION_SECONDS": "5",
+    # What is kept in memory is full soon: what still grows then is a leak.
     "SERACDB_STORAGE__HOT_CACHE_BYTES_MAX": str(4 << 20),
+    "SERACDB_STORAGE__BLOCK_CACHE_BYTES_MAX": str(8 << 20),
+    "SERACDB_STORAGE__WRITE_BUFFER_BYTES": str(1 << 20),
 }
 JOBS = {
     "flush": ['{"namespace": "app", "table": "t"}', '{"namespace": "app", "table": "notes"}'],

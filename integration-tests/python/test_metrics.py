@@ -91,6 +91,10 @@ def test_what_is_counted(own_server):
     assert more("manifest_cache_sync_success_total") >= 1 and now["manifest_cache_sync_failure_total"] == 0
     assert now["sessions"] == 1 and now["transactions"] == 1 and now["statements_running"] == 0
     assert now["hot_bytes"] > 0
+    for part in ("write_buffers", "hot_cache"):
+        assert now[f'storage_memory_bytes{{part="{part}"}}'] > 0, part
+    # RocksDB need not have read a file yet.
+    assert 'seracdb_storage_memory_bytes{part="block_cache"}' in now.samples
 
 
 def test_what_runs_is_counted_now(own_server):

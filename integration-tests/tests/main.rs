@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps in vain has failed")]
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use seracdb_engine::{Engine, EngineError, ErrorKind};
+
 mod concurrency;
 mod durability;
 mod flight_client;
@@ -13,3 +18,20 @@ mod tidy;
 mod tls;
 mod transactions;
 mod versions;
+
+/// Opens a data directory again that was closed in this process. It is free when the last holder is gone, and a task of a
+/// query that has ended may be that for a moment; after some seconds it is a failure.
+async fn open_when_free<F>(open: impl Fn() -> F) -> Arc<Engine>
+where
+    F: Future<Output = Result<Arc<Engine>, EngineError>>,
+{
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match open().await {
+            Err(error) if error.kind == ErrorKind::Unavailable && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}

@@ -12,6 +12,8 @@ use futures::TryStreamExt;
 use seracdb_engine::{Engine, EngineConfig, Outcome, PruningConfig, Pushdown, Role, Session};
 use tempfile::TempDir;
 
+use crate::open_when_free;
+
 struct Database {
     dir: TempDir,
     engine: Arc<Engine>,
@@ -88,7 +90,7 @@ async fn open(dir: &Path, pruning: PruningConfig) -> Arc<Engine> {
     config.storage.data_dir = dir.to_owned();
     // A file a flush: the tests count them.
     config.storage.compaction.automatic = false;
-    Engine::open(config).await.unwrap()
+    open_when_free(|| Engine::open(config.clone())).await
 }
 
 /// What EXPLAIN ANALYZE says, and what the statement added to the sums.

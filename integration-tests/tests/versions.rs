@@ -12,6 +12,8 @@ use seracdb_engine::{Engine, EngineConfig, Outcome, Role, Session};
 use seracdb_storage::clock::ManualClock;
 use tempfile::TempDir;
 
+use crate::open_when_free;
+
 #[derive(Debug, Clone)]
 enum Step {
     /// This many new rows with this value.
@@ -104,7 +106,6 @@ impl Database {
     }
 
     async fn reopen(&mut self) {
-        // The data directory is locked until the last holder is gone.
         self.engine.take().unwrap().close().await.unwrap();
         self.engine = Some(open(&self.dir, &self.objects, &self.clock, self.flushes).await);
     }
@@ -164,7 +165,7 @@ async fn open(dir: &TempDir, objects: &TempDir, clock: &Arc<ManualClock>, flushe
         config.storage.flush.dead_versions_max = 5;
     }
     config.storage.orphan_grace_seconds = 0;
-    Engine::open_at(config, Arc::clone(clock) as _).await.unwrap()
+    open_when_free(|| Engine::open_at(config.clone(), Arc::clone(clock) as _)).await
 }
 
 /// Runs a step on both, and takes the ids and timestamps of new versions over from the database after checking them.

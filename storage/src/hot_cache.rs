@@ -57,6 +57,11 @@ impl HotCache {
         self.bytes_max / SHARE
     }
 
+    /// Bytes of the rows that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// Notes that a commit has written to these scopes.
     pub(crate) fn written(&self, scopes: impl Iterator<Item = Scope>, at: CommitTs) {
         let mut state = self.state.lock();

@@ -113,6 +113,15 @@ impl Store {
         self.tally().bytes()
     }
 
+    /// Bytes of memory that each part of the storage takes for what it keeps.
+    pub fn memory(&self) -> [(&'static str, u64); 3] {
+        [
+            ("block_cache", self.rocks().block_cache_bytes()),
+            ("write_buffers", self.rocks().write_buffer_bytes()),
+            ("hot_cache", self.cache.hot_bytes() as u64),
+        ]
+    }
+
     /// Rises whenever what is hot changes.
     pub fn hot_changes(&self) -> u64 {
         self.tally().changes()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
-    DBRecoveryMode, Options, Range, ReadOptions, WriteBatch, WriteOptions,
+    DBRecoveryMode, Options, Range, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 use self_cell::self_cell;
 
@@ -57,14 +57,23 @@ impl Family {
     }
 }
 
-impl Family {
-    /// Bytes that are gathered in memory before they become a file. Rows come in masses; of everything else there is little,
+/// How much memory a database may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    /// Blocks of its files, the indexes and filters of these included.
+    pub(crate) block_cache: usize,
+    /// Rows that are gathered before they become a file.
+    pub(crate) write_buffer: usize,
+}
+
+impl Memory {
+    /// Bytes that a family gathers before they become a file. Rows come in masses; of everything else there is little,
     /// written again and again: with as much room for each it would take hours to fill, and memory would seem to leak.
-    fn write_buffer_bytes(self) -> usize {
-        match self {
-            Self::Rows => 64 << 20,
-            Self::DeleteLog => 16 << 20,
-            _ => 4 << 20,
+    fn write_buffer(&self, family: Family) -> usize {
+        match family {
+            Family::Rows => self.write_buffer,
+            Family::DeleteLog => self.write_buffer.min(16 << 20),
+            _ => self.write_buffer.min(4 << 20),
         }
     }
 }
@@ -72,6 +81,7 @@ impl Family {
 /// An open RocksDB.
 pub(crate) struct Rocks {
     db: DB,
+    cache: Cache,
     synced: WriteOptions,
     /// Whether every write is synced.
     always: bool,
@@ -85,13 +95,13 @@ impl std::fmt::Debug for Rocks {
 
 impl Rocks {
     /// Opens or makes the database. With `sync` a write returns when it is in the fsynced WAL.
-    pub(crate) fn open(path: &Path, sync: bool) -> Result<Self> {
-        let cache = Cache::new_lru_cache(256 << 20);
-        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache)));
+    pub(crate) fn open(path: &Path, memory: Memory, sync: bool) -> Result<Self> {
+        let cache = Cache::new_lru_cache(memory.block_cache);
+        let families = descriptors(&cache, memory);
         let db = DB::open_cf_descriptors(&database_options(), path, families)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(Self { db, synced, always: sync })
+        Ok(Self { db, cache, synced, always: sync })
     }
 
     /// Opens the database as it is, and writes nothing to its folder. Nobody else may write to it meanwhile.
@@ -106,10 +116,11 @@ impl Rocks {
                 "{path} has no column family '{name}': it was last open in an older build; start the server on it once"
             )));
         }
-        let cache = Cache::new_lru_cache(64 << 20);
-        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache)));
+        let memory = Memory { block_cache: 64 << 20, write_buffer: 4 << 20 };
+        let cache = Cache::new_lru_cache(memory.block_cache);
+        let families = descriptors(&cache, memory);
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
-        Ok(Self { db, synced: WriteOptions::default(), always: false })
+        Ok(Self { db, cache, synced: WriteOptions::default(), always: false })
     }
 
     pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
@@ -133,6 +144,21 @@ impl Rocks {
     pub(crate) fn stored_bytes(&self, family: Family, prefix: &[u8]) -> u64 {
         let Some(end) = after_prefix(prefix) else { return 0 };
         self.db.get_approximate_sizes_cf(self.family(family), &[Range::new(prefix, &end)]).iter().sum()
+    }
+
+    /// Bytes of blocks of files that are in memory.
+    pub(crate) fn block_cache_bytes(&self) -> u64 {
+        self.cache.get_usage() as u64
+    }
+
+    /// Bytes that are gathered in memory before they become files.
+    pub(crate) fn write_buffer_bytes(&self) -> u64 {
+        Family::ALL.iter().map(|family| self.gathered_bytes(*family)).sum()
+    }
+
+    fn gathered_bytes(&self, family: Family) -> u64 {
+        let bytes = self.db.property_int_value_cf(self.family(family), properties::CUR_SIZE_ALL_MEM_TABLES);
+        bytes.ok().flatten().unwrap_or_default()
     }
 
     /// Writes what may be lost: it is not synced, and no snapshot orders it.
@@ -314,7 +340,11 @@ fn database_options() -> Options {
     options
 }
 
-fn family_options(family: Family, cache: &Cache) -> Options {
+fn descriptors(cache: &Cache, memory: Memory) -> [ColumnFamilyDescriptor; 10] {
+    Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(cache, memory.write_buffer(f))))
+}
+
+fn family_options(cache: &Cache, write_buffer: usize) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
@@ -324,7 +354,7 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
-    options.set_write_buffer_size(family.write_buffer_bytes());
+    options.set_write_buffer_size(write_buffer);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
 }
@@ -332,30 +362,30 @@ fn family_options(family: Family, cache: &Cache) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StorageConfig;
 
     /// Values that are written again and again do not fill the memory, however small the family.
     #[test]
     fn what_is_gathered_in_memory_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let rocks = Rocks::open(dir.path(), false).unwrap();
+        let memory = StorageConfig::default().memory();
+        let rocks = Rocks::open(dir.path(), memory, false).unwrap();
         for family in Family::ALL {
             let value: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();
             for _ in 0..30 {
                 rocks.put_cached(family, b"key", &value).unwrap();
             }
-            let gathered = || {
-                let bytes = rocks.db.property_int_value_cf(rocks.family(family), "rocksdb.cur-size-all-mem-tables");
-                bytes.unwrap().unwrap() as usize
-            };
+            let gathered = || rocks.gathered_bytes(family) as usize;
+            assert!(gathered() > 0);
             // Full ones become files in the background.
-            let limit = 2 * family.write_buffer_bytes();
+            let limit = 2 * memory.write_buffer(family);
             let is_so = (0..1000).any(|_| {
                 std::thread::sleep(std::time::Duration::from_millis(10));
                 gathered() <= limit
             });
             assert!(is_so, "{family:?} has {} bytes in memory, more than {limit}", gathered());
         }
-        let all: usize = Family::ALL.iter().map(|family| family.write_buffer_bytes()).sum();
+        let all: usize = Family::ALL.iter().map(|family| memory.write_buffer(*family)).sum();
         assert!(all <= 128 << 20, "{all} bytes");
     }
 }

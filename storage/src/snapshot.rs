@@ -322,6 +322,11 @@ impl ScopeCache {
         Self { files: Mutex::default(), masks: Mutex::default(), manifests, recoveries, hot }
     }
 
+    /// Bytes of hot rows that are kept as they were last read.
+    pub(crate) fn hot_bytes(&self) -> usize {
+        self.hot.bytes()
+    }
+
     /// Notes that a commit has written rows of these scopes. To be called before a snapshot shows it.
     pub(crate) fn written(&self, scopes: impl Iterator<Item = Scope>, at: CommitTs) {
         self.hot.written(scopes, at);

@@ -49,7 +49,7 @@ use crate::objects::{Objects, make_folder, sync_folder};
 use crate::ownership::{Claimant, Ownership};
 use crate::recovery::Recoveries;
 use crate::renewal::Renewing;
-use crate::rocks::{Family, Rocks};
+use crate::rocks::{Family, Memory, Rocks};
 use crate::s3_access::S3Access;
 use crate::scope_place::ScopePlace;
 use crate::snapshot::{ScopeCache, Snapshot};
@@ -92,6 +92,13 @@ pub struct StorageConfig {
     pub durability: Durability,
     /// Bytes of hot rows that are kept in memory as they were last read.
     pub hot_cache_bytes_max: usize,
+    /// Bytes of RocksDB's files, their indexes and filters included, that are kept in memory.
+    #[schemars(range(min = 1048576))]
+    pub block_cache_bytes_max: usize,
+    /// Bytes of hot rows that RocksDB gathers in memory before they become a file of its own; there may be twice as many
+    /// while it writes one. Everything else that it gathers takes less than as much again.
+    #[schemars(range(min = 1048576))]
+    pub write_buffer_bytes: usize,
     /// When hot rows are flushed by themselves.
     pub flush: FlushConfig,
     /// When files are merged.
@@ -119,6 +126,8 @@ impl Default for StorageConfig {
             node_id: "node1".into(),
             durability: Durability::Fsync,
             hot_cache_bytes_max: 64 << 20,
+            block_cache_bytes_max: 256 << 20,
+            write_buffer_bytes: 64 << 20,
             flush: FlushConfig::default(),
             compaction: CompactionConfig::default(),
             manifest_cache: CacheConfig::default(),
@@ -127,6 +136,12 @@ impl Default for StorageConfig {
             lease_seconds: 30,
             take_over: false,
         }
+    }
+}
+
+impl StorageConfig {
+    pub(crate) fn memory(&self) -> Memory {
+        Memory { block_cache: self.block_cache_bytes_max, write_buffer: self.write_buffer_bytes }
     }
 }
 
@@ -144,6 +159,7 @@ pub struct Store {
     /// Scopes of which something may lie around that nothing names.
     to_clean_up: Mutex<HashSet<Scope>>,
     tally: Arc<Tally>,
+    pub(crate) cache: Arc<ScopeCache>,
     pending_paths: PendingPaths,
     reserved: Reserved,
     catalog_export: CatalogExport,
@@ -190,7 +206,7 @@ impl Store {
         let rocksdb = dir.join("rocksdb");
         check_format(dir, rocksdb.join("CURRENT").exists())?;
         make_folder(&rocksdb)?;
-        let rocks = Arc::new(Rocks::open(&rocksdb, config.durability == Durability::Fsync)?);
+        let rocks = Arc::new(Rocks::open(&rocksdb, config.memory(), config.durability == Durability::Fsync)?);
         write_format(dir)?;
         let sequence = read_sequence(&rocks)?;
         let objects = match bucket {
@@ -227,7 +243,7 @@ impl Store {
         let cache = ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries), config.hot_cache_bytes_max);
         let cache = Arc::new(cache);
         let metrics = StorageMetrics::default();
-        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, cache, metrics.clone())?;
+        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, Arc::clone(&cache), metrics.clone())?;
         // Without a lease to keep nobody listens.
         let _ = committer_starts.send(Box::new(committer.lease_check()));
         let store = Arc::new(Self {
@@ -241,6 +257,7 @@ impl Store {
             recoveries,
             to_clean_up: Mutex::default(),
             tally,
+            cache,
             pending_paths: PendingPaths::default(),
             reserved: Reserved::default(),
             catalog_export: CatalogExport::default(),

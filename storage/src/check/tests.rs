@@ -108,7 +108,7 @@ impl Copy {
     }
 
     fn rocks(&self) -> Rocks {
-        Rocks::open(&self.config.data_dir.join("rocksdb"), true).unwrap()
+        Rocks::open(&self.config.data_dir.join("rocksdb"), self.config.memory(), true).unwrap()
     }
 
     fn put(&self, family: Family, key: &[u8], value: &[u8]) {
