@@ -243,7 +243,8 @@ impl Store {
         let cache = ScopeCache::new(Arc::clone(&manifests), Arc::clone(&recoveries), config.hot_cache_bytes_max);
         let cache = Arc::new(cache);
         let metrics = StorageMetrics::default();
-        let committer = Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, Arc::clone(&cache), metrics.clone())?;
+        let committer =
+            Committer::start(Arc::clone(&rocks), Arc::clone(&lease), state, Arc::clone(&cache), metrics.clone())?;
         // Without a lease to keep nobody listens.
         let _ = committer_starts.send(Box::new(committer.lease_check()));
         let store = Arc::new(Self {
