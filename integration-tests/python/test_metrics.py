@@ -137,7 +137,7 @@ def test_every_figure_is_described_and_none_tells_of_anybody(own_server):
     for secret in [*names, "1234567", "root", "127.0.0.1"]:
         assert secret not in figures.text
     labels = set(re.findall(r'(\w+)="', figures.text))
-    assert labels == {"kind", "outcome", "le", "type", "state", "tier", "reason"}
+    assert labels == {"kind", "outcome", "le", "type", "state", "tier", "reason", "part"}
     described = re.findall(r"^\| (`[^|]+`) \| (\w+) \|", OPERATIONS.read_text(), re.MULTILINE)
     described = {
         f"seracdb_{name}": kind for shown, kind in described for name in re.findall(r"`(\w+)(?:\{[^`]*)?`", shown)
