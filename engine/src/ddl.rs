@@ -1,11 +1,11 @@
 //! Statements that change the catalog, the session or the storage, and who may run them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord};
+use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord, UniqueRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
 
@@ -15,7 +15,7 @@ use crate::identity::Role;
 use crate::naming::check_name;
 use crate::rights::{Object, denied};
 use crate::session::{Session, describes};
-use crate::sql::statement::{self, CreateTable};
+use crate::sql::statement::{self, CreateTable, UniqueDef};
 use crate::sql::{Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
@@ -208,7 +208,8 @@ async fn create_table(engine: &Engine, session: &Session, tables: &Tables, creat
         statement::TableKind::User => TableKind::User,
         statement::TableKind::Stream => TableKind::Stream,
     };
-    let record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
+    let mut record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
+    record.unique = unique_keys(&record, &create.unique)?;
     if create.temporary && tables.catalog().table(&namespace, &create.name.table).is_some() {
         let exists = format!("temporary table '{}' exists already", create.name.table);
         return forgive(
@@ -222,6 +223,29 @@ async fn create_table(engine: &Engine, session: &Session, tables: &Tables, creat
     }
     let created = engine.change_catalog(session, vec![before, CatalogChange::CreateTable(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
+}
+
+/// The unique keys of a table to be created. Those without a name get one of the table's and their columns'.
+fn unique_keys(table: &TableRecord, defined: &[UniqueDef]) -> Result<Vec<UniqueRecord>> {
+    let mut keys: Vec<UniqueRecord> = Vec::with_capacity(defined.len());
+    let mut taken: HashSet<String> = defined.iter().filter_map(|key| key.name.clone()).collect();
+    for (id, key) in (1..).zip(defined) {
+        let made = || match key.primary {
+            true => format!("{}_pkey", table.name),
+            false => format!("{}_{}_key", table.name, key.columns.join("_")),
+        };
+        let name = key.name.clone().unwrap_or_else(|| {
+            let free = std::iter::once(made()).chain((1..).map(|n| format!("{}{n}", made())));
+            free.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(made)
+        });
+        if key.name.is_some() {
+            check_name("constraint", &name)?;
+        }
+        taken.insert(name.clone());
+        let columns = key.columns.iter().filter_map(|name| table.column_id(name)).collect();
+        keys.push(UniqueRecord { id, name, columns, primary: key.primary, nulls_equal: key.nulls_equal });
+    }
+    Ok(keys)
 }
 
 /// The record of a table to be created.
@@ -249,6 +273,7 @@ pub(crate) fn new_table(
         prefix: String::new(),
         options: options.clone(),
         indexes: vec![],
+        unique: vec![],
         ttl_ns: ttl_ns(kind, options)?,
         comment: None,
         column_comments: BTreeMap::new(),

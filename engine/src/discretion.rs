@@ -88,6 +88,7 @@ mod tests {
             prefix: String::new(),
             options: BTreeMap::new(),
             indexes: vec![IndexRecord { name: "i".into(), columns: vec![] }],
+            unique: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

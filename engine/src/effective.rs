@@ -220,6 +220,7 @@ fn described(session: &Session, statement: &Statement) -> (&'static str, Option<
         Statement::Insert(insert) => ("INSERT", Some(&insert.table)),
         Statement::Update(update) => ("UPDATE", Some(&update.table)),
         Statement::Delete(delete) => ("DELETE", Some(&delete.table)),
+        Statement::Merge(merge) => ("MERGE", Some(&merge.table)),
         Statement::Explain { inner, .. } => return ("EXPLAIN", described(session, inner).1),
         Statement::Query(_) => ("SELECT", None),
         _ => ("OTHER", None),

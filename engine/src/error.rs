@@ -139,6 +139,7 @@ impl From<StorageError> for EngineError {
             | StorageError::LeaseExpired(_) => ErrorKind::Unavailable,
             StorageError::Conflict
             | StorageError::RowConflict { .. }
+            | StorageError::KeyConflict { .. }
             | StorageError::ReserveUsedUp
             | StorageError::Recovering => ErrorKind::Aborted,
             StorageError::Catalog(

@@ -92,7 +92,7 @@ impl Engine {
                     (single_row(params.as_ref())?, Arc::new(self.begin_run(session, prepared, Way::Query)?));
                 run.noting(self.query(session, prepared, values, &run).await).map(Outcome::Rows)
             }
-            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => {
                 let run = self.begin_run(session, prepared, Way::Update)?;
                 let written = self.write(session, duty, prepared, params.as_ref(), &run).await;
                 Ok(given(prepared, run.ending(written)?))

@@ -14,10 +14,11 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use futures::FutureExt;
 use seracdb_storage::catalog::ViewRecord;
+use seracdb_storage::unique::UniqueKey;
 
 use crate::error::{EngineError, Result};
 use crate::rights::Object;
-use crate::row_builder::{Rows, TEXT, schema};
+use crate::row_builder::{NUMBER, Rows, TEXT, schema};
 use crate::scan::{Exposure, external};
 use crate::session::INFORMATION_SCHEMA;
 use crate::sql::names::{CATALOG, TableName};
@@ -26,7 +27,8 @@ use crate::system::{SYSTEM_SCHEMA, SystemTable, system_tables};
 use crate::tables::Tables;
 
 /// The tables that there are: not DataFusion's settings, which name files of the server.
-pub(crate) const INFORMATION_TABLES: [&str; 6] = ["columns", "parameters", "routines", "schemata", "tables", "views"];
+pub(crate) const INFORMATION_TABLES: [&str; 8] =
+    ["columns", "key_column_usage", "parameters", "routines", "schemata", "table_constraints", "tables", "views"];
 
 /// The last column of the tables that have one.
 const COMMENT: &str = "comment";
@@ -35,8 +37,14 @@ const ORDINAL_POSITION: &str = "ordinal_position";
 
 /// A table by name.
 pub(crate) fn table(tables: &Tables, name: &str) -> DfResult<Arc<dyn TableProvider>> {
-    if name == "views" {
-        let rows = views(tables).map_err(external)?;
+    let ours = match name {
+        "views" => Some(views(tables)),
+        "table_constraints" => Some(table_constraints(tables)),
+        "key_column_usage" => Some(key_column_usage(tables)),
+        _ => None,
+    };
+    if let Some(rows) = ours {
+        let rows = rows.map_err(external)?;
         return Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?));
     }
     let provider = InformationSchemaProvider::new(Arc::new(Listing(Arc::new(tables.clone()))));
@@ -70,6 +78,60 @@ fn views(tables: &Tables) -> Result<RecordBatch> {
         let name = [CATALOG, &view.namespace, &view.name].map(Some);
         let texts = name.into_iter().chain([query, Some("NONE"), Some("NO"), view.comment.as_deref()]);
         texts.enumerate().for_each(|(column, text)| rows.text(column, text));
+    }
+    rows.finish()
+}
+
+/// The unique keys of all tables.
+fn table_constraints(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = Rows::new(schema(&[
+        ("constraint_catalog", TEXT, false),
+        ("constraint_schema", TEXT, false),
+        ("constraint_name", TEXT, false),
+        ("table_catalog", TEXT, false),
+        ("table_schema", TEXT, false),
+        ("table_name", TEXT, false),
+        ("constraint_type", TEXT, false),
+        ("is_deferrable", TEXT, false),
+        ("initially_deferred", TEXT, false),
+        ("enforced", TEXT, false),
+        ("nulls_distinct", TEXT, true),
+    ]));
+    for table in tables.stored() {
+        for key in &table.unique {
+            let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
+            let nulls = (!key.primary).then_some(if key.nulls_equal { "NO" } else { "YES" });
+            let name = [CATALOG, &table.namespace, &key.name, CATALOG, &table.namespace, &table.name, kind];
+            let texts = name.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([nulls]);
+            texts.enumerate().for_each(|(column, text)| rows.text(column, text));
+        }
+    }
+    rows.finish()
+}
+
+/// The columns of unique keys, numbered within each.
+fn key_column_usage(tables: &Tables) -> Result<RecordBatch> {
+    let mut rows = Rows::new(schema(&[
+        ("constraint_catalog", TEXT, false),
+        ("constraint_schema", TEXT, false),
+        ("constraint_name", TEXT, false),
+        ("table_catalog", TEXT, false),
+        ("table_schema", TEXT, false),
+        ("table_name", TEXT, false),
+        ("column_name", TEXT, false),
+        ("ordinal_position", NUMBER, false),
+        ("position_in_unique_constraint", NUMBER, true),
+    ]));
+    for table in tables.stored() {
+        for key in UniqueKey::of_table(table) {
+            for (place, column) in (1..).zip(key.names()) {
+                let name =
+                    [CATALOG, &table.namespace, &key.record.name, CATALOG, &table.namespace, &table.name, column];
+                name.into_iter().enumerate().for_each(|(column, text)| rows.text(column, Some(text)));
+                rows.number(7, Some(place));
+                rows.number(8, None);
+            }
+        }
     }
     rows.finish()
 }

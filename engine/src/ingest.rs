@@ -22,6 +22,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
 use crate::load::Load;
 use crate::rights::Object;
+use crate::row_versions::{Writes, pieces};
 use crate::running::{Beginning, Run, Way};
 use crate::session::Session;
 use crate::sql::coerce::bind_column;
@@ -32,9 +33,10 @@ use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
 use crate::transaction::Transaction;
+use crate::unique::KeyView;
 use crate::unpacked::unpacked_bytes;
 use crate::users::staged_changes;
-use crate::write::{Writes, pieces, user_columns};
+use crate::write::user_columns;
 
 /// Where an ingest stream goes and what to do when the table is (not) there.
 #[derive(Debug, Clone)]
@@ -149,9 +151,13 @@ impl Engine {
         }
         let writes = load.finish().await?;
         let rows = writes.rows();
+        if !writes.keys.is_empty() {
+            let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
+            self.require_keys(&tables, &Arc::new(destination.table.clone()), scope).await?;
+        }
         match transaction {
-            Some(transaction) => self.stage_loaded(session, &transaction, destination, writes).await?,
-            None => self.commit_loaded(session, destination, writes).await?,
+            Some(transaction) => self.stage_loaded(session, &transaction, destination, scope, writes).await?,
+            None => self.commit_loaded(session, destination, scope, writes).await?,
         }
         Ok(rows)
     }
@@ -161,7 +167,8 @@ impl Engine {
         session: &Session,
         transaction: &Transaction,
         loaded: Destination,
-        writes: Writes,
+        scope: Scope,
+        mut writes: Writes,
     ) -> Result<()> {
         let _alone = transaction.changing().await;
         transaction.require_writable("an ingest")?;
@@ -173,31 +180,48 @@ impl Engine {
         if staged.catalog.table_by_id(table.id).is_none() {
             return Err(EngineError::not_found(format!("table '{}.{}' was dropped", table.namespace, table.name)));
         }
+        KeyView::new(&snapshot, staged.scope(scope), scope).settle(&table, &mut writes).await?;
         staged.write(&table, writes);
         self.stage(transaction, staged)?;
         audit::save(&self.store, entries).await
     }
 
-    async fn commit_loaded(self: &Arc<Self>, session: &Session, loaded: Destination, writes: Writes) -> Result<()> {
+    async fn commit_loaded(
+        self: &Arc<Self>,
+        session: &Session,
+        loaded: Destination,
+        scope: Scope,
+        writes: Writes,
+    ) -> Result<()> {
         let Destination { table, mut changes, .. } = loaded;
         if !changes.is_empty() {
             changes.insert(0, self.same_actor(session)?);
         }
         let replaces = changes.iter().any(|change| matches!(change, CatalogChange::DropTable { .. }));
+        // Alone where rows have unique keys: what is seen of these holds until the commit, but for transactions that end now.
+        let _alone = match writes.keys.is_empty() {
+            true => None,
+            false => Some(self.turns.take(scope, true).await),
+        };
         let snapshot = self.store.snapshot();
+        let keys = KeyView::new(&snapshot, None, scope).settled(&table, writes.keys).await?;
         let commit = Commit {
             audit: audit::of_changes(session, snapshot.catalog(), &changes),
             snapshot,
             expects: vec![(table.id, table.schema().version)],
             catalog: changes,
             writes: writes.writes,
+            keys: keys.clone(),
             files: writes.files,
             name: None,
         };
         match self.store.commit(commit).await {
             Ok(_) if replaces => self.remove_dropped_later(),
             Ok(_) => {}
-            Err(StorageError::Conflict) => {
+            Err(StorageError::KeyConflict { .. }) if let Some(error) = self.taken_meanwhile(&table, &keys) => {
+                return Err(error);
+            }
+            Err(StorageError::Conflict | StorageError::KeyConflict { .. }) => {
                 let name = format!("{}.{}", table.namespace, table.name);
                 return Err(EngineError::new(
                     ErrorKind::Aborted,

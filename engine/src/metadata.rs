@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::SchemaRef;
 use seracdb_storage::catalog::{TableKind, TableRecord};
 use seracdb_storage::system_columns;
+use seracdb_storage::unique::UniqueKey;
 
 use crate::engine::Engine;
 use crate::error::Result;
@@ -47,6 +48,14 @@ fn rows_of(table: &TableRecord, user: u64) -> String {
     }
 }
 
+/// The user's key, or `_id` where there is none.
+fn primary_key(table: &TableRecord) -> Vec<String> {
+    match UniqueKey::of_table(table).into_iter().find(|key| key.record.primary) {
+        Some(key) => key.names().to_vec(),
+        None => vec![system_columns::ID.to_owned()],
+    }
+}
+
 /// The comments of a schema's columns.
 fn column_comments<'a>(schema: &SchemaRef, comment: impl Fn(&str) -> Option<&'a str>) -> BTreeMap<String, String> {
     let names = schema.fields().iter().map(|field| field.name());
@@ -68,7 +77,7 @@ impl Engine {
                 namespace: table.namespace.clone(),
                 name: table.name.clone(),
                 table_type: if is_temporary(&table.namespace) { "LOCAL TEMPORARY" } else { "TABLE" },
-                primary_key: vec![system_columns::ID.to_owned()],
+                primary_key: primary_key(table),
                 rows: Some(rows_of(table, session.principal().number())),
                 comment: table.comment.clone(),
                 column_comments: column_comments(&schema, |column| table.column_comment(column)),

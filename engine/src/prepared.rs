@@ -8,6 +8,7 @@ use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
+use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::system_columns;
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +29,12 @@ use crate::sql::mentions::{all_users, mentions_identifier};
 use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
-use crate::sql::statement::AlterUser;
+use crate::sql::statement::{AlterUser, Insert};
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Read, Statement};
 use crate::tables::Tables;
 use crate::views::Views;
-use crate::write;
+use crate::{upsert, write};
 
 /// Bytes of a statement that others see.
 const SHOWN_BYTES_MAX: usize = 4096;
@@ -282,6 +283,32 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// The plan of what its ON CONFLICT changes, over these tables, with these values.
+    pub(crate) fn conflict_over(
+        &self,
+        state: &SessionState,
+        tables: &Tables,
+        insert: &Insert,
+        table: &TableRecord,
+        values: Vec<ScalarValue>,
+    ) -> Result<LogicalPlan> {
+        let typed = match &self.plan {
+            Some((typed, _)) if self.fits(tables) => Cow::Borrowed(typed),
+            _ => Cow::Owned(plan(state, tables, &self.statement, None)?),
+        };
+        let none = || EngineError::internal("the statement's ON CONFLICT changes nothing");
+        let conflict = typed.conflict.as_deref().ok_or_else(none)?.clone();
+        let typed = Typed { plan: conflict, conflict: None, ..typed.into_owned() };
+        let again = |bound: Bound<'_>| {
+            let hints = typed.parameters.iter().cloned().map(Some).collect();
+            upsert::plan(state, tables, insert, table, hints, Some(bound))?.ok_or_else(none)
+        };
+        let BoundPlan { plan, .. } = bind_values(&self.statement, &typed, values, again)?;
+        tables.bind(plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
+    }
+}
+
 /// A statement's text for others to see.
 fn shown(sql: &str, statement: &Statement) -> Arc<str> {
     match statement {
@@ -306,6 +333,7 @@ fn is_planned(statement: &Statement) -> bool {
             | Statement::Insert(_)
             | Statement::Update(_)
             | Statement::Delete(_)
+            | Statement::Merge(_)
     )
 }
 
@@ -313,14 +341,14 @@ fn is_planned(statement: &Statement) -> bool {
 fn plan(state: &SessionState, tables: &Tables, statement: &Statement, bound: Option<Bound<'_>>) -> Result<Typed> {
     match statement {
         Statement::Query(query) => plan_select(state, tables, Query::clone(query), hints(statement, &[]), None, bound),
-        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => {
             write::plan(state, tables, statement, bound)
         }
         Statement::Explain { analyze, inner, .. } if !matches!(**inner, Statement::Explain { .. }) => {
             refuse_analyzed_write(*analyze, inner)?;
             plan(state, tables, inner, bound)
         }
-        _ => Err(EngineError::invalid("EXPLAIN shows the plan of a SELECT, INSERT, UPDATE or DELETE")),
+        _ => Err(EngineError::invalid("EXPLAIN shows the plan of a SELECT, INSERT, UPDATE, DELETE or MERGE")),
     }
 }
 
@@ -368,7 +396,9 @@ pub(crate) fn coerced(state: &SessionState, plan: LogicalPlan) -> Result<Logical
 }
 
 fn refuse_analyzed_write(analyze: bool, inner: &Statement) -> Result<()> {
-    if analyze && matches!(inner, Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)) {
+    if analyze
+        && matches!(inner, Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_))
+    {
         return Err(EngineError::new(
             ErrorKind::Unimplemented,
             "EXPLAIN ANALYZE runs its statement: it is possible for a SELECT only. Use EXPLAIN",

@@ -174,6 +174,7 @@ fn plan(
     let alias: Option<&Ident> = match statement {
         Statement::Update(update) => update.alias.as_ref(),
         Statement::Delete(delete) => delete.alias.as_ref(),
+        Statement::Merge(merge) => merge.alias.as_ref(),
         _ => None,
     };
     let name: TableName = full_name(table);

@@ -237,6 +237,7 @@ mod tests {
                     prefix: String::new(),
                     options: BTreeMap::new(),
                     indexes: vec![],
+                    unique: vec![],
                     ttl_ns: None,
                     comment: None,
                     column_comments: BTreeMap::new(),

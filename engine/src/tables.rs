@@ -283,7 +283,8 @@ impl Tables {
         CommitTs::stored(self.now_ns.saturating_sub(ttl_ns))
     }
 
-    fn rows_of(&self, record: &Arc<TableRecord>, scope: Scope, exposure: Exposure) -> ScopeTable {
+    /// The rows of a scope of a table.
+    pub(crate) fn rows_of(&self, record: &Arc<TableRecord>, scope: Scope, exposure: Exposure) -> ScopeTable {
         let not_before = record.ttl_ns.map(|ttl| self.expired_before(ttl));
         let staged = self.staged.as_ref().map(|staged| staged.scope(scope).cloned().unwrap_or_default());
         ScopeTable::new(Arc::clone(&self.snapshot), staged, scope, Arc::clone(record), not_before, exposure)

@@ -6,33 +6,33 @@
 //! 2. Outside of a transaction it never fails because of another commit: it runs again on a fresh snapshot, alone on its scope.
 //! 3. Nothing waits for a client while a scope is locked: the rows are in memory before.
 
-use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType, UInt64Type};
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
-use seracdb_storage::bulk::PendingFile;
 use seracdb_storage::catalog::{Privilege, TableRecord};
-use seracdb_storage::commit::{Commit, Location, ScopeWrite, Superseded, Values, check_size};
-use seracdb_storage::keys::{BatchNumber, Generation, Scope};
-use seracdb_storage::row_codec::{RowLayout, encode_rows};
+use seracdb_storage::commit::{Commit, check_size};
+use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
-use seracdb_storage::system_columns::{CommitTs, RowId};
+use seracdb_storage::system_columns::CommitTs;
 
 use crate::audit::Duty;
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::execute::row_values;
 use crate::load::Load;
+use crate::merge::{Merged, Once};
 use crate::prepared::{Prepared, plan_select};
 use crate::returning::{Evaluated, Returned};
 use crate::rights::Object;
+use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes, pieces};
 use crate::running::{Run, Stoppable};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
@@ -41,18 +41,15 @@ use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
 use crate::sql::mentions::{mentions_identifier, names_a_column};
+use crate::sql::merge::merge_query;
 use crate::sql::params::{Bound, Typed, hints};
-use crate::sql::statement::{Delete, Insert, Update};
+use crate::sql::statement::{ConflictAction, Delete, Insert, Merge, MergeAction, MergeClause, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
-use crate::transaction::{STAGED_FILE, Staged, StagedCommit, Transaction, staged_place};
+use crate::transaction::{Staged, StagedCommit, Transaction};
 use crate::turns::Turn;
-
-/// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
-const FOUND_COLUMNS: usize = LOCATION_COLUMNS.len() + 2;
-
-/// Rows of a client that are cast and encoded at once.
-const ROWS_AT_ONCE: usize = 1 << 16;
+use crate::unique::{KeyView, old_columns};
+use crate::upsert::{self, Upsert};
 
 /// What a statement has written.
 #[derive(Debug)]
@@ -78,7 +75,7 @@ impl Engine {
         run: &Run,
     ) -> Result<Written> {
         if prepared.statement.returning().is_some()
-            && plain_insert(&prepared.statement).is_none()
+            && !takes_all_rows(&prepared.statement)
             && params.is_some_and(|rows| rows.num_rows() != 1)
         {
             return Err(EngineError::invalid("RETURNING gives rows of one execution: bind one row of parameters"));
@@ -90,6 +87,13 @@ impl Engine {
                 transaction.require_writable("INSERT, UPDATE or DELETE")?;
                 // Of this transaction, whatever the session goes on to meanwhile.
                 let mut tables = self.tables_for(&session.within(Arc::clone(&transaction)), &prepared.statement)?;
+                let (table, scope) = target(&tables, &prepared.statement)?;
+                if self.require_keys(&tables, &table, scope).await? || self.keys_unseen(&tables, &table, scope)? {
+                    return Err(EngineError::new(
+                        ErrorKind::Aborted,
+                        "the table's unique keys were lost with a data directory, and have just been made again: roll back, and run the transaction again",
+                    ));
+                }
                 let (rows, returned) = self.write_over(&mut tables, prepared, params, run).await?;
                 if let Some(mut staged) = tables.staged {
                     staged.owes(duty.take_over(rows));
@@ -114,22 +118,25 @@ impl Engine {
         let mut lost = false;
         loop {
             let tables = self.tables_for(session, statement)?;
-            // New rows are in nobody's way.
+            let (table, scope) = target(&tables, statement)?;
+            self.require_keys(&tables, &table, scope).await?;
+            // New rows are in nobody's way, unless they have unique keys.
             let turn = match statement {
-                Statement::Insert(_) => None,
-                _ => Some(run.unless_stopped(self.turns.take(target(&tables, statement)?.1, lost)).await?),
+                Statement::Insert(_) if table.unique.is_empty() => None,
+                _ => Some(run.unless_stopped(self.turns.take(scope, lost)).await?),
             };
             // What was waited for may have changed what is there.
             let mut tables = Tables { snapshot: self.store.snapshot(), ..tables };
-            let written = match params {
-                Some(rows) if rows.num_rows() != 1 && plain_insert(statement).is_none() => {
+            let runs = runs(&tables, statement, params)?;
+            let written = match runs.as_slice() {
+                [only] => self.write_once(&tables, duty, prepared, params, only.clone(), run).await?,
+                _ => {
                     // Each row sees what those before it have written.
                     tables.staged = Some(Staged::over(Arc::clone(tables.snapshot.catalog())));
                     let (rows, _) = self.write_over(&mut tables, prepared, params, run).await?;
                     let committed = self.commit_over(&tables, duty, rows).await?;
                     committed.then_some(Written { rows, returned: None })
                 }
-                _ => self.write_once(&tables, duty, prepared, params, run).await?,
             };
             if let Some(written) = written {
                 return Ok(written);
@@ -146,9 +153,10 @@ impl Engine {
         duty: &mut Duty,
         prepared: &Prepared,
         params: Option<&RecordBatch>,
+        rows: Range<usize>,
         run: &Run,
     ) -> Result<Option<Written>> {
-        let (table, mut writes) = self.make(tables, prepared, params, 0, run).await?;
+        let (table, mut writes) = self.make(tables, prepared, params, rows, run).await?;
         let evaluated = match writes.returned.take() {
             Some(rows) => Some(Evaluated::before_commit(self, tables, prepared, Arc::clone(&table), rows, run).await?),
             None => None,
@@ -170,18 +178,15 @@ impl Engine {
         params: Option<&RecordBatch>,
         run: &Run,
     ) -> Result<(u64, Option<Evaluated>)> {
-        let times = match params {
-            Some(rows) if plain_insert(&prepared.statement).is_none() => rows.num_rows(),
-            _ => 1,
-        };
-        let again = match times > 1 && !prepared.fits(tables) {
+        let runs = runs(tables, &prepared.statement, params)?;
+        let again = match runs.len() > 1 && !prepared.fits(tables) {
             true => Some(self.prepare_over(tables, prepared.statement.clone(), Arc::clone(&prepared.shown))?),
             false => None,
         };
         let prepared = again.as_ref().unwrap_or(prepared);
         let (mut written, mut returned) = (0, None);
-        for row in 0..times {
-            let (table, mut writes) = self.make(tables, prepared, params, row, run).await?;
+        for rows in runs {
+            let (table, mut writes) = self.make(tables, prepared, params, rows, run).await?;
             if let Some(rows) = writes.returned.take() {
                 let evaluating = Evaluated::before_commit(self, tables, prepared, Arc::clone(&table), rows, run);
                 returned = Some(evaluating.await?);
@@ -197,42 +202,58 @@ impl Engine {
 
     async fn commit_over(&self, tables: &Tables, duty: &mut Duty, written: u64) -> Result<bool> {
         let Some(staged) = &tables.staged else { return Ok(true) };
-        let StagedCommit { catalog, writes, files } = staged.to_commit();
+        let StagedCommit { catalog, writes, keys, files } = staged.to_commit();
         if writes.is_empty() && files.is_empty() {
             return Ok(true);
         }
         let (snapshot, expects) = (Arc::clone(&tables.snapshot), staged.expects());
         let audit = duty.of_commit(written);
-        let commit = Commit { snapshot, expects, catalog, writes, files, name: None, audit };
+        let commit = Commit { snapshot, expects, catalog, writes, keys, files, name: None, audit };
         Ok(self.commit_unless_lost(commit, duty).await?.is_some())
     }
 
-    /// Runs the statement with one of the bound rows: with all of them when it is an INSERT of nothing else.
+    /// Runs the statement with these of the bound rows, see [`runs`].
     async fn make(
         &self,
         tables: &Tables,
         prepared: &Prepared,
         params: Option<&RecordBatch>,
-        row: usize,
+        rows: Range<usize>,
         run: &Run,
     ) -> Result<Made> {
-        let Some(rows) = params else { return self.rows_at(tables, prepared, vec![], run).await };
-        match plain_insert(&prepared.statement) {
-            Some((insert, order)) => self.bound_rows(tables, &prepared.statement, insert, rows, &order, run),
-            None => self.rows_at(tables, prepared, row_values(rows, row)?, run).await,
-        }
+        let (table, mut writes) = match (params, plain_insert(&prepared.statement)) {
+            (Some(params), Some((insert, order))) => {
+                let params = params.slice(rows.start, rows.len());
+                self.bound_rows(tables, prepared, insert, &params, &order, run).await?
+            }
+            (Some(params), None) => self.rows_at(tables, prepared, row_values(params, rows.start)?, run).await?,
+            (None, _) => self.rows_at(tables, prepared, vec![], run).await?,
+        };
+        KeyView::of(tables, tables.scope(&table)).settle(&table, &mut writes).await?;
+        Ok((table, writes))
     }
 
     /// Runs the statement at one snapshot.
     async fn rows_at(&self, tables: &Tables, prepared: &Prepared, values: Vec<ScalarValue>, run: &Run) -> Result<Made> {
         let state = self.statement_state(run.stop());
-        let plan = prepared.plan_over(&state, tables, values)?.plan;
+        let plan = prepared.plan_over(&state, tables, values.clone())?.plan;
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
         let physical = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(translate)?;
         let (table, scope) = target(tables, &prepared.statement)?;
         run.runs(&physical);
         // What is written once its rows are there is not stopped any more.
         let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(translate)?);
+        if let Statement::Insert(insert) = &prepared.statement
+            && insert.conflict.is_some()
+        {
+            let mut upsert = Upsert::new(self, tables, insert, &table, scope)?;
+            while let Some(batch) = rows.try_next().await.map_err(translate)? {
+                run.count(&batch);
+                upsert.push(self, batch.columns(), batch.num_rows()).await?;
+            }
+            let writes = upsert.finish(self, tables, prepared, values, run).await?;
+            return Ok((table, writes));
+        }
         let mut returned = Returned::wanted(&prepared.statement, &table, tables.exposure);
         if matches!(prepared.statement, Statement::Insert(_)) {
             if let Some(returned) = returned {
@@ -247,10 +268,21 @@ impl Engine {
             let writes = load.finish().await?;
             return Ok((table, writes));
         }
-        let encoder = RowEncoder::new(&table, scope)?;
+        let old = old_columns(&prepared.statement, &table);
+        let old_count = old.len();
+        if let Statement::Merge(merge) = &prepared.statement {
+            let mut merged = Merged::new(self, merge, &table, scope, old, returned)?;
+            while let Some(batch) = rows.try_next().await.map_err(translate)? {
+                run.count(&batch);
+                merged.push(self, &batch).await?;
+            }
+            let writes = merged.finish().await?;
+            return Ok((table, writes));
+        }
+        let encoder = RowEncoder::new(&table, scope)?.with_old(old);
         let deletes = matches!(prepared.statement, Statement::Delete(_));
         let mut once = match &prepared.statement {
-            Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table)),
+            Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table, "UPDATE … FROM")),
             _ => None,
         };
         let mut writes = Writes::default();
@@ -259,13 +291,14 @@ impl Engine {
             if let Some(once) = &mut once {
                 once.check(&batch)?;
             }
+            let before_old = batch.num_columns() - old_count;
             if let Some(returned) = &mut returned {
                 // A deleted row is given as it was, one that is changed as it becomes.
                 let updated = deletes.then(|| Arc::clone(batch.column(FOUND_COLUMNS - 1)));
-                let columns = &batch.columns()[FOUND_COLUMNS..];
+                let columns = &batch.columns()[FOUND_COLUMNS..before_old];
                 returned.push(Arc::clone(batch.column(FOUND_COLUMNS - 2)), columns, updated)?;
             }
-            writes.push(encoder.supersede(&batch, deletes)?)?;
+            writes.supersede(&encoder, &batch, deletes, before_old)?;
         }
         drop(rows);
         writes.returned = returned;
@@ -287,42 +320,46 @@ impl Engine {
             let ids = self.store.new_ids(batch.num_rows());
             encoder.require_values(batch.columns())?;
             returned.push_new(&ids, batch.columns())?;
-            writes.push(encoder.insert(ids, batch.columns())?)?;
+            writes.insert(&encoder, ids, batch.columns())?;
         }
         writes.returned = Some(returned);
         Ok(writes)
     }
 
     /// Bound rows as they are, to be inserted. `order`: the parameter of each target column.
-    fn bound_rows(
+    async fn bound_rows(
         &self,
         tables: &Tables,
-        statement: &Statement,
+        prepared: &Prepared,
         insert: &Insert,
         params: &RecordBatch,
         order: &[usize],
         run: &Run,
     ) -> Result<Made> {
         run.count(params);
+        let statement = &prepared.statement;
         let (table, scope) = target(tables, statement)?;
-        let user_columns = user_columns(table.schema());
-        let targets = insert_plan(insert, &user_columns)?.targets;
+        if insert.conflict.is_some() {
+            let mut upsert = Upsert::new(self, tables, insert, &table, scope)?;
+            for rows in pieces(params) {
+                upsert.push(self, &bound_columns(insert, &table, &rows, order)?, rows.num_rows()).await?;
+            }
+            // Of several rows none is used: see `upsert::takes_rows_together`.
+            let values = if params.num_rows() == 0 { vec![] } else { row_values(params, 0)? };
+            let writes = upsert.finish(self, tables, prepared, values, run).await?;
+            return Ok((table, writes));
+        }
         let encoder = RowEncoder::new(&table, scope)?;
-        let mut writes = Writes { returned: Returned::wanted(statement, &table, tables.exposure), ..Writes::default() };
+        let mut writes = Writes::default();
+        writes.returned = Returned::wanted(statement, &table, tables.exposure);
         for rows in pieces(params) {
-            let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
-                match targets.iter().position(|&target| target == i) {
-                    Some(place) => bind_column(rows.column(order[place]), data_type, &format!("column '{name}'")),
-                    None => Ok(arrow::array::new_null_array(data_type, rows.num_rows())),
-                }
-            });
-            let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
+            let columns = bound_columns(insert, &table, &rows, order)?;
             let ids = self.store.new_ids(rows.num_rows());
             if let Some(returned) = &mut writes.returned {
                 encoder.require_values(&columns)?;
                 returned.push_new(&ids, &columns)?;
             }
-            writes.push(encoder.insert(ids, &columns)?)?;
+            writes.insert(&encoder, ids, &columns)?;
         }
         Ok((table, writes))
     }
@@ -336,7 +373,7 @@ impl Engine {
         duty: &mut Duty,
     ) -> Result<Option<CommitTs>> {
         let rows = made.rows();
-        let Writes { writes, files, .. } = made;
+        let Writes { writes, files, key_writes: keys, .. } = made;
         if rows == 0 {
             return Ok(Some(tables.snapshot.ts()));
         }
@@ -345,6 +382,7 @@ impl Engine {
             expects: vec![(table.id, table.schema().version)],
             catalog: vec![],
             writes,
+            keys,
             files,
             name: None,
             audit: duty.of_commit(rows),
@@ -373,7 +411,9 @@ impl Engine {
         };
         match committed {
             Ok(ts) => Ok(Some(ts)),
-            Err(StorageError::Conflict | StorageError::RowConflict { .. }) => Ok(None),
+            Err(StorageError::Conflict | StorageError::RowConflict { .. } | StorageError::KeyConflict { .. }) => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -392,39 +432,37 @@ fn plain_insert(statement: &Statement) -> Option<(&Insert, Vec<usize>)> {
     }
 }
 
-/// A batch in pieces of so few rows that columns can be made for them without much memory.
-pub(crate) fn pieces(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
-    let rows = batch.num_rows();
-    (0..rows).step_by(ROWS_AT_ONCE).map(move |start| batch.slice(start, ROWS_AT_ONCE.min(rows - start)))
+/// Whether a statement is run once for all bound rows.
+fn takes_all_rows(statement: &Statement) -> bool {
+    plain_insert(statement).is_some_and(|(insert, _)| insert.conflict.is_none())
 }
 
-/// The rows of a commit: hot ones, refused as soon as they are too many for one, and those that are in files already.
-#[derive(Default)]
-pub(crate) struct Writes {
-    pub(crate) writes: Vec<ScopeWrite>,
-    pub(crate) files: Vec<Arc<PendingFile>>,
-    /// The rows again, for RETURNING.
-    returned: Option<Returned>,
-    bytes: usize,
-    rows_in_files: u64,
+/// The bound rows that the statement is run with at once, one run after the other.
+fn runs(tables: &Tables, statement: &Statement, params: Option<&RecordBatch>) -> Result<Vec<Range<usize>>> {
+    let Some(params) = params else { return Ok(vec![0..1]) };
+    let rows = params.num_rows();
+    match plain_insert(statement) {
+        Some((insert, _)) if insert.conflict.is_none() => Ok(vec![0..rows]),
+        Some((insert, order)) if rows > 1 && upsert::takes_rows_together(insert) => {
+            let (table, _) = target(tables, statement)?;
+            let columns = bound_columns(insert, &table, params, &order)?;
+            upsert::runs_without_repeats(insert, &table, &columns, rows)
+        }
+        _ => Ok((0..rows).map(|row| row..row + 1).collect()),
+    }
 }
 
-impl Writes {
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows_in_files + self.writes.iter().map(|write| write.ids.len() as u64).sum::<u64>()
-    }
-
-    pub(crate) fn push(&mut self, write: ScopeWrite) -> Result<()> {
-        self.bytes += write.size_bytes();
-        check_size(self.bytes)?;
-        self.writes.push(write);
-        Ok(())
-    }
-
-    pub(crate) fn add_files(&mut self, files: Vec<Arc<PendingFile>>, rows: u64) {
-        self.files.extend(files);
-        self.rows_in_files += rows;
-    }
+/// Bound rows as the user columns of a table. `order`: the parameter of each target column.
+fn bound_columns(insert: &Insert, table: &TableRecord, rows: &RecordBatch, order: &[usize]) -> Result<Vec<ArrayRef>> {
+    let user_columns = user_columns(table.schema());
+    let targets = insert_plan(insert, &user_columns)?.targets;
+    let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
+        match targets.iter().position(|&target| target == i) {
+            Some(place) => bind_column(rows.column(order[place]), data_type, &format!("column '{name}'")),
+            None => Ok(arrow::array::new_null_array(data_type, rows.num_rows())),
+        }
+    });
+    columns.collect()
 }
 
 /// Plans the SELECT of an INSERT, UPDATE or DELETE. It gives the user columns; for UPDATE and DELETE after location, `_id`
@@ -443,19 +481,32 @@ pub(crate) fn plan(
         }
     }
     let hints = hints(statement, &columns);
+    let old: Vec<&str> = old_columns(statement, &table).into_iter().map(|place| columns[place].0.as_str()).collect();
     match statement {
         Statement::Insert(insert) => {
             let source = insert_plan(insert, &columns)?;
+            let conflict = upsert::plan(state, tables, insert, &table, hints.clone(), bound)?;
+            let hints = upsert::with_types_of(insert, hints, conflict.as_ref());
             let typed = plan_select(state, tables, source.query, hints, source.values_schema, bound)?;
             let plan = insert_projection(typed.plan, &source.targets, insert, &columns)?;
-            Ok(Typed { plan, ..typed })
+            let conflict = match conflict {
+                Some(conflict) if conflict.parameters != typed.parameters => {
+                    let hints = typed.parameters.iter().cloned().map(Some).collect();
+                    upsert::plan(state, tables, insert, &table, hints, bound)?
+                }
+                conflict => conflict,
+            };
+            let in_place = typed.in_place || conflict.as_ref().is_some_and(|conflict| conflict.in_place);
+            let conflict = conflict.map(|conflict| Box::new(conflict.plan));
+            Ok(Typed { plan, in_place, conflict, ..typed })
         }
         Statement::Update(update) => {
             let update = Update { table: full_name(&table), ..update.clone() };
-            let query = update_query(&update, &columns, &LOCATION_COLUMNS)?;
+            let query = update_query(&update, &columns, &LOCATION_COLUMNS, &old)?;
             let typed = plan_select(state, tables, query, hints, None, bound)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
+            types.extend(old.iter().map(|_| None));
             Ok(Typed { plan: conform(typed.plan, &types)?, ..typed })
         }
         Statement::Delete(delete) => {
@@ -464,9 +515,18 @@ pub(crate) fn plan(
                 Some(_) => columns.iter().map(|(name, _)| name.as_str()).collect(),
                 None => vec![],
             };
-            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS, &returned)?, hints, None, bound)
+            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS, &returned, &old)?, hints, None, bound)
         }
-        _ => Err(EngineError::internal("only INSERT, UPDATE and DELETE are planned as writes")),
+        Statement::Merge(merge) => {
+            let merge = Merge { table: full_name(&table), ..merge.clone() };
+            let query = merge_query(&merge, &columns, &LOCATION_COLUMNS, &old)?;
+            let typed = plan_select(state, tables, query, hints, None, bound)?;
+            let mut types = vec![None; FOUND_COLUMNS];
+            types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
+            types.extend(old.iter().map(|_| None).chain([None]));
+            Ok(Typed { plan: conform(typed.plan, &types)?, ..typed })
+        }
+        _ => Err(EngineError::internal("only INSERT, UPDATE, DELETE and MERGE are planned as writes")),
     }
 }
 
@@ -476,6 +536,7 @@ pub(crate) fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<Tabl
         Statement::Insert(insert) => &insert.table,
         Statement::Update(update) => &update.table,
         Statement::Delete(delete) => &delete.table,
+        Statement::Merge(merge) => &merge.table,
         _ => return Err(EngineError::internal("the statement writes to no table")),
     };
     let namespace = tables.namespace_of(name);
@@ -502,47 +563,42 @@ pub(crate) fn target(tables: &Tables, statement: &Statement) -> Result<(Arc<Tabl
 pub(crate) fn require_rights(tables: &Tables, statement: &Statement) -> Result<()> {
     match statement {
         Statement::Explain { inner, .. } => require_rights(tables, inner),
-        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => target(tables, statement).map(drop),
+        Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => {
+            target(tables, statement).map(drop)
+        }
         _ => Ok(()),
     }
 }
 
 /// The rights on its target that a statement needs. One that looks at rows before it changes them needs to read them, too:
 /// else its count would tell what is in them.
-fn privileges(statement: &Statement) -> impl Iterator<Item = Privilege> {
-    let (privilege, reads) = match statement {
+fn privileges(statement: &Statement) -> Vec<Privilege> {
+    let (mut needed, reads) = match statement {
+        Statement::Insert(Insert { conflict: Some(conflict), .. }) => {
+            let changes = conflict.action != ConflictAction::Nothing;
+            (if changes { vec![Privilege::Insert, Privilege::Update] } else { vec![Privilege::Insert] }, true)
+        }
         Statement::Update(update) => {
             let mut values = update.assignments.iter().map(|(_, value)| value);
-            (Privilege::Update, update.selection.is_some() || !update.from.is_empty() || values.any(names_a_column))
+            let reads = update.selection.is_some() || !update.from.is_empty() || values.any(names_a_column);
+            (vec![Privilege::Update], reads)
         }
-        Statement::Delete(delete) => (Privilege::Delete, delete.selection.is_some() || !delete.using.is_empty()),
-        _ => (Privilege::Insert, false),
+        Statement::Delete(delete) => (vec![Privilege::Delete], delete.selection.is_some() || !delete.using.is_empty()),
+        Statement::Merge(merge) => {
+            let needs = |clause: &MergeClause| match clause.action {
+                MergeAction::Insert { .. } => Some(Privilege::Insert),
+                MergeAction::Update(_) => Some(Privilege::Update),
+                MergeAction::Delete => Some(Privilege::Delete),
+                MergeAction::Nothing => None,
+            };
+            (merge.clauses.iter().filter_map(needs).collect(), true)
+        }
+        _ => (vec![Privilege::Insert], false),
     };
-    [privilege].into_iter().chain((reads || statement.returning().is_some()).then_some(Privilege::Select))
-}
-
-/// Rows of a target that a source has changed so far: each may be changed once, or it would not be known to what.
-struct Once<'a> {
-    table: &'a TableRecord,
-    ids: HashSet<i64>,
-}
-
-impl<'a> Once<'a> {
-    fn new(table: &'a TableRecord) -> Self {
-        Self { table, ids: HashSet::new() }
+    if reads || statement.returning().is_some() {
+        needed.push(Privilege::Select);
     }
-
-    /// `found`: location, `_id`, …
-    fn check(&mut self, found: &RecordBatch) -> Result<()> {
-        let ids = found.column(2).as_primitive::<Int64Type>();
-        match ids.values().iter().find(|id| !self.ids.insert(**id)) {
-            Some(id) => Err(EngineError::invalid(format!(
-                "UPDATE … FROM finds several rows for one row of '{}.{}' (_id {id}): it may be changed once only",
-                self.table.namespace, self.table.name
-            ))),
-            None => Ok(()),
-        }
-    }
+    needed
 }
 
 pub(crate) fn full_name(table: &TableRecord) -> TableName {
@@ -552,70 +608,4 @@ pub(crate) fn full_name(table: &TableRecord) -> TableName {
 /// Names and types of the user's columns.
 pub(crate) fn user_columns(schema: &TableSchema) -> Vec<(String, DataType)> {
     schema.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect()
-}
-
-/// Makes row versions of batches.
-pub(crate) struct RowEncoder<'a> {
-    table: &'a TableRecord,
-    scope: Scope,
-    layout: RowLayout,
-}
-
-impl<'a> RowEncoder<'a> {
-    pub(crate) fn new(table: &'a TableRecord, scope: Scope) -> Result<Self> {
-        let schema = table.schema();
-        let layout = RowLayout::new(schema.version, &schema.user_fields().into()).map_err(StorageError::from)?;
-        Ok(Self { table, scope, layout })
-    }
-
-    /// New rows. `columns`: the user columns in order.
-    pub(crate) fn insert(&self, ids: Vec<RowId>, columns: &[ArrayRef]) -> Result<ScopeWrite> {
-        let values = self.values(ids.len(), columns)?;
-        Ok(ScopeWrite { scope: self.scope, ids, values, supersedes: vec![] })
-    }
-
-    /// New versions of found rows. `found`: location, `_id`, `_updated`, then the new user columns unless they are
-    /// deleted.
-    fn supersede(&self, found: &RecordBatch, delete: bool) -> Result<ScopeWrite> {
-        let files = found.column(0).as_primitive::<UInt64Type>();
-        let positions = found.column(1).as_primitive::<Int64Type>();
-        let ids = found.column(2).as_primitive::<Int64Type>();
-        let updated = found.column(3).as_primitive::<TimestampNanosecondType>();
-        let supersedes = (0..found.num_rows()).map(|row| {
-            let location = match (files.value(row), positions.value(row) as u32) {
-                (0, generation) => Location::Hot(Generation(generation)),
-                (STAGED_FILE, _) => return staged_place(),
-                (file, position) => Location::Cold(BatchNumber(file), position),
-            };
-            Superseded { updated: CommitTs::stored(updated.value(row)), location }
-        });
-        let values = match delete {
-            true => Values::Tombstones(self.layout.schema_version()),
-            false => self.values(found.num_rows(), &found.columns()[FOUND_COLUMNS..])?,
-        };
-        Ok(ScopeWrite {
-            scope: self.scope,
-            ids: ids.values().iter().map(|id| RowId::stored(*id)).collect(),
-            values,
-            supersedes: supersedes.collect(),
-        })
-    }
-
-    fn values(&self, rows: usize, columns: &[ArrayRef]) -> Result<Values> {
-        self.require_values(columns)?;
-        Ok(Values::Rows(encode_rows(&self.layout, rows, columns).map_err(StorageError::from)?))
-    }
-
-    /// Refuses NULL where the table wants a value. `columns`: the user columns in order.
-    pub(crate) fn require_values(&self, columns: &[ArrayRef]) -> Result<()> {
-        for (column, values) in self.table.schema().columns.iter().zip(columns) {
-            if !column.nullable && values.null_count() > 0 {
-                return Err(EngineError::invalid(format!(
-                    "column '{}' of table '{}.{}' is NOT NULL, but a value is NULL",
-                    column.name, self.table.namespace, self.table.name
-                )));
-            }
-        }
-        Ok(())
-    }
 }

@@ -59,7 +59,7 @@ JOBS = {
     "retention": ["{}"],
     "stream_expiry": ["{}"],
 }
-COLUMNS = "who BIGINT, k BIGINT NOT NULL, v BIGINT, f DOUBLE, text TEXT"
+COLUMNS = "who BIGINT, k BIGINT NOT NULL, v BIGINT, f DOUBLE, text TEXT, PRIMARY KEY (who, k)"
 TTL_SECONDS = 3
 # Seconds that a process lives while there are kills.
 KILL_EVERY = (2, 15)
@@ -195,18 +195,25 @@ def delete_range(db: seracdb.Connection, rows: Rows) -> None:
 
 
 def upsert(db: seracdb.Connection, rows: Rows) -> None:
-    k = rows.chance.choice([*rows.some(1), rows.next])
-    rows.next = max(rows.next, k + 1)
-    v = rows.chance.randrange(1 << 40)
-    there = k in rows.known
+    changed = {k: rows.chance.randrange(1 << 40) for k in [*rows.some(10), *rows.new(5)]}
+    sql = f"INSERT INTO {rows.target} VALUES {values(rows, changed)} ON CONFLICT (who, k) DO UPDATE SET v = excluded.v, text = excluded.text"
+    rows.change(rows.known | changed, lambda: count(db.run(sql), len(changed), "INSERT … ON CONFLICT"))
 
-    def act() -> None:
-        changed = db.run(f"UPDATE {rows.target} SET v = {v}, text = '{text_of(v)}' WHERE who = {rows.who} AND k = {k}")
-        count(changed, int(there), "UPDATE")
-        if not changed:
-            count(db.run(f"INSERT INTO {rows.target} VALUES {values(rows, {k: v})}"), 1, "INSERT")
 
-    rows.change(rows.known | {k: v}, act)
+def merge(db: seracdb.Connection, rows: Rows) -> None:
+    """Deletes some, changes some, and inserts some."""
+    gone, changed, new, v = rows.some(10), rows.some(10), rows.new(10), rows.chance.randrange(1 << 40)
+    changed = [k for k in changed if k not in gone]
+    actions = [(k, "gone", v) for k in gone] + [(k, "changed", v) for k in changed] + [(k, "new", n) for k, n in new.items()]
+    source = ", ".join(f"({rows.who}, {k}, '{what}', {n}, '{text_of(n)}')" for k, what, n in actions)
+    sql = (
+        f"MERGE INTO {rows.table} AS t USING (VALUES {source}) AS s(who, k, what, v, text) ON t.who = s.who AND t.k = s.k "
+        "WHEN MATCHED AND s.what = 'gone' THEN DELETE WHEN MATCHED THEN UPDATE SET v = s.v, text = s.text "
+        "WHEN NOT MATCHED THEN INSERT (who, k, v, text) VALUES (s.who, s.k, s.v, s.text)"
+    )
+    sql = sql if rows.user is None else f"EXECUTE AS USER '{rows.user}' ({sql})"
+    after = without(rows.known, gone) | dict.fromkeys(changed, v) | new
+    rows.change(after, lambda: count(db.run(sql), len(actions), "MERGE"))
 
 
 def transaction(db: seracdb.Connection, rows: Rows) -> None:
@@ -280,7 +287,7 @@ def held(db: seracdb.Connection, rows: Rows) -> None:
     db.run("ROLLBACK")
 
 
-STATEMENTS = [insert, insert, update, update, update, delete, upsert, transaction, bulk, loaded_and_changed]
+STATEMENTS = [insert, insert, update, update, update, delete, upsert, upsert, merge, transaction, bulk, loaded_and_changed]
 
 
 class Remade:

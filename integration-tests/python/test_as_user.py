@@ -162,7 +162,7 @@ def test_what_is_refused_and_noted(as_, statement):
         ("INSERT INTO app.notes AS USER ? VALUES (1, 'x')", "a user's name in quotes"),
         ("EXECUTE AS USER 'ann' SELECT 1", "write EXECUTE AS USER 'name' (statement)"),
         ("EXECUTE AS USER 'ann' (SELECT 1; SELECT 2)", "a second statement begins"),
-        ("EXECUTE AS USER 'ann' (DROP TABLE app.notes)", "AS USER is possible for a SELECT, INSERT, UPDATE or DELETE only"),
+        ("EXECUTE AS USER 'ann' (DROP TABLE app.notes)", "AS USER is possible for a SELECT, INSERT, UPDATE, DELETE or MERGE only"),
         ("EXECUTE AS USER 'ann' (CREATE USER x WITH PASSWORD 'secret enough' ROLE admin)", "AS USER is possible"),
         ("EXECUTE AS USER 'ann' (BEGIN)", "AS USER is possible"),
         ("EXECUTE AS USER 'ann' (EXECUTE AS USER 'bob' (SELECT 1))", "EXECUTE"),

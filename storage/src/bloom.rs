@@ -55,12 +55,14 @@ impl FilterPlan {
     /// No filters.
     pub const NONE: Self = Self { columns: Vec::new(), fpp: FPP_DEFAULT };
 
-    /// `_id`, `_updated` and the indexed columns, but for those that the table's options leave out.
+    /// `_id`, `_updated`, the indexed and the unique columns, but for those that the table's options leave out.
     pub fn of(table: &TableRecord) -> Self {
         let disabled = table.options.get(DISABLED_OPTION).map_or("", String::as_str);
         let disabled: Vec<u32> = listed_columns(disabled).filter_map(|name| column_id(table, name)).collect();
         let indexed = table.indexes.iter().flat_map(|index| index.columns.iter().copied());
-        let mut columns: Vec<u32> = [ID_COLUMN_ID, UPDATED_COLUMN_ID].into_iter().chain(indexed).collect();
+        let unique = table.unique.iter().flat_map(|key| key.columns.iter().copied());
+        let mut columns: Vec<u32> =
+            [ID_COLUMN_ID, UPDATED_COLUMN_ID].into_iter().chain(indexed).chain(unique).collect();
         columns.retain(|id| !disabled.contains(id));
         columns.sort_unstable();
         columns.dedup();

@@ -81,6 +81,9 @@ pub struct TableRecord {
     /// Its indexes, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<IndexRecord>,
+    /// Its unique keys, the primary one among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<UniqueRecord>,
     /// Time that rows of a stream table live.
     #[serde(default)]
     pub ttl_ns: Option<i64>,
@@ -125,6 +128,23 @@ impl TableRecord {
     pub fn column_comment(&self, name: &str) -> Option<&str> {
         self.column_comments.get(&self.column_id(name)?).map(String::as_str)
     }
+}
+
+/// Columns of which no two rows of a scope have the same values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UniqueRecord {
+    /// Its number; never reused within the table.
+    pub id: u32,
+    /// Name, one of its kind in the table.
+    pub name: String,
+    /// Column ids, in order.
+    pub columns: Vec<u32>,
+    /// Whether it is the primary key, of which there is at most one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub primary: bool,
+    /// Whether NULL is a value like others. Else rows with a NULL in one of the columns are like no other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nulls_equal: bool,
 }
 
 /// An index: files written from now on carry Bloom filters of its columns.
@@ -669,6 +689,7 @@ mod tests {
             prefix: String::new(),
             options: BTreeMap::new(),
             indexes: vec![],
+            unique: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

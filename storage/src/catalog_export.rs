@@ -209,7 +209,7 @@ pub(crate) async fn import(objects: &Objects, rocks: &Rocks, sequence: SequenceR
             let writes: Vec<CatalogWrite> = file.records().into_iter().map(CatalogWrite::Put).collect();
             append_catalog(rocks, &writes, &mut batch);
             for scope in &scopes {
-                let header = ScopeHeader { recovering: true, ..ScopeHeader::default() };
+                let header = ScopeHeader { recovering: true, keys_lost: true, ..ScopeHeader::default() };
                 let json = serde_json::to_vec(&header).expect("a header has only strings as keys");
                 batch.put_cf(rocks.family(Family::Batches), header_key(*scope), json);
             }

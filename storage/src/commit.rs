@@ -8,6 +8,7 @@
 //!    from commit to commit.
 //! 2. A commit that supersedes a row is refused when another commit superseded that row after its snapshot: first
 //!    committer wins.
+//!    The same goes for unique keys: whoever touches one that another commit touched after its snapshot is refused.
 //! 3. A superseded version that lies in a file gets its bit in the delete log with the commit that supersedes it. When
 //!    the generation or file it was read from became another file in between, the bit goes to that file.
 //! 4. What an open snapshot may still be compared with is kept: `recent` and `moved` reach back to the oldest one.
@@ -27,7 +28,7 @@ use crate::error::{Result, StorageError};
 use crate::hot_size::HotSize;
 use crate::keys::{
     BatchNumber, Generation, RowKey, Scope, TableId, after_prefix, batch_key, delete_log_key, generation_prefix,
-    header_key,
+    header_key, unique_key,
 };
 use crate::records::{BatchRecord, BatchStatus, ScopeHeader};
 use crate::recovery::Recovered;
@@ -36,6 +37,8 @@ use crate::row_codec::{self, EncodedRows};
 use crate::snapshot::Snapshot;
 use crate::system_columns::{CommitClock, CommitTs, IdSequence, RowId};
 use crate::tally::Tally;
+use crate::touched_keys::{TouchedKeys, Touching};
+use crate::unique::KeyWrite;
 
 /// The most bytes of rows that one commit may have.
 pub const COMMIT_BYTES_MAX: usize = 1 << 30;
@@ -51,6 +54,8 @@ pub struct Commit {
     pub catalog: Vec<CatalogChange>,
     /// Row versions by scope.
     pub writes: Vec<ScopeWrite>,
+    /// What becomes of unique keys, by scope.
+    pub keys: Vec<KeyWrite>,
     /// Files of new rows. To be committed by [`crate::store::Store::commit`], which holds their scopes' locks.
     pub files: Vec<Arc<PendingFile>>,
     /// What it is remembered by; `None` when nobody can ask for it.
@@ -62,7 +67,7 @@ pub struct Commit {
 impl Commit {
     /// Changes of the catalog alone, and what the audit log says of them.
     pub fn of_catalog(snapshot: Arc<Snapshot>, catalog: Vec<CatalogChange>, audit: Vec<AuditEntry>) -> Self {
-        Self { snapshot, expects: vec![], catalog, writes: vec![], files: vec![], name: None, audit }
+        Self { snapshot, expects: vec![], catalog, writes: vec![], keys: vec![], files: vec![], name: None, audit }
     }
 }
 
@@ -203,11 +208,12 @@ impl Moved {
     }
 }
 
-/// Rows superseded by a commit.
+/// Rows superseded by a commit, and the unique keys that it touched.
 #[derive(Debug)]
 struct RecentCommit {
     ts: CommitTs,
     superseded: Vec<(Scope, RoaringTreemap)>,
+    keys: TouchedKeys,
 }
 
 /// What the committer knows.
@@ -225,6 +231,7 @@ pub(crate) struct CommitState {
     recent: VecDeque<RecentCommit>,
     moved: VecDeque<Moved>,
     next_audit: u64,
+    touched: Touching,
 }
 
 impl CommitState {
@@ -249,6 +256,7 @@ impl CommitState {
             recent: VecDeque::new(),
             moved: VecDeque::new(),
             next_audit,
+            touched: Touching::default(),
         }
     }
 
@@ -285,6 +293,10 @@ impl CommitState {
         if let Some((scope, id)) = self.conflict(commit.snapshot.ts(), &superseded) {
             return Err(StorageError::RowConflict { scope, id });
         }
+        let touched = self.touched.of(&commit.keys);
+        if let Some(scope) = self.key_conflict(commit.snapshot.ts(), &touched) {
+            return Err(StorageError::KeyConflict { scope });
+        }
         let mut catalog = Arc::clone(&self.catalog);
         let mut catalog_writes = Vec::new();
         for change in &commit.catalog {
@@ -312,14 +324,17 @@ impl CommitState {
             self.count(write, now_ns);
             self.written.push(write.scope);
         }
+        for write in &commit.keys {
+            self.append_keys(write, batch)?;
+        }
         self.append_files(&commit.files, ts, batch);
         for ((scope, file), rows) in masked {
             let key = delete_log_key(scope, ts, file);
             batch.put_cf(self.rocks.family(Family::DeleteLog), key, delete_log::encode(rows));
             self.tally.files_changed(scope);
         }
-        if !superseded.is_empty() {
-            self.recent.push_back(RecentCommit { ts, superseded });
+        if !superseded.is_empty() || !touched.is_empty() {
+            self.recent.push_back(RecentCommit { ts, superseded, keys: touched });
         }
         if let Some(name) = &commit.name {
             batch.put_cf(self.rocks.family(Family::Transactions), name.id, commit_names::encode(name.owner, ts));
@@ -549,6 +564,12 @@ impl CommitState {
         })
     }
 
+    /// A scope of which a commit after `since` has touched one of these keys too.
+    fn key_conflict(&self, since: CommitTs, touched: &TouchedKeys) -> Option<Scope> {
+        let mut newer = self.recent.iter().rev().take_while(|commit| commit.ts > since);
+        newer.find_map(|commit| commit.keys.meets(touched))
+    }
+
     /// Rows of the publication's file that commits after its snapshot superseded.
     fn superseded_since(&self, publication: &Publication, file: &ActiveFile) -> Vec<MaskedRow> {
         let since = publication.snapshot.ts();
@@ -582,6 +603,22 @@ impl CommitState {
                 write.ids.iter().for_each(|id| batch.put_cf(rows, key(*id), value));
             }
         }
+    }
+
+    fn append_keys(&mut self, write: &KeyWrite, batch: &mut WriteBatch) -> Result<()> {
+        let family = self.rocks.family(Family::Keys);
+        for (key, id) in &write.changes {
+            let key = unique_key(write.scope, key);
+            match id {
+                Some(id) => batch.put_cf(family, key, id.get().to_le_bytes()),
+                None => batch.delete_cf(family, key),
+            }
+        }
+        if write.completes {
+            self.load_header(write.scope)?.keys_lost = false;
+            self.append_header(write.scope, batch);
+        }
+        Ok(())
     }
 
     /// Appends the records of new files: all their rows get this commit's `_updated`.

@@ -101,6 +101,7 @@ mod tests {
                 expects: vec![],
                 catalog,
                 writes: vec![],
+                keys: vec![],
                 files: vec![],
                 name: Some(name),
                 audit: vec![],

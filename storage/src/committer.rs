@@ -30,6 +30,7 @@ use crate::recovery::Recovered;
 use crate::rocks::{Rocks, RocksSnapshot};
 use crate::snapshot::{OpenSnapshots, ScopeCache, Snapshot};
 use crate::system_columns::CommitTs;
+use crate::unique::KeyWrite;
 
 /// Requests that may wait; further ones wait at their sender.
 const QUEUE_LEN: usize = 4096;
@@ -113,7 +114,8 @@ impl Committer {
     }
 
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed<CommitTs>> {
-        check_size(commit.writes.iter().map(ScopeWrite::size_bytes).sum())?;
+        let keys = commit.keys.iter().map(KeyWrite::size_bytes);
+        check_size(commit.writes.iter().map(ScopeWrite::size_bytes).chain(keys).sum())?;
         let begun = Instant::now();
         let committed = self.ask(|reply| Request::Commit(commit, reply)).await;
         self.metrics.committed(begun, committed.is_ok());

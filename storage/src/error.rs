@@ -33,6 +33,12 @@ pub enum StorageError {
         /// Its `_id`.
         id: i64,
     },
+    /// Another commit gave a unique key to a row, or took it from one, first.
+    #[error("another commit has changed who has a unique key first: run the statement again")]
+    KeyConflict {
+        /// The key's scope.
+        scope: Scope,
+    },
     /// The catalog does not allow the change.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -161,6 +161,7 @@ mod tests {
             prefix: "app/t".into(),
             options: BTreeMap::new(),
             indexes: vec![],
+            unique: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

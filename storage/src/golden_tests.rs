@@ -93,6 +93,7 @@ fn records_of_batches() {
         exported: 6,
         flushed_to: CommitTs::stored(5),
         recovering: true,
+        keys_lost: false,
         spared: BatchNumber(4),
     };
     let json = concat!(
@@ -159,6 +160,7 @@ fn the_catalog() {
         prefix: "app/t~7".into(),
         options: BTreeMap::from([("ttl".to_owned(), "10s".to_owned())]),
         indexes: vec![IndexRecord { name: "by_a".into(), columns: vec![16] }],
+        unique: vec![],
         ttl_ns: Some(10),
         comment: None,
         column_comments: BTreeMap::new(),

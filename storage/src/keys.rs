@@ -4,6 +4,7 @@
 //! scope         table u32 BE │ owner u64 BE                                   12 bytes
 //! rows          scope │ generation u32 BE │ _id i64 BE, sign flipped │ _updated i64 BE, sign flipped, inverted   32 bytes
 //! delete_log    scope │ timestamp of the commit that wrote it i64 BE, sign flipped │ batch number u64 BE            28 bytes
+//! keys          scope │ unique key u32 BE │ its values in the bytes of `key_codec`     value: `_id` i64 LE
 //! batches       scope │ 0x00                                header of the scope
 //!               scope │ 0x01 │ batch number u64 BE          one batch record
 //! ```
@@ -177,6 +178,11 @@ pub fn decode_delete_log_key(key: &[u8]) -> Option<(CommitTs, BatchNumber)> {
     }
     let at = CommitTs::stored(from_ordered(u64::from_be_bytes(array(key, SCOPE_LEN)?)));
     Some((at, BatchNumber(u64::from_be_bytes(array(key, 20)?))))
+}
+
+/// The key of an entry of the key index. `key`: number of the unique key and its values.
+pub fn unique_key(scope: Scope, key: &[u8]) -> Vec<u8> {
+    [&scope.encode(), key].concat()
 }
 
 /// The key of a scope's header.

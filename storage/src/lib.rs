@@ -32,6 +32,7 @@ pub mod hot;
 pub mod hot_cache;
 pub mod hot_size;
 pub mod jobs;
+pub mod key_codec;
 pub mod keys;
 pub mod lease;
 pub mod manifest;
@@ -62,6 +63,8 @@ mod take_over_tests;
 mod tally;
 #[cfg(test)]
 mod test_table;
+mod touched_keys;
+pub mod unique;
 mod verify;
 
 pub use error::{Result, StorageError};

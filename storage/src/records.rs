@@ -41,6 +41,9 @@ pub struct ScopeHeader {
     /// The records are lost and are still to be recovered; see `recovery/`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recovering: bool,
+    /// The key index is lost, and is still to be made again from the rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keys_lost: bool,
     /// Files up to this number that no record names were there before the records were recovered: they may be all that is
     /// left of something, and stay.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -63,6 +66,7 @@ impl Default for ScopeHeader {
             exported: 0,
             flushed_to: CommitTs::default(),
             recovering: false,
+            keys_lost: false,
             spared: BatchNumber(0),
         }
     }

@@ -17,9 +17,10 @@ use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
 use crate::hot::{HotChunk, HotCursor};
 use crate::hot_cache::{HotCache, HotRows};
+use crate::key_codec::KeyBytes;
 use crate::keys::{
     BatchNumber, Generation, SCOPE_LEN, Scope, TableId, after_prefix, batch_prefix, decode_delete_log_key,
-    delete_log_prefix, header_key,
+    delete_log_prefix, header_key, unique_key,
 };
 use crate::manifest::CachedEntry;
 use crate::manifest::store::ManifestStore;
@@ -27,7 +28,7 @@ use crate::records::{BatchRecord, ScopeHeader};
 use crate::recovery::Recoveries;
 use crate::rocks::{Family, RocksSnapshot};
 use crate::scope_place::ScopePlace;
-use crate::system_columns::CommitTs;
+use crate::system_columns::{CommitTs, RowId};
 
 /// Everything as of one commit.
 pub struct Snapshot {
@@ -131,6 +132,35 @@ impl Snapshot {
     /// The newest versions of the hot rows of a scope, when they are known.
     pub fn cached_hot_rows(&self, scope: Scope, generations: &[Generation]) -> Option<HotRows> {
         self.cache.hot.get(scope, generations, self.ts)
+    }
+
+    /// Which rows have these unique keys of a scope.
+    pub fn find_keys(&self, scope: Scope, keys: &[&KeyBytes]) -> Result<Vec<Option<RowId>>> {
+        if keys.is_empty() || !self.has_keys(scope)? {
+            return Ok(vec![None; keys.len()]);
+        }
+        let find = |key: &&KeyBytes| match self.rocks.get(Family::Keys, &unique_key(scope, key))? {
+            Some(id) => match id.as_slice().try_into() {
+                Ok(id) => Ok(Some(RowId::stored(i64::from_le_bytes(id)))),
+                Err(_) => Err(StorageError::Damaged("an entry of the key index is not of 8 bytes".into())),
+            },
+            None => Ok(None),
+        };
+        keys.iter().map(find).collect()
+    }
+
+    /// Whether any row of a scope has a unique key.
+    fn has_keys(&self, scope: Scope) -> Result<bool> {
+        let prefix = scope.encode();
+        let mut iterator = self.rocks.iterate(Family::Keys, after_prefix(&prefix));
+        iterator.seek(prefix);
+        iterator.status()?;
+        Ok(iterator.valid())
+    }
+
+    /// Whether the key index of a scope is lost, and is to be made again before it can be asked.
+    pub fn keys_lost(&self, scope: Scope) -> Result<bool> {
+        Ok(self.header(scope)?.is_some_and(|header| header.keys_lost))
     }
 
     /// Keeps what [`HotCursor`] gave of all these generations at this snapshot.

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field};
 use object_store::ObjectStore;
 use tempfile::TempDir;
 
-use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord};
+use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord, UniqueRecord};
 use crate::clock::ManualClock;
 use crate::commit::{Commit, ScopeWrite, Superseded, Values};
 use crate::error::Result;
@@ -22,6 +22,7 @@ use crate::simulation::reading;
 use crate::steps::{NoWait, Pace};
 use crate::store::{StorageConfig, Store};
 use crate::system_columns::{CommitTs, RowId};
+use crate::unique::{KeyEdits, KeyWrite, UniqueKey};
 
 /// 2026-01-01.
 const START_NS: i64 = 1_767_225_600_000_000_000;
@@ -74,6 +75,12 @@ impl TestDir {
         self.table_at(Arc::new(NoWait), "t").await
     }
 
+    /// The same with `v` unique.
+    pub(crate) async fn keyed_table(&self) -> TestTable {
+        let key = UniqueRecord { id: 1, name: "by_v".into(), columns: vec![16], primary: false, nulls_equal: false };
+        TestTable::with_keys(self.open(Arc::new(NoWait)).await, "t", self.objects(), vec![key]).await
+    }
+
     pub(crate) async fn table_at(&self, pace: Arc<dyn Pace>, name: &str) -> TestTable {
         let store = self.open(pace).await;
         TestTable::named(store, name, self.objects()).await
@@ -82,6 +89,10 @@ impl TestDir {
 
 impl TestTable {
     pub(crate) async fn named(store: Arc<Store>, name: &str, objects: PathBuf) -> Self {
+        Self::with_keys(store, name, objects, vec![]).await
+    }
+
+    async fn with_keys(store: Arc<Store>, name: &str, objects: PathBuf, unique: Vec<UniqueRecord>) -> Self {
         let schema = TableSchema::first(&[Field::new("v", DataType::Int64, true)]);
         let layout = RowLayout::new(schema.version, &schema.user_fields().into()).unwrap();
         let known = store.snapshot().catalog().table(DEFAULT_NAMESPACE, name).map(|table| table.id);
@@ -96,6 +107,7 @@ impl TestTable {
                     prefix: String::new(),
                     options: BTreeMap::new(),
                     indexes: vec![],
+                    unique,
                     ttl_ns: None,
                     comment: None,
                     column_comments: BTreeMap::new(),
@@ -131,30 +143,60 @@ impl TestTable {
     pub(crate) async fn insert(&self, values: &[i64]) {
         let ids = self.store.new_ids(values.len());
         let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        let mut edits = KeyEdits::default();
+        for key in self.unique_keys() {
+            edits.add(key.encode_rows(&[Arc::clone(&column)], ids.len()).unwrap(), &ids);
+        }
         let values = Values::Rows(encode_rows(&self.layout, ids.len(), &[column]).unwrap());
-        self.commit(ids, values, vec![]).await.unwrap();
+        self.commit(ids, values, vec![], edits).await.unwrap();
+    }
+
+    fn unique_keys(&self) -> Vec<UniqueKey> {
+        UniqueKey::of_table(self.store.snapshot().catalog().table_by_id(self.scope.table).unwrap())
     }
 
     /// Deletes the rows of a value.
     pub(crate) async fn delete(&self, value: i64) {
         let found = reading::live(&self.store.snapshot(), self.scope, &self.layout, &self.objects);
         let found: Vec<_> = found.into_iter().filter(|row| row.value == Some(value)).collect();
-        let ids = found.iter().map(|row| RowId::stored(row.id)).collect();
+        let ids: Vec<RowId> = found.iter().map(|row| RowId::stored(row.id)).collect();
+        let mut edits = KeyEdits::default();
+        for key in self.unique_keys() {
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![value; ids.len()]));
+            edits.remove(key.encode_rows(&[column], ids.len()).unwrap(), &ids);
+        }
         let superseded =
             |row: &reading::Found| Superseded { updated: CommitTs::stored(row.updated), location: row.location };
         let supersedes = found.iter().map(superseded).collect();
-        self.commit(ids, Values::Tombstones(1), supersedes).await.unwrap();
+        self.commit(ids, Values::Tombstones(1), supersedes, edits).await.unwrap();
     }
 
     pub(crate) async fn flush(&self) -> Result<()> {
         self.store.flush(self.scope).await.map(drop)
     }
 
-    async fn commit(&self, ids: Vec<RowId>, values: Values, supersedes: Vec<Superseded>) -> Result<CommitTs> {
+    async fn commit(
+        &self,
+        ids: Vec<RowId>,
+        values: Values,
+        supersedes: Vec<Superseded>,
+        edits: KeyEdits,
+    ) -> Result<CommitTs> {
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
         let (snapshot, expects) = (self.store.snapshot(), vec![(self.scope.table, 1)]);
+        let changes = edits.settle(|keys| snapshot.find_keys(self.scope, keys))?.expect("no value is there twice");
+        let keys = vec![KeyWrite { scope: self.scope, changes, completes: false }];
         self.store
-            .commit(Commit { snapshot, expects, catalog: vec![], writes, files: vec![], name: None, audit: vec![] })
+            .commit(Commit {
+                snapshot,
+                expects,
+                catalog: vec![],
+                writes,
+                keys,
+                files: vec![],
+                name: None,
+                audit: vec![],
+            })
             .await
     }
 }

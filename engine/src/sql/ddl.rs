@@ -9,9 +9,10 @@ use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::api_tokens::{create_token, drop_token};
+use super::constraints;
 use super::names::{TableName, fold, namespace_name};
 use super::parse::{Reader, comes_later};
-use super::statement::{ColumnDef, CreateIndex, CreateTable, Statement, TableKind};
+use super::statement::{ColumnDef, CreateIndex, CreateTable, Statement, TableKind, UniqueDef};
 use super::types::{column_type, refuse_system_column};
 use super::users::{alter_user, create_user, drop_user};
 use super::validate::unsupported;
@@ -182,7 +183,8 @@ fn create_index(reader: &mut Reader<'_>) -> Result<Statement> {
     Ok(Statement::CreateIndex(CreateIndex { name, table, columns, if_not_exists }))
 }
 
-/// [IF NOT EXISTS] name (column type [NOT NULL | NULL], …) [WITH (key = value, …)].
+/// [IF NOT EXISTS] name (column type [NOT NULL | NULL] [PRIMARY KEY | UNIQUE], …, [PRIMARY KEY | UNIQUE (…)])
+/// [WITH (key = value, …)].
 fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Result<Statement> {
     let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
     let name = TableName::parse(&reader.object_name()?)?;
@@ -203,11 +205,15 @@ fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Re
         return Err(reader.expected("the columns in parentheses", &token));
     }
     let parsed = reader.parser.parse_columns();
-    let (columns, constraints) = reader.at(parsed)?;
-    if let Some(constraint) = constraints.first() {
-        return Err(comes_later(&format!("{constraint} in CREATE TABLE")));
+    let (declared, constraints) = reader.at(parsed)?;
+    let (mut columns, mut unique, mut nullable) = (Vec::with_capacity(declared.len()), Vec::new(), HashSet::new());
+    for declared in declared {
+        let Declared { column, says_null } = column(declared, &mut unique)?;
+        if says_null {
+            nullable.insert(column.name.clone());
+        }
+        columns.push(column);
     }
-    let columns = columns.into_iter().map(column).collect::<Result<Vec<_>>>()?;
     let mut seen = HashSet::new();
     for column in &columns {
         if !seen.insert(column.name.to_lowercase()) {
@@ -217,15 +223,28 @@ fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Re
     if columns.is_empty() {
         return Err(EngineError::invalid("a table needs at least one column"));
     }
+    unique.extend(constraints.iter().map(constraints::of_table).collect::<Result<Vec<_>>>()?);
+    constraints::check(&unique, &mut columns, &nullable)?;
+    if kind == TableKind::Stream
+        && let Some(key) = unique.first()
+    {
+        return Err(unsupported(&format!("{} in a stream table, whose rows go by themselves,", key.what())));
+    }
     let parsed = reader.parser.parse_options(Keyword::WITH);
     let options = options(reader.at(parsed)?)?;
     if reader.word("AS") {
         return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
     }
-    Ok(Statement::CreateTable(CreateTable { name, kind, temporary, if_not_exists, columns, options }))
+    Ok(Statement::CreateTable(CreateTable { name, kind, temporary, if_not_exists, columns, unique, options }))
 }
 
-fn column(column: SqlColumn) -> Result<ColumnDef> {
+/// A column, and whether it was said that it may be NULL.
+struct Declared {
+    column: ColumnDef,
+    says_null: bool,
+}
+
+fn column(column: SqlColumn, unique: &mut Vec<UniqueDef>) -> Result<Declared> {
     let name = fold(&column.name);
     refuse_system_column(&name)?;
     if name.is_empty() {
@@ -233,9 +252,15 @@ fn column(column: SqlColumn) -> Result<ColumnDef> {
     }
     let mut nullable = None;
     for option in &column.options {
+        let constraint_name = option.name.as_ref().map(fold);
         let says = match &option.option {
             ColumnOption::Null => true,
             ColumnOption::NotNull => false,
+            option if let Some(mut key) = constraints::of_column(&name, option)? => {
+                key.name = key.name.or(constraint_name);
+                unique.push(key);
+                continue;
+            }
             other => return Err(column_option_refused(&name, other)),
         };
         if nullable.is_some_and(|known| known != says) {
@@ -245,13 +270,12 @@ fn column(column: SqlColumn) -> Result<ColumnDef> {
     }
     let data_type = column_type(&column.data_type)
         .map_err(|e| EngineError { message: format!("column '{name}': {}", e.message), ..e })?;
-    Ok(ColumnDef { name, data_type, nullable: nullable.unwrap_or(true) })
+    let column = ColumnDef { name, data_type, nullable: nullable.unwrap_or(true) };
+    Ok(Declared { column, says_null: nullable == Some(true) })
 }
 
 fn column_option_refused(name: &str, option: &ColumnOption) -> EngineError {
     let what = match option {
-        ColumnOption::PrimaryKey(_) => "PRIMARY KEY",
-        ColumnOption::Unique(_) => "UNIQUE",
         ColumnOption::Check(_) => "CHECK",
         ColumnOption::Default(_) => "DEFAULT",
         ColumnOption::ForeignKey(_) => "REFERENCES",

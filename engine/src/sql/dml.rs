@@ -16,8 +16,9 @@ use std::ops::ControlFlow;
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem,
-    SetExpr, TableAlias, TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions,
+    BinaryOperator, Distinct, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select,
+    SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
+    WildcardAdditionalOptions,
 };
 use seracdb_storage::system_columns;
 
@@ -31,12 +32,14 @@ use crate::error::{EngineError, Result};
 /// The catalog in which the planner asks for the table that an UPDATE or DELETE changes. No statement can name it: the text of none may have it, see [`super::tokens`].
 pub(crate) const TARGET_CATALOG: &str = "seracdb target";
 
-/// The rows an UPDATE changes, as they will be: location columns, `_id`, `_updated`, all user columns in order.
+/// The rows an UPDATE changes, as they will be: location columns, `_id`, `_updated`, all user columns in order; then these
+/// columns as they are.
 /// [`super::coerce::conform`] casts them to the columns' types.
 pub(crate) fn update_query(
     update: &Update,
     user_columns: &[(String, DataType)],
     location_columns: &[&str],
+    old: &[&str],
 ) -> Result<Query> {
     for (column, value) in &update.assignments {
         require_column(column, user_columns, &update.table)?;
@@ -52,11 +55,17 @@ pub(crate) fn update_query(
         exact_decimal(&mut expr, data_type);
         items.push(SelectItem::ExprWithAlias { expr, alias: quoted(column) });
     }
+    items.extend(source.old(old));
     Ok(source.select(items, &update.from, update.selection.clone(), false))
 }
 
-/// The rows a DELETE removes: location columns, `_id`, `_updated`; then these columns, for RETURNING.
-pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str], returned: &[&str]) -> Result<Query> {
+/// The rows a DELETE removes: location columns, `_id`, `_updated`; then these columns, for RETURNING, and then those.
+pub(crate) fn delete_query(
+    delete: &Delete,
+    location_columns: &[&str],
+    returned: &[&str],
+    old: &[&str],
+) -> Result<Query> {
     refuse_unnest(&delete.selection, "WHERE")?;
     refuse_unnest(&delete.using, "USING")?;
     let source = Source { table: &delete.table, alias: delete.alias.as_ref(), is_target: true };
@@ -64,6 +73,7 @@ pub(crate) fn delete_query(delete: &Delete, location_columns: &[&str], returned:
     let distinct = !delete.using.is_empty();
     let mut items = source.location(location_columns);
     items.extend(returned.iter().map(|column| SelectItem::UnnamedExpr(source.column(column))));
+    items.extend(source.old(old));
     Ok(source.select(items, &delete.using, delete.selection.clone(), distinct))
 }
 
@@ -86,21 +96,48 @@ pub(crate) fn require_column(column: &str, user_columns: &[(String, DataType)], 
     })
 }
 
+/// The rows that ON CONFLICT DO UPDATE changes, as they will be: like those of an UPDATE, joined by `_id` with the rows that were
+/// to be inserted.
+pub(crate) fn conflict_query(
+    update: &Update,
+    user_columns: &[(String, DataType)],
+    location_columns: &[&str],
+    old: &[&str],
+    id_of_excluded: Expr,
+) -> Result<Query> {
+    let source = Source { table: &update.table, alias: update.alias.as_ref(), is_target: true };
+    let equals = |left: Expr, op, right: Expr| Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) };
+    let is_it = equals(source.column(system_columns::ID), BinaryOperator::Eq, id_of_excluded);
+    let selection = match update.selection.clone() {
+        Some(condition) => equals(is_it, BinaryOperator::And, Expr::Nested(Box::new(condition))),
+        None => is_it,
+    };
+    update_query(&Update { selection: Some(selection), ..update.clone() }, user_columns, location_columns, old)
+}
+
 /// The table as the statement's FROM.
-struct Source<'a> {
-    table: &'a TableName,
-    alias: Option<&'a Ident>,
+pub(super) struct Source<'a> {
+    pub(super) table: &'a TableName,
+    pub(super) alias: Option<&'a Ident>,
     /// Whether its rows' locations are wanted.
-    is_target: bool,
+    pub(super) is_target: bool,
 }
 
 impl Source<'_> {
-    fn location(&self, columns: &[&str]) -> Vec<SelectItem> {
+    pub(super) fn location(&self, columns: &[&str]) -> Vec<SelectItem> {
         let system = [system_columns::ID, system_columns::UPDATED];
         columns.iter().copied().chain(system).map(|name| SelectItem::UnnamedExpr(self.column(name))).collect()
     }
 
-    fn column(&self, name: &str) -> Expr {
+    /// Columns beside those that a statement names, under names that none can have.
+    pub(super) fn old(&self, columns: &[&str]) -> impl Iterator<Item = SelectItem> {
+        columns.iter().map(|column| SelectItem::ExprWithAlias {
+            expr: self.column(column),
+            alias: quoted(&format!("seracdb old {column}")),
+        })
+    }
+
+    pub(super) fn column(&self, name: &str) -> Expr {
         let mut parts = match (self.alias, &self.table.namespace) {
             (Some(alias), _) => vec![alias.clone()],
             (None, Some(namespace)) => vec![quoted(namespace), quoted(&self.table.table)],
@@ -119,15 +156,10 @@ impl Source<'_> {
         name
     }
 
-    fn select(
-        &self,
-        projection: Vec<SelectItem>,
-        others: &[TableWithJoins],
-        selection: Option<Expr>,
-        distinct: bool,
-    ) -> Query {
+    /// The table, as FROM names it.
+    pub(super) fn relation(&self) -> TableFactor {
         let alias = self.alias.map(|name| TableAlias { explicit: true, name: name.clone(), columns: vec![], at: None });
-        let relation = TableFactor::Table {
+        TableFactor::Table {
             name: self.object_name(),
             alias,
             args: None,
@@ -138,8 +170,17 @@ impl Source<'_> {
             json_path: None,
             sample: None,
             index_hints: vec![],
-        };
-        let mut from = vec![TableWithJoins { relation, joins: vec![] }];
+        }
+    }
+
+    fn select(
+        &self,
+        projection: Vec<SelectItem>,
+        others: &[TableWithJoins],
+        selection: Option<Expr>,
+        distinct: bool,
+    ) -> Query {
+        let mut from = vec![TableWithJoins { relation: self.relation(), joins: vec![] }];
         from.extend_from_slice(others);
         let mut select = select(projection, from, selection);
         select.distinct = distinct.then_some(Distinct::Distinct);

@@ -46,7 +46,7 @@ pub(crate) fn relations(statement: &Statement) -> Vec<TableName> {
     relations.found
 }
 
-/// Visits what a SELECT, INSERT, UPDATE or DELETE reads.
+/// Visits what a SELECT, INSERT, UPDATE, DELETE or MERGE reads.
 fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::Break> {
     match statement {
         Statement::Query(query) => query.visit(visitor),
@@ -57,6 +57,7 @@ fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::B
                 InsertSource::Values(rows) => rows.visit(visitor)?,
                 InsertSource::Defaults => {}
             }
+            insert.conflict_exprs().try_for_each(|expr| expr.visit(visitor))?;
             insert.returning.visit(visitor)
         }
         Statement::Update(update) => {
@@ -69,6 +70,11 @@ fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::B
             delete.using.visit(visitor)?;
             delete.selection.visit(visitor)?;
             delete.returning.visit(visitor)
+        }
+        Statement::Merge(merge) => {
+            merge.source.visit(visitor)?;
+            merge.exprs().try_for_each(|expr| expr.visit(visitor))?;
+            merge.returning.visit(visitor)
         }
         _ => ControlFlow::Continue(()),
     }

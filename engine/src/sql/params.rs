@@ -22,7 +22,7 @@ use super::candidates::taken;
 use super::in_place::put_in_place;
 use super::infer::infer;
 use super::planner::Planner;
-use super::statement::{Insert, InsertSource, Statement};
+use super::statement::{ConflictAction, Insert, InsertSource, Merge, MergeAction, OnConflict, Statement};
 use crate::error::Result;
 
 /// A query planned with the type of every parameter known.
@@ -34,6 +34,8 @@ pub(crate) struct Typed {
     pub parameters: Vec<DataType>,
     /// Whether values have to be put in before it is planned: then this plan is of none, and only its columns are right.
     pub in_place: bool,
+    /// Of an INSERT … ON CONFLICT DO UPDATE: the plan that finds the rows which are there, as they become.
+    pub conflict: Option<Box<LogicalPlan>>,
 }
 
 /// Values of all parameters, each of its type.
@@ -50,6 +52,22 @@ pub(crate) fn parameter_count(statement: &Statement) -> usize {
     highest.0
 }
 
+/// Whether a statement has this parameter, from 1.
+pub(crate) fn has_parameter(statement: &Statement, number: usize) -> bool {
+    struct Find(usize);
+    impl Visitor for Find {
+        type Break = ();
+
+        fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+            match value_number(value) == Some(self.0) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    each_piece(statement, &mut Find(number)).is_break()
+}
+
 /// Whether a piece of a statement has a parameter.
 pub(crate) fn has_placeholder<V: Visit>(piece: &V) -> bool {
     let mut highest = Highest(0);
@@ -63,13 +81,8 @@ pub(crate) fn hints(statement: &Statement, columns: &[(String, DataType)]) -> Ve
     match statement {
         Statement::Explain { inner, .. } => return self::hints(inner, columns),
         Statement::Insert(insert) => hints.insert(insert, columns),
-        Statement::Update(update) => {
-            for (column, value) in &update.assignments {
-                if let Some((_, data_type)) = columns.iter().find(|(name, _)| name == column) {
-                    hints.note(value, data_type);
-                }
-            }
-        }
+        Statement::Update(update) => hints.assignments(&update.assignments, columns),
+        Statement::Merge(merge) => hints.merge(merge, columns),
         _ => {}
     }
     let _ = each_piece(statement, &mut hints);
@@ -86,7 +99,7 @@ pub(crate) fn plan_typed(
 ) -> DfResult<Typed> {
     if hints.is_empty() {
         let plan = planner.plan(query.clone(), vec![], values_schema)?;
-        return Ok(Typed { plan, parameters: vec![], in_place: false });
+        return Ok(Typed { plan, parameters: vec![], in_place: false, conflict: None });
     }
     let mut query = query.clone();
     let in_place = put_in_place(&mut query, bound.map_or(&[], |bound| bound.values));
@@ -156,7 +169,7 @@ fn plan_open(
 
 fn typed(plan: LogicalPlan, types: &[Option<DataType>]) -> DfResult<Typed> {
     let parameters = types.iter().map(|t| t.clone().unwrap_or(DataType::Utf8)).collect();
-    Ok(Typed { plan, parameters, in_place: false })
+    Ok(Typed { plan, parameters, in_place: false, conflict: None })
 }
 
 /// The plan with these values, each of its type, in place of its parameters.
@@ -196,11 +209,14 @@ pub(super) fn each_piece<V: Visitor<Break = ()>>(statement: &Statement, visitor:
     match statement {
         Statement::Query(query) => query.visit(visitor),
         Statement::Explain { inner, .. } => each_piece(inner, visitor),
-        Statement::Insert(insert) => match &insert.source {
-            InsertSource::Values(rows) => rows.visit(visitor),
-            InsertSource::Query(query) => query.visit(visitor),
-            InsertSource::Defaults => ControlFlow::Continue(()),
-        },
+        Statement::Insert(insert) => {
+            match &insert.source {
+                InsertSource::Values(rows) => rows.visit(visitor)?,
+                InsertSource::Query(query) => query.visit(visitor)?,
+                InsertSource::Defaults => {}
+            }
+            insert.conflict_exprs().try_for_each(|expr| expr.visit(visitor))
+        }
         Statement::Update(update) => {
             update.assignments.iter().try_for_each(|(_, value)| value.visit(visitor))?;
             update.from.visit(visitor)?;
@@ -209,6 +225,10 @@ pub(super) fn each_piece<V: Visitor<Break = ()>>(statement: &Statement, visitor:
         Statement::Delete(delete) => {
             delete.using.visit(visitor)?;
             delete.selection.visit(visitor)
+        }
+        Statement::Merge(merge) => {
+            merge.source.visit(visitor)?;
+            merge.exprs().try_for_each(|expr| expr.visit(visitor))
         }
         _ => ControlFlow::Continue(()),
     }
@@ -255,6 +275,32 @@ impl Hints {
             }
             InsertSource::Query(query) => self.select_items(&query.body, &targets),
             InsertSource::Defaults => {}
+        }
+        if let Some(OnConflict { action: ConflictAction::Update { assignments, .. }, .. }) = &insert.conflict {
+            self.assignments(assignments, columns);
+        }
+    }
+
+    fn assignments(&mut self, assignments: &[(String, Expr)], columns: &[(String, DataType)]) {
+        for (column, value) in assignments {
+            if let Some((_, data_type)) = columns.iter().find(|(name, _)| name == column) {
+                self.note(value, data_type);
+            }
+        }
+    }
+
+    fn merge(&mut self, merge: &Merge, columns: &[(String, DataType)]) {
+        for clause in &merge.clauses {
+            match &clause.action {
+                MergeAction::Insert { columns: given, values } => {
+                    let all = || columns.iter().map(|(name, _)| name.clone()).collect();
+                    let given: Vec<String> = if given.is_empty() { all() } else { given.clone() };
+                    let pairs = given.into_iter().zip(values.iter().flatten().cloned());
+                    self.assignments(&pairs.collect::<Vec<_>>(), columns);
+                }
+                MergeAction::Update(assignments) => self.assignments(assignments, columns),
+                MergeAction::Delete | MergeAction::Nothing => {}
+            }
         }
     }
 

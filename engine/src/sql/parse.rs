@@ -48,7 +48,9 @@ pub(crate) fn parse_for(sql: &str, limits: &Limits) -> Read {
     let statement = taken.and_then(|()| parse_tokens(sql, tokens, limits)).and_then(|statement| {
         match subject.is_none() || may_be_for_others(&statement) {
             true => Ok(statement),
-            false => Err(EngineError::invalid("AS USER is possible for a SELECT, INSERT, UPDATE or DELETE only")),
+            false => {
+                Err(EngineError::invalid("AS USER is possible for a SELECT, INSERT, UPDATE, DELETE or MERGE only"))
+            }
         }
     });
     Read { statement, subject }
@@ -68,8 +70,8 @@ fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>, limits: &Limits) -> Resul
 }
 
 fn may_be_for_others(statement: &Statement) -> bool {
-    use Statement::{Delete, Explain, Insert, Query, Update};
-    matches!(statement, Query(_) | Explain { .. } | Insert(_) | Update(_) | Delete(_))
+    use Statement::{Delete, Explain, Insert, Merge, Query, Update};
+    matches!(statement, Query(_) | Explain { .. } | Insert(_) | Update(_) | Delete(_) | Merge(_))
 }
 
 /// Whether a text has parameters, be it a statement or not.
@@ -104,6 +106,7 @@ impl Reader<'_> {
             Keyword::INSERT => self.insert(),
             Keyword::UPDATE => self.update(),
             Keyword::DELETE => self.delete(),
+            Keyword::MERGE => self.merge(),
             Keyword::TRUNCATE => self.truncate(),
             Keyword::EXPLAIN => self.explain(),
             Keyword::DESCRIBE | Keyword::DESC => settings::describe(self),
@@ -132,13 +135,6 @@ impl Reader<'_> {
 
     /// A statement of another database, or no statement at all.
     fn refused(&self, keyword: Keyword, token: &TokenWithSpan) -> EngineError {
-        let later = match keyword {
-            Keyword::MERGE => "MERGE",
-            _ => "",
-        };
-        if !later.is_empty() {
-            return comes_later(later);
-        }
         match keyword {
             Keyword::NoKeyword => self.expected("a statement", token),
             _ => unsupported(&token.token.to_string().to_uppercase()),
@@ -195,10 +191,11 @@ impl Reader<'_> {
                 | Keyword::TABLE
                 | Keyword::INSERT
                 | Keyword::UPDATE
-                | Keyword::DELETE => self.statement()?,
-                _ => return Err(self.expected("SELECT, INSERT, UPDATE or DELETE after EXPLAIN", &token)),
+                | Keyword::DELETE
+                | Keyword::MERGE => self.statement()?,
+                _ => return Err(self.expected("SELECT, INSERT, UPDATE, DELETE or MERGE after EXPLAIN", &token)),
             },
-            _ => return Err(self.expected("SELECT, INSERT, UPDATE or DELETE after EXPLAIN", &token)),
+            _ => return Err(self.expected("SELECT, INSERT, UPDATE, DELETE or MERGE after EXPLAIN", &token)),
         };
         Ok(Statement::Explain {
             analyze: options.analyze,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, TableWithJoins};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, TableFactor, TableWithJoins};
 use seracdb_storage::catalog::Privilege;
 
 use super::names::TableName;
@@ -31,6 +31,8 @@ pub(crate) enum Statement {
     Update(Update),
     /// Removes rows.
     Delete(Delete),
+    /// MERGE.
+    Merge(Merge),
     /// CREATE NAMESPACE, CREATE SCHEMA.
     CreateNamespace {
         /// The namespace.
@@ -195,17 +197,70 @@ pub(crate) enum TransactionStatement {
     },
 }
 
-/// INSERT INTO table [(columns)] source.
+/// INSERT INTO table [AS alias] [(columns)] source [ON CONFLICT …].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Insert {
     /// Where the rows go.
     pub table: TableName,
+    /// The name that ON CONFLICT uses for it.
+    pub alias: Option<Ident>,
     /// The column list as written; empty = all of the user's columns.
     pub columns: Vec<String>,
     /// Where the rows come from.
     pub source: InsertSource,
+    /// What becomes of rows with a unique key that another row has; `None` = they are refused.
+    pub conflict: Option<OnConflict>,
     /// What it gives of the rows it has written; empty = their number.
     pub returning: Vec<SelectItem>,
+}
+
+/// ON CONFLICT [(columns) | ON CONSTRAINT name] action.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OnConflict {
+    /// Which unique key is meant.
+    pub target: ConflictTarget,
+    /// What is done instead.
+    pub action: ConflictAction,
+}
+
+/// Which unique key an ON CONFLICT means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConflictTarget {
+    /// Any.
+    Any,
+    /// That of these columns.
+    Columns(Vec<String>),
+    /// That of this name.
+    Constraint(String),
+}
+
+/// What is done with a row whose key another row has.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ConflictAction {
+    /// DO NOTHING.
+    Nothing,
+    /// DO UPDATE SET assignments [WHERE selection].
+    Update {
+        /// Column and new value.
+        assignments: Vec<(String, Expr)>,
+        /// Which rows; `None` = all.
+        selection: Option<Expr>,
+    },
+    /// INSERT OR REPLACE: every column that is given.
+    Replace,
+}
+
+impl Insert {
+    /// The expressions of its ON CONFLICT.
+    pub(crate) fn conflict_exprs(&self) -> impl Iterator<Item = &Expr> {
+        let (assignments, selection) = match &self.conflict {
+            Some(OnConflict { action: ConflictAction::Update { assignments, selection }, .. }) => {
+                (assignments.as_slice(), selection.as_ref())
+            }
+            _ => (&[][..], None),
+        };
+        assignments.iter().map(|(_, value)| value).chain(selection)
+    }
 }
 
 /// Where the rows of an INSERT come from.
@@ -251,6 +306,86 @@ pub(crate) struct Delete {
     pub returning: Vec<SelectItem>,
 }
 
+/// MERGE INTO table [AS alias] USING source ON on WHEN …
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Merge {
+    /// Whose rows change.
+    pub table: TableName,
+    /// The name the statement uses for it.
+    pub alias: Option<Ident>,
+    /// What it is merged with.
+    pub source: TableFactor,
+    /// Which rows of both belong together.
+    pub on: Expr,
+    /// What is done; the first that holds is a row's.
+    pub clauses: Vec<MergeClause>,
+    /// What it gives of the rows it has written; empty = their number.
+    pub returning: Vec<SelectItem>,
+}
+
+/// WHEN … [AND condition] THEN action.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MergeClause {
+    /// Which rows it is about.
+    pub when: MergeWhen,
+    /// Which of them; `None` = all.
+    pub condition: Option<Expr>,
+    /// What is done.
+    pub action: MergeAction,
+}
+
+/// Which rows a clause of a MERGE is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MergeWhen {
+    /// MATCHED.
+    Matched,
+    /// NOT MATCHED [BY TARGET].
+    NotMatched,
+    /// NOT MATCHED BY SOURCE.
+    NotMatchedBySource,
+}
+
+/// What a clause of a MERGE does.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum MergeAction {
+    /// INSERT [(columns)] VALUES (values); `None` = DEFAULT VALUES.
+    Insert {
+        /// The column list as written; empty = all of the user's columns.
+        columns: Vec<String>,
+        /// One value per column.
+        values: Option<Vec<Expr>>,
+    },
+    /// UPDATE SET: column and new value.
+    Update(Vec<(String, Expr)>),
+    /// DELETE.
+    Delete,
+    /// DO NOTHING.
+    Nothing,
+}
+
+impl Merge {
+    /// Whether it is also about rows that have none in the source.
+    pub(crate) fn by_source(&self) -> bool {
+        self.clauses.iter().any(|clause| clause.when == MergeWhen::NotMatchedBySource)
+    }
+
+    /// Its expressions, but for the source's.
+    pub(crate) fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        std::iter::once(&self.on).chain(self.clauses.iter().flat_map(MergeClause::exprs))
+    }
+}
+
+impl MergeClause {
+    fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        let values: Vec<&Expr> = match &self.action {
+            MergeAction::Insert { values, .. } => values.iter().flatten().collect(),
+            MergeAction::Update(assignments) => assignments.iter().map(|(_, value)| value).collect(),
+            MergeAction::Delete | MergeAction::Nothing => vec![],
+        };
+        self.condition.iter().chain(values)
+    }
+}
+
 /// CREATE TABLE, as far as the text tells.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CreateTable {
@@ -264,6 +399,8 @@ pub(crate) struct CreateTable {
     pub if_not_exists: bool,
     /// The user's columns in order; no system column, no name twice.
     pub columns: Vec<ColumnDef>,
+    /// Its unique keys.
+    pub unique: Vec<UniqueDef>,
     /// WITH (key = value); keys in lower case, values as text. Which of them mean something is the catalog's to say.
     pub options: BTreeMap<String, String>,
 }
@@ -318,6 +455,26 @@ pub(crate) struct ColumnDef {
     pub data_type: DataType,
     /// Whether it may be NULL.
     pub nullable: bool,
+}
+
+/// PRIMARY KEY (columns), UNIQUE [NULLS [NOT] DISTINCT] (columns).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UniqueDef {
+    /// CONSTRAINT name; `None` = made of the table's and the columns'.
+    pub name: Option<String>,
+    /// The columns, each once.
+    pub columns: Vec<String>,
+    /// PRIMARY KEY: its columns are NOT NULL.
+    pub primary: bool,
+    /// NULLS NOT DISTINCT.
+    pub nulls_equal: bool,
+}
+
+impl UniqueDef {
+    /// What it is called in SQL.
+    pub(crate) fn what(&self) -> &'static str {
+        if self.primary { "PRIMARY KEY" } else { "UNIQUE" }
+    }
 }
 
 /// CREATE INDEX [IF NOT EXISTS] [name] ON table (columns).
@@ -410,6 +567,7 @@ impl Statement {
             Self::Insert(_) => "insert",
             Self::Update(_) => "update",
             Self::Delete(_) => "delete",
+            Self::Merge(_) => "merge",
             Self::ShowTables { .. }
             | Self::ShowNamespaces
             | Self::Describe(_)
@@ -430,6 +588,7 @@ impl Statement {
             Self::Insert(insert) => &insert.returning,
             Self::Update(update) => &update.returning,
             Self::Delete(delete) => &delete.returning,
+            Self::Merge(merge) => &merge.returning,
             _ => return None,
         };
         (!items.is_empty()).then_some(items)
@@ -448,7 +607,7 @@ impl Statement {
             | Self::CreateToken(_)
             | Self::RunJob { .. }
             | Self::ShowSetting(_) => true,
-            Self::Insert(_) | Self::Update(_) | Self::Delete(_) => self.returning().is_some(),
+            Self::Insert(_) | Self::Update(_) | Self::Delete(_) | Self::Merge(_) => self.returning().is_some(),
             Self::CreateNamespace { .. }
             | Self::DropNamespace { .. }
             | Self::CreateTable(_)

@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::conflict::EXCLUDED;
 use super::dialect::SeracDialect;
 use super::dml::TARGET_CATALOG;
 use super::limits::Limits;
@@ -47,7 +48,7 @@ pub(crate) fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>>
 }
 
 /// By which statements of ours are told from a client's: what they mean is read without a right to.
-const OWN_NAMES: [&str; 2] = [TARGET_CATALOG, ALL_USERS_CATALOG];
+const OWN_NAMES: [&str; 3] = [TARGET_CATALOG, ALL_USERS_CATALOG, EXCLUDED];
 
 /// Refuses names that are ours.
 fn refuse_own_names(tokens: &[TokenWithSpan]) -> Result<()> {

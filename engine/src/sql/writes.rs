@@ -3,18 +3,19 @@
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    AssignmentTarget, Delete as SqlDelete, Expr, FromTable, Ident, Insert as SqlInsert, ObjectName, Query, SelectItem,
-    SetExpr, Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins, Update as SqlUpdate,
-    UpdateTableFromKind, Value,
+    Assignment, AssignmentTarget, ConflictTarget as SqlConflictTarget, Delete as SqlDelete, Expr, FromTable, Ident,
+    Insert as SqlInsert, ObjectName, OnConflict as SqlOnConflict, OnConflictAction, OnInsert, Query, SelectItem,
+    SetExpr, SqliteOnConflict, Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins,
+    Update as SqlUpdate, UpdateTableFromKind, Value,
 };
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::limits::Limits;
-use super::names::{self, TableName};
+use super::names::{self, TableName, fold};
 use super::params::has_placeholder;
 use super::parse::{Reader, comes_later};
-use super::statement::{Delete, Insert, InsertSource, Statement, Update};
+use super::statement::{ConflictAction, ConflictTarget, Delete, Insert, InsertSource, OnConflict, Statement, Update};
 use super::types::refuse_system_column;
 use super::validate::{admit, unsupported};
 use crate::error::{EngineError, Result, counted};
@@ -31,16 +32,78 @@ impl Reader<'_> {
             return Err(unsupported("INSERT INTO a function or query"));
         };
         let table = TableName::parse(name)?;
+        let alias = insert.table_alias.as_ref().map(|alias| alias.alias.clone());
         let columns =
             insert.columns.iter().map(|column| names::column_name(column, &table, None)).collect::<Result<Vec<_>>>()?;
         check_targets(&columns, &table)?;
+        let conflict = match (&insert.or, insert.on) {
+            (None, None) => None,
+            (Some(SqliteOnConflict::Ignore), None) => {
+                Some(OnConflict { target: ConflictTarget::Any, action: ConflictAction::Nothing })
+            }
+            (Some(SqliteOnConflict::Replace), None) => {
+                Some(OnConflict { target: ConflictTarget::Any, action: ConflictAction::Replace })
+            }
+            (None, Some(OnInsert::OnConflict(on))) => Some(self.on_conflict(on, &table, alias.as_ref())?),
+            _ => return Err(unsupported("this form of INSERT (write ON CONFLICT … DO …)")),
+        };
         let source = self.insert_source(insert.source)?;
         let returning = self.returning(insert.returning)?;
-        Ok(Statement::Insert(Insert { table, columns, source, returning }))
+        Ok(Statement::Insert(Insert { table, alias, columns, source, conflict, returning }))
+    }
+
+    fn on_conflict(&self, on: SqlOnConflict, table: &TableName, alias: Option<&Ident>) -> Result<OnConflict> {
+        let target = match on.conflict_target {
+            None => ConflictTarget::Any,
+            Some(SqlConflictTarget::Columns(columns)) => ConflictTarget::Columns(columns.iter().map(fold).collect()),
+            Some(SqlConflictTarget::OnConstraint(name)) => {
+                let [part] = name.0.as_slice() else {
+                    return Err(EngineError::invalid(format!("'{name}' is not the name of a constraint")));
+                };
+                let ident = part.as_ident().ok_or_else(|| unsupported("this form of ON CONSTRAINT"))?;
+                ConflictTarget::Constraint(fold(ident))
+            }
+        };
+        let action = match on.action {
+            OnConflictAction::DoNothing => ConflictAction::Nothing,
+            OnConflictAction::DoUpdate(update) => {
+                let assignments = self.assignments(update.assignments, table, alias)?;
+                let mut selection = update.selection;
+                admit(&mut selection, self.limits)?;
+                ConflictAction::Update { assignments, selection }
+            }
+        };
+        Ok(OnConflict { target, action })
+    }
+
+    /// SET, each column once.
+    pub(super) fn assignments(
+        &self,
+        given: Vec<Assignment>,
+        table: &TableName,
+        alias: Option<&Ident>,
+    ) -> Result<Vec<(String, Expr)>> {
+        let mut assignments = Vec::with_capacity(given.len());
+        for assignment in given {
+            match assignment.target {
+                AssignmentTarget::ColumnName(name) => {
+                    assignments.push((names::column_name(&name, table, alias)?, assignment.value));
+                }
+                AssignmentTarget::Tuple(columns) => {
+                    assign_tuple(&columns, assignment.value, table, alias, &mut assignments)?
+                }
+            }
+        }
+        check_targets(assignments.iter().map(|(column, _)| column), table)?;
+        for (_, value) in &mut assignments {
+            default_to_null(value);
+            admit(value, self.limits)?;
+        }
+        Ok(assignments)
     }
 
     /// RETURNING. It is planned by itself, so parameters of the statement cannot stand there.
-    fn returning(&self, items: Option<Vec<SelectItem>>) -> Result<Vec<SelectItem>> {
+    pub(super) fn returning(&self, items: Option<Vec<SelectItem>>) -> Result<Vec<SelectItem>> {
         let mut items = items.unwrap_or_default();
         admit(&mut items, self.limits)?;
         refuse(has_placeholder(&items), || unsupported("a parameter in RETURNING"))?;
@@ -75,22 +138,7 @@ impl Reader<'_> {
         };
         refuse_update_clauses(&update)?;
         let (table, alias) = target(update.table, "UPDATE")?;
-        let mut assignments = Vec::with_capacity(update.assignments.len());
-        for assignment in update.assignments {
-            match assignment.target {
-                AssignmentTarget::ColumnName(name) => {
-                    assignments.push((names::column_name(&name, &table, alias.as_ref())?, assignment.value));
-                }
-                AssignmentTarget::Tuple(columns) => {
-                    assign_tuple(&columns, assignment.value, &table, &alias, &mut assignments)?
-                }
-            }
-        }
-        check_targets(assignments.iter().map(|(column, _)| column), &table)?;
-        for (_, value) in &mut assignments {
-            default_to_null(value);
-            admit(value, self.limits)?;
-        }
+        let assignments = self.assignments(update.assignments, &table, alias.as_ref())?;
         let mut selection = update.selection;
         admit(&mut selection, self.limits)?;
         let mut from = match update.from {
@@ -144,11 +192,7 @@ fn refuse(refused: bool, error: impl FnOnce() -> EngineError) -> Result<()> {
 }
 
 fn refuse_insert_clauses(insert: &SqlInsert) -> Result<()> {
-    refuse(insert.on.is_some(), || comes_later("INSERT … ON CONFLICT"))?;
-    refuse(insert.table_alias.is_some(), || unsupported("an alias in INSERT"))?;
-    refuse(insert.overwrite || insert.replace_into || insert.or.is_some(), || {
-        unsupported("INSERT OVERWRITE or REPLACE")
-    })?;
+    refuse(insert.overwrite || insert.replace_into, || unsupported("INSERT OVERWRITE or REPLACE"))?;
     let others = insert.ignore
         || !insert.assignments.is_empty()
         || insert.partitioned.is_some()
@@ -181,7 +225,7 @@ fn refuse_delete_clauses(delete: &SqlDelete) -> Result<()> {
 }
 
 /// The one plain table an UPDATE or DELETE is about.
-fn target(table: TableWithJoins, verb: &str) -> Result<(TableName, Option<Ident>)> {
+pub(super) fn target(table: TableWithJoins, verb: &str) -> Result<(TableName, Option<Ident>)> {
     refuse(!table.joins.is_empty(), || comes_later(&format!("{verb} with a JOIN (write a subquery in WHERE)")))?;
     let mut relation = table.relation;
     // `UPDATE t SET …` is followed by SET, never by one of these; a table function or sample is.
@@ -202,7 +246,7 @@ fn assign_tuple(
     columns: &[ObjectName],
     value: Expr,
     table: &TableName,
-    alias: &Option<Ident>,
+    alias: Option<&Ident>,
     assignments: &mut Vec<(String, Expr)>,
 ) -> Result<()> {
     let values = match value {
@@ -220,13 +264,13 @@ fn assign_tuple(
         )));
     }
     for (column, value) in columns.iter().zip(values) {
-        assignments.push((names::column_name(column, table, alias.as_ref())?, value));
+        assignments.push((names::column_name(column, table, alias)?, value));
     }
     Ok(())
 }
 
 /// Columns that are written: each once, and no system column.
-fn check_targets<'a>(columns: impl IntoIterator<Item = &'a String>, table: &TableName) -> Result<()> {
+pub(super) fn check_targets<'a>(columns: impl IntoIterator<Item = &'a String>, table: &TableName) -> Result<()> {
     let mut seen = HashSet::new();
     for column in columns {
         refuse_system_column(column)?;
@@ -238,7 +282,7 @@ fn check_targets<'a>(columns: impl IntoIterator<Item = &'a String>, table: &Tabl
 }
 
 /// Columns have no defaults yet, so DEFAULT is NULL.
-fn default_to_null(value: &mut Expr) {
+pub(super) fn default_to_null(value: &mut Expr) {
     if matches!(value, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
     {
         *value = Expr::value(Value::Null);

@@ -571,7 +571,7 @@ impl Engine {
         self.require_still(owner)?;
         self.may_still_act(owner, staged.audit())?;
         let names = Arc::clone(&staged.catalog);
-        let (expects, StagedCommit { catalog, writes, files }) = (staged.expects(), staged.to_commit());
+        let (expects, StagedCommit { catalog, writes, keys, files }) = (staged.expects(), staged.to_commit());
         let mut audit: Vec<_> =
             staged.audit().map(|entry| audit::ended(entry, Ending::Committed, entry.rows)).collect();
         add_what_came_since(self.store.snapshot().catalog(), &catalog, &mut audit);
@@ -583,10 +583,22 @@ impl Engine {
             let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));
             format!("row _id = {id} of table '{name}' was changed by another commit first")
         };
-        let commit = Commit { snapshot, expects, catalog, writes, files, name: Some(name), audit };
+        let wanted = keys.clone();
+        let commit = Commit { snapshot, expects, catalog, writes, keys, files, name: Some(name), audit };
         let why = match self.store.commit(commit).await {
             Ok(_) => return Ok(()),
             Err(StorageError::RowConflict { scope, id }) => row(scope, id),
+            Err(StorageError::KeyConflict { scope }) => {
+                let table = names.table_by_id(scope.table);
+                if let Some(error) = table.and_then(|table| self.taken_meanwhile(table, &wanted)) {
+                    let message = format!("the transaction is rolled back: {}", error.message);
+                    return Err(EngineError::new(error.kind, message));
+                }
+                let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));
+                format!(
+                    "a unique key of table '{name}' that it gives to a row, or takes from one, was changed by another commit first"
+                )
+            }
             Err(StorageError::Conflict) => "a table that it writes to was changed or dropped meanwhile".to_owned(),
             Err(StorageError::Catalog(error)) => {
                 let error =

@@ -15,12 +15,14 @@ use seracdb_storage::bulk::PendingFile;
 use seracdb_storage::catalog::{Catalog, CatalogChange, TableRecord};
 use seracdb_storage::commit::{Location, ScopeWrite, Superseded, Values};
 use seracdb_storage::hot::HotChunk;
+use seracdb_storage::key_codec::KeyBytes;
 use seracdb_storage::keys::{BatchNumber, Scope, TableId};
 use seracdb_storage::row_codec::EncodedRows;
 use seracdb_storage::system_columns::{CommitTs, RowId};
+use seracdb_storage::unique::KeyWrite;
 
 use crate::error::Result;
-use crate::write::Writes;
+use crate::row_versions::Writes;
 
 /// Number of the file that a row lies in which is not committed.
 pub(crate) const STAGED_FILE: u64 = u64::MAX;
@@ -60,12 +62,15 @@ pub(crate) struct StagedScope {
     masks: Map<BatchNumber, Arc<RoaringBitmap>>,
     /// New rows that were too many for memory.
     files: Vec<Arc<PendingFile>>,
+    /// What becomes of unique keys.
+    keys: Map<KeyBytes, Option<RowId>>,
 }
 
 /// What a commit of all of it consists of.
 pub(crate) struct StagedCommit {
     pub(crate) catalog: Vec<CatalogChange>,
     pub(crate) writes: Vec<ScopeWrite>,
+    pub(crate) keys: Vec<KeyWrite>,
     pub(crate) files: Vec<Arc<PendingFile>>,
 }
 
@@ -164,6 +169,13 @@ impl Staged {
                 write.size_bytes() + if write.supersedes.is_empty() { 0 } else { write.ids.len() * ROW_BYTES };
             self.scopes.get_or_default_cow(write.scope).add(write);
         }
+        for write in made.key_writes {
+            self.bytes += write.size_bytes();
+            let scope = self.scopes.get_or_default_cow(write.scope);
+            for (key, id) in write.changes {
+                scope.keys.insert_cow(key, id);
+            }
+        }
     }
 
     /// The tables that must still be there at the commit.
@@ -174,12 +186,13 @@ impl Staged {
     /// What is to be committed.
     pub(crate) fn to_commit(&self) -> StagedCommit {
         let catalog = self.changes.into_iter().map(|(_, change)| CatalogChange::clone(change)).collect();
-        let mut commit = StagedCommit { catalog, writes: vec![], files: vec![] };
+        let mut commit = StagedCommit { catalog, writes: vec![], keys: vec![], files: vec![] };
         for (scope, staged) in &self.scopes {
             // What was written to a table that the transaction itself has dropped is gone with it.
             if self.catalog.table_by_id(scope.table).is_some() {
                 let version = self.tables.get(&scope.table).copied().unwrap_or_default();
                 commit.writes.extend(staged.writes(*scope, version));
+                commit.keys.extend(staged.key_write(*scope));
                 commit.files.extend(staged.files.iter().cloned());
             }
         }
@@ -221,6 +234,16 @@ impl StagedScope {
             Location::Hot(_) => Some(old),
         };
         self.changed.insert_cow(id.get(), Changed { id, value, supersedes });
+    }
+
+    /// Which row has a unique key; `None` when the transaction has not touched it.
+    pub(crate) fn key(&self, key: &KeyBytes) -> Option<Option<RowId>> {
+        self.keys.get(key).copied()
+    }
+
+    fn key_write(&self, scope: Scope) -> Option<KeyWrite> {
+        let changes: Vec<_> = self.keys.into_iter().map(|(key, id)| (key.clone(), *id)).collect();
+        (!changes.is_empty()).then_some(KeyWrite { scope, changes, completes: false })
     }
 
     /// The files of new rows.

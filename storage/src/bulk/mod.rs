@@ -35,7 +35,7 @@ use crate::scope_place::ScopePlace;
 use crate::segment::{float_columns, holds_nan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::system_columns::{CommitTs, deleted_array, id_array};
+use crate::system_columns::{CommitTs, RowId, deleted_array, id_array};
 
 pub use pending::PendingFile;
 pub(crate) use pending::PendingPaths;
@@ -94,7 +94,9 @@ impl Store {
     pub(crate) async fn commit_with_files(self: &Arc<Self>, commit: Commit) -> Result<CommitTs> {
         let files = commit.files.clone();
         let scopes: BTreeSet<Scope> = files.iter().map(|file| file.scope()).collect();
-        let changed: HashSet<Scope> = commit.writes.iter().map(|write| write.scope).collect();
+        // Who finds the files alone must not find a row that had one of their unique keys before, and lost it in a hot one.
+        let changed: HashSet<Scope> =
+            commit.writes.iter().map(|write| write.scope).chain(commit.keys.iter().map(|write| write.scope)).collect();
         let mut locks = Vec::with_capacity(scopes.len());
         for scope in &scopes {
             locks.push(self.scope_lock(*scope).lock_owned().await);
@@ -138,8 +140,8 @@ impl Store {
 }
 
 impl BulkLoad {
-    /// Adds rows, which get new ids. `columns`: the user columns in order, of `rows` rows.
-    pub async fn write(&mut self, columns: Vec<ArrayRef>, rows: usize) -> Result<()> {
+    /// Adds rows with new ids. `columns`: the user columns in order.
+    pub async fn write(&mut self, ids: &[RowId], columns: Vec<ArrayRef>) -> Result<()> {
         let found = self.new_nan(&columns);
         if !found.is_empty() {
             // Whether a file has statistics of a column is settled when it begins.
@@ -147,10 +149,9 @@ impl BulkLoad {
             self.floats.retain(|place| !found.contains(place));
             self.with_nan.extend(found.iter().map(|place| self.new.schema.columns[*place].name.clone()));
         }
-        let ids = self.store.new_ids(rows).into_iter().map(|id| id.get()).collect();
-        let mut all = vec![id_array(ids)];
+        let mut all = vec![id_array(ids.iter().map(|id| id.get()).collect())];
         all.extend(columns);
-        all.push(deleted_array(vec![false; rows]));
+        all.push(deleted_array(vec![false; ids.len()]));
         let mut file = match self.current.take() {
             Some(file) => file,
             None => self.begin_file()?,

@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use super::finding::{Faults, Invariant};
 use super::scope::Place;
 use super::statistics::Statistics;
+use super::unique::{Hasher, Hashes};
 use crate::bloom::FileFilters;
 use crate::error::Result;
 use crate::paths;
@@ -25,19 +26,28 @@ const BATCH_ROWS: usize = 32 << 10;
 /// What a file holds; `None` when it cannot be read.
 pub(super) struct Checked {
     pub(super) versions: Option<Versions>,
+    /// Of their unique keys.
+    pub(super) hashes: Hashes,
     pub(super) faults: Faults,
 }
 
-pub(super) fn check(bytes: &Bytes, record: &BatchRecord, place: &Place, filters: Option<&FileFilters>) -> Checked {
-    let mut faults = Faults::default();
-    let versions = match read(bytes, record, place, filters, &mut faults) {
+pub(super) fn check(
+    bytes: &Bytes,
+    record: &BatchRecord,
+    place: &Place,
+    filters: Option<&FileFilters>,
+    hasher: &Hasher,
+) -> Checked {
+    let (mut faults, mut hashes) = (Faults::default(), Hashes::default());
+    let keys = &mut |batch: &RecordBatch, schema: &TableSchema| hasher.add(&mut hashes, batch, schema);
+    let versions = match read(bytes, record, place, filters, keys, &mut faults) {
         Ok(versions) => versions,
         Err(error) => {
             faults.add(Invariant::Files, format!("it cannot be read: {error}"));
             None
         }
     };
-    Checked { versions, faults }
+    Checked { versions, hashes, faults }
 }
 
 fn read(
@@ -45,6 +55,7 @@ fn read(
     record: &BatchRecord,
     place: &Place,
     filters: Option<&FileFilters>,
+    keys: &mut dyn FnMut(&RecordBatch, &TableSchema) -> Result<()>,
     faults: &mut Faults,
 ) -> Result<Option<Versions>> {
     // A wrong length was found in the listing.
@@ -80,6 +91,7 @@ fn read(
             let batch = batch?;
             rows.add(&batch, faults);
             statistics.add(&batch);
+            keys(&batch, schema)?;
         }
         statistics.end_group();
     }

@@ -12,6 +12,7 @@ use super::finding::{Faults, Invariant, Progress};
 use super::opened::Opened;
 use super::records::has_files;
 use super::scope::{Batches, Place};
+use super::unique::{Hasher, Hashes};
 use crate::bloom::FileFilters;
 use crate::bulk::proof::Proof;
 use crate::delete_vector;
@@ -31,6 +32,8 @@ const AT_ONCE: usize = 4;
 pub(super) struct Files {
     /// The row versions of each file, archived ones included.
     pub(super) versions: HashMap<BatchNumber, Arc<Versions>>,
+    /// Hashes of the unique keys of each file's rows.
+    pub(super) hashes: HashMap<BatchNumber, Hashes>,
     /// The delete vector of each file that has one.
     pub(super) vectors: HashMap<BatchNumber, RoaringBitmap>,
 }
@@ -41,7 +44,13 @@ pub(super) struct Read {
     pub(super) faults: Faults,
 }
 
-pub(super) async fn check(opened: &Opened, place: &Place, batches: &Batches, progress: &Progress) -> Result<Read> {
+pub(super) async fn check(
+    opened: &Opened,
+    place: &Place,
+    batches: &Batches,
+    hasher: &Hasher,
+    progress: &Progress,
+) -> Result<Read> {
     let room = &Room::default();
     let records: Vec<BatchRecord> = batches.records.iter().filter(|record| has_files(record)).cloned().collect();
     let count = records.len();
@@ -49,7 +58,10 @@ pub(super) async fn check(opened: &Opened, place: &Place, batches: &Batches, pro
     let checked: Vec<(BatchNumber, One)> = stream::iter(records)
         .map(|record| async move {
             let number = record.batch_number;
-            Ok::<_, crate::error::StorageError>((number, one(opened, place, batches, record, room, progress).await?))
+            Ok::<_, crate::error::StorageError>((
+                number,
+                one(opened, place, batches, record, room, hasher, progress).await?,
+            ))
         })
         .buffered(AT_ONCE)
         .try_collect()
@@ -57,6 +69,7 @@ pub(super) async fn check(opened: &Opened, place: &Place, batches: &Batches, pro
     let (mut files, mut faults) = (Files::default(), Faults::default());
     for (number, one) in checked {
         faults.0.extend(one.faults.0);
+        files.hashes.insert(number, one.hashes);
         files.versions.extend(one.versions.map(|versions| (number, Arc::new(versions))));
         files.vectors.extend(one.vector.map(|vector| (number, vector)));
     }
@@ -68,6 +81,7 @@ pub(super) async fn check(opened: &Opened, place: &Place, batches: &Batches, pro
 #[derive(Default)]
 struct One {
     versions: Option<Versions>,
+    hashes: Hashes,
     vector: Option<RoaringBitmap>,
     faults: Faults,
 }
@@ -78,6 +92,7 @@ async fn one(
     batches: &Batches,
     record: BatchRecord,
     room: &Room,
+    hasher: &Hasher,
     progress: &Progress,
 ) -> Result<One> {
     let mut one = One::default();
@@ -88,14 +103,14 @@ async fn one(
     }
     // One that is not there was found in the listing.
     let Some(listed) = opened.listed.get(&record.file_path) else { return Ok(one) };
-    let (path, size_bytes, of) = (record.file_path.clone(), listed.size_bytes, place.clone());
-    let check = move |bytes: Bytes| Ok(file::check(&bytes, &record, &of, filters.as_ref()));
-    let Checked { versions, faults } = room.read(&opened.objects, &path, size_bytes, check).await?;
+    let (path, size_bytes, of, hasher) = (record.file_path.clone(), listed.size_bytes, place.clone(), hasher.clone());
+    let check = move |bytes: Bytes| Ok(file::check(&bytes, &record, &of, filters.as_ref(), &hasher));
+    let Checked { versions, hashes, faults } = room.read(&opened.objects, &path, size_bytes, check).await?;
     Progress::add(&progress.files, 1);
     Progress::add(&progress.bytes, size_bytes);
     Progress::add(&progress.cold_rows, versions.as_ref().map_or(0, |versions| versions.ids.len() as u64));
     one.faults.0.extend(faults.0.into_iter().map(|(invariant, what)| (invariant, format!("{path}: {what}"))));
-    one.versions = versions;
+    (one.versions, one.hashes) = (versions, hashes);
     Ok(one)
 }
 

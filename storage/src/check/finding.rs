@@ -46,6 +46,8 @@ pub enum Invariant {
     DeleteLog,
     /// Of what queries read.
     VisibleOnce,
+    /// Of unique keys.
+    UniqueKeys,
     /// Of deleted rows.
     DeletedStays,
     /// Of what is read without RocksDB.
@@ -60,7 +62,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All that are looked at.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Readable,
         Self::Catalog,
         Self::CatalogExport,
@@ -78,6 +80,7 @@ impl Invariant {
         Self::Filters,
         Self::DeleteLog,
         Self::VisibleOnce,
+        Self::UniqueKeys,
         Self::DeletedStays,
         Self::FilesAlone,
         Self::Orphans,
@@ -105,6 +108,7 @@ impl Invariant {
             Self::Filters => "Bloom filters hold every value",
             Self::DeleteLog => "the delete log names rows that are where it says",
             Self::VisibleOnce => "the newest version of each row is read once, and no other",
+            Self::UniqueKeys => "the key index has the unique keys of all rows that are read, and no others",
             Self::DeletedStays => "no deleted row is read",
             Self::FilesAlone => "files and delete vectors alone give each row once",
             Self::Orphans => "a file that nothing names is removed after the grace period",

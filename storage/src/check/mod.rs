@@ -28,6 +28,7 @@ mod scope;
 mod statistics;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unique;
 mod visible;
 
 use std::collections::BTreeSet;

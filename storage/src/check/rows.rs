@@ -16,7 +16,7 @@ use crate::system_columns::tick_of;
 /// Rows that are decoded at once.
 const DECODED_AT_ONCE: usize = 1024;
 /// Rows that are read at once.
-const CHUNK_ROWS: usize = 8192;
+pub(super) const CHUNK_ROWS: usize = 8192;
 
 /// What was found of the hot rows.
 pub(super) struct Hot {

@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::finding::{Faults, Found, Invariant};
 use super::opened::{Highest, Opened};
-use super::{Progress, files, listing, manifest, records, rows, visible};
+use super::{Progress, files, listing, manifest, records, rows, unique, visible};
 use crate::catalog::{Catalog, TableKind, TableRecord};
 use crate::delete_log::{self, MaskedRow};
 use crate::error::Result;
@@ -97,10 +97,24 @@ pub(super) async fn check(
     found.add_all(&name, records::check_records(&batches.header, &batches.records, &place, place.highest));
     manifest::check(opened, &place, &batches, found).await?;
     listing::check(opened, &place, &batches, found);
-    let files = files::check(opened, &place, &batches, progress).await?;
+    let hasher = unique::Hasher::of(&place);
+    let files = files::check(opened, &place, &batches, &hasher, progress).await?;
     found.add_all(&name, files.faults);
     // Where something cannot be read, nothing follows from what is missing.
-    if let (Some(files), Some(hot), true) = (files.all, hot.newest, is_sound) {
+    if let (Some(mut files), Some(hot), true) = (files.all, hot.newest, is_sound) {
+        if batches.header.keys_lost {
+            found.note(
+                super::About::Unfinished,
+                &name,
+                "its unique keys are lost, and are made again when it is written to",
+            );
+        } else {
+            let with_hashes = |(number, versions): (&BatchNumber, &Arc<_>)| {
+                (*number, (Arc::clone(versions), files.hashes.remove(number).unwrap_or_default()))
+            };
+            let of_files = files.versions.iter().map(with_hashes).collect();
+            found.add_all(&name, unique::check(&opened.rocks, &place, &batches, &of_files, &hasher)?);
+        }
         found.add_all(&name, visible::check_log(&batches, &files.versions));
         found.add_all(&name, visible::check(&batches, files, hot).await?);
     }

@@ -268,6 +268,53 @@ fn every_damage_is_found_as_what_it_is() {
 }
 
 #[test]
+fn the_key_index_is_held_against_the_rows() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dir = TestDir::new();
+    let scope = runtime.block_on(async {
+        let table = dir.keyed_table().await;
+        let create = Commit::of_catalog(table.store.snapshot(), vec![CatalogChange::CreateUser(root())], vec![]);
+        table.store.commit(create).await.unwrap();
+        table.insert(&[1, 2, 3]).await;
+        table.flush().await.unwrap();
+        table.delete(2).await;
+        table.insert(&[2, 4]).await;
+        table.delete(4).await;
+        table.store.close().await;
+        table.scope
+    });
+    let prepared = Prepared { scope, dir };
+    let sound = report(&prepared.dir.config, &prepared.dir.clock);
+    assert!(sound.clean, "{:#?}", sound.findings);
+    let keys = |rocks: &Rocks| {
+        let mut keys = Vec::new();
+        let visit = |key: &[u8], id: &[u8]| {
+            keys.push((key.to_vec(), id.to_vec()));
+            Ok(())
+        };
+        rocks.scan_prefix(Family::Keys, &scope.encode(), visit).unwrap();
+        keys
+    };
+    let damages: [fn(&Rocks, &[(Vec<u8>, Vec<u8>)]); 4] = [
+        |rocks, keys| rocks.remove_cached(Family::Keys, &keys[0].0).unwrap(),
+        |rocks, keys| rocks.remove_cached(Family::Keys, &keys[1].0).unwrap(),
+        |rocks, keys| rocks.put_cached(Family::Keys, &keys[1].0, &keys[2].1).unwrap(),
+        |rocks, keys| rocks.put_cached(Family::Keys, &[keys[0].0.as_slice(), b"x"].concat(), &keys[0].1).unwrap(),
+    ];
+    for damage in damages {
+        let copy = Copy::of(&prepared);
+        let rocks = copy.rocks();
+        let keys = keys(&rocks);
+        assert_eq!(keys.len(), 3);
+        damage(&rocks, &keys);
+        drop(rocks);
+        let found: Vec<Invariant> =
+            report(&copy.config, &prepared.dir.clock).findings.iter().map(|finding| finding.invariant).collect();
+        assert!(!found.is_empty() && found.iter().all(|found| *found == Invariant::UniqueKeys), "{found:?}");
+    }
+}
+
+#[test]
 fn what_a_crash_may_leave_is_a_note() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let prepared = runtime.block_on(prepared());

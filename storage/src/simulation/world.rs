@@ -122,6 +122,7 @@ impl World {
             prefix: String::new(),
             options: BTreeMap::new(),
             indexes: Default::default(),
+            unique: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),
@@ -152,6 +153,7 @@ impl World {
             expects: vec![],
             catalog: vec![CatalogChange::CreateUser(root()), CatalogChange::CreateTable(table)],
             writes: vec![],
+            keys: vec![],
             files: vec![],
             name: None,
             audit: vec![],
@@ -243,6 +245,7 @@ impl World {
             expects: vec![(self.scope.table, 1)],
             catalog: vec![],
             writes,
+            keys: vec![],
             files: vec![],
             name: None,
             audit: vec![],
@@ -318,7 +321,7 @@ impl World {
         let table = Arc::clone(store.snapshot().catalog().table_by_id(scope.table).unwrap());
         let files = life.runtime.block_on(async {
             let mut load = store.begin_bulk_load(&table, scope).await.unwrap();
-            load.write(vec![column], rows).await.unwrap();
+            load.write(&store.new_ids(rows), vec![column]).await.unwrap();
             load.finish().await.unwrap()
         });
         let record = files[0].record().clone();
@@ -345,6 +348,7 @@ impl World {
             expects: vec![(self.scope.table, 1)],
             catalog: vec![],
             writes,
+            keys: vec![],
             files,
             name: None,
             audit: vec![],

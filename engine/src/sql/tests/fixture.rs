@@ -108,8 +108,8 @@ impl Fixture {
                 (values_schema, targets) = (plan.values_schema, plan.targets);
                 plan.query
             }
-            Statement::Update(update) => dml::update_query(update, &columns, &LOCATION)?,
-            Statement::Delete(delete) => dml::delete_query(delete, &LOCATION, &[])?,
+            Statement::Update(update) => dml::update_query(update, &columns, &LOCATION, &[])?,
+            Statement::Delete(delete) => dml::delete_query(delete, &LOCATION, &[], &[])?,
             other => panic!("not planned: {other:?}"),
         };
         rewrite::prepare(&mut query)?;

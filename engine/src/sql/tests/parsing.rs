@@ -86,7 +86,7 @@ fn transactions() {
 
 #[test]
 fn inserts() {
-    let Statement::Insert(Insert { table, columns, source, returning }) =
+    let Statement::Insert(Insert { table, columns, source, returning, .. }) =
         of("INSERT INTO NS.T (A, \"B\") VALUES (1, DEFAULT), (?, ?)")
     else {
         panic!()
@@ -159,8 +159,15 @@ fn tables_are_created() {
     let sql = "CREATE USER TABLE IF NOT EXISTS ns.Events (
         At TIMESTAMP NOT NULL, \"Name\" VARCHAR(20) NULL, tags TEXT[], p STRUCT<x INT, y DOUBLE>
     ) WITH (ttl = '10s', Flush_Rows_Max = 1000, cluster_by = at)";
-    let Statement::CreateTable(CreateTable { name: table, kind, temporary: false, if_not_exists, columns, options }) =
-        of(sql)
+    let Statement::CreateTable(CreateTable {
+        name: table,
+        kind,
+        temporary: false,
+        if_not_exists,
+        columns,
+        options,
+        ..
+    }) = of(sql)
     else {
         panic!()
     };
@@ -292,14 +299,11 @@ fn syntax_errors_say_where() {
 #[test]
 fn what_comes_later_or_never() {
     for sql in [
-        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
         "INSERT OVERWRITE t VALUES (1)",
-        "INSERT INTO t AS x VALUES (1)",
         "UPDATE t JOIN u ON t.a = u.a SET a = 1",
         "UPDATE t SET (a, b) = (SELECT 1, 2)",
         "DELETE FROM t, u",
         "DELETE FROM t ORDER BY a LIMIT 1",
-        "MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE",
         "ALTER TABLE t ADD COLUMN a INT",
         "TRUNCATE t, u",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
@@ -313,14 +317,10 @@ fn what_comes_later_or_never() {
         "CREATE OR REPLACE TABLE t (a INT)",
         "CREATE TEMPORARY USER TABLE t (a INT)",
         "CREATE TEMPORARY VIEW v AS SELECT 1",
-        "CREATE TABLE t (a INT PRIMARY KEY)",
-        "CREATE TABLE t (a INT UNIQUE)",
         "CREATE TABLE t (a INT DEFAULT 1)",
         "CREATE TABLE t (a INT CHECK (a > 0))",
         "CREATE TABLE t (a INT REFERENCES u (a))",
         "CREATE TABLE t (a INT GENERATED ALWAYS AS IDENTITY)",
-        "CREATE TABLE t (a INT, PRIMARY KEY (a))",
-        "CREATE TABLE t (a INT, UNIQUE (a))",
         "CREATE EXTERNAL TABLE t (a INT) STORED AS CSV LOCATION '/etc/passwd'",
         "CREATE FUNCTION f() RETURNS INT RETURN 1",
         "CREATE DATABASE d",

@@ -1,0 +1,136 @@
+//! MERGE under way: rows of its SELECT become new rows, new versions and tombstones.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::record_batch::RecordBatch;
+use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::keys::Scope;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::load::Load;
+use crate::returning::Returned;
+use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes};
+use crate::scan::LOCATION_COLUMNS;
+use crate::sql::errors::from_datafusion;
+use crate::sql::statement::{Merge, MergeAction};
+
+/// Rows of a target that a source has changed so far: each may be changed once, or it would not be known to what.
+pub(crate) struct Once<'a> {
+    table: &'a TableRecord,
+    statement: &'static str,
+    ids: HashSet<i64>,
+}
+
+impl<'a> Once<'a> {
+    pub(crate) fn new(table: &'a TableRecord, statement: &'static str) -> Self {
+        Self { table, statement, ids: HashSet::new() }
+    }
+
+    /// `found`: location, `_id`, …
+    pub(crate) fn check(&mut self, found: &RecordBatch) -> Result<()> {
+        let ids = found.column(FOUND_COLUMNS - 2).as_primitive::<Int64Type>();
+        match ids.values().iter().find(|id| !self.ids.insert(**id)) {
+            Some(id) => Err(EngineError::invalid(format!(
+                "{} finds several rows for one row of '{}.{}' (_id {id}): it may be changed once only",
+                self.statement, self.table.namespace, self.table.name
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a MERGE has made so far.
+pub(crate) struct Merged<'a> {
+    merge: &'a Merge,
+    new: RowEncoder<'a>,
+    there: RowEncoder<'a>,
+    columns: usize,
+    once: Once<'a>,
+    load: Load<'a>,
+    writes: Writes,
+    returned: Option<Returned>,
+}
+
+impl<'a> Merged<'a> {
+    /// `old`: the columns of which the old values are there.
+    pub(crate) fn new(
+        engine: &'a Engine,
+        merge: &'a Merge,
+        table: &'a TableRecord,
+        scope: Scope,
+        old: Vec<usize>,
+        returned: Option<Returned>,
+    ) -> Result<Self> {
+        Ok(Self {
+            merge,
+            new: RowEncoder::new(table, scope)?,
+            there: RowEncoder::new(table, scope)?.with_old(old),
+            columns: table.schema().columns.len(),
+            once: Once::new(table, "MERGE"),
+            load: Load::new(engine, table, scope)?,
+            writes: Writes::default(),
+            returned,
+        })
+    }
+
+    /// Takes rows of [`crate::sql::merge::merge_query`].
+    pub(crate) async fn push(&mut self, engine: &Engine, found: &RecordBatch) -> Result<()> {
+        let failed = |error: arrow::error::ArrowError| from_datafusion(error.into(), &LOCATION_COLUMNS);
+        let clauses = cast(found.column(found.num_columns() - 1), &DataType::Int64).map_err(failed)?;
+        let clauses = clauses.as_primitive::<Int64Type>();
+        let action = |row: usize| &self.merge.clauses[clauses.value(row) as usize - 1].action;
+        let which = |wanted: fn(&MergeAction) -> bool| -> Result<RecordBatch> {
+            let mask: BooleanArray = (0..found.num_rows()).map(|row| Some(wanted(action(row)))).collect();
+            filter_record_batch(found, &mask).map_err(failed)
+        };
+        let inserted = which(|action| matches!(action, MergeAction::Insert { .. }))?;
+        let updated = which(|action| matches!(action, MergeAction::Update(_)))?;
+        let deleted = which(|action| matches!(action, MergeAction::Delete))?;
+        self.once.check(&updated)?;
+        self.once.check(&deleted)?;
+        self.insert(engine, &inserted).await?;
+        self.supersede(&updated, false)?;
+        self.supersede(&deleted, true)
+    }
+
+    async fn insert(&mut self, engine: &Engine, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let columns: Vec<ArrayRef> = rows.columns()[FOUND_COLUMNS..][..self.columns].to_vec();
+        match &mut self.returned {
+            Some(returned) => {
+                let ids = engine.store.new_ids(rows.num_rows());
+                self.new.require_values(&columns)?;
+                returned.push_new(&ids, &columns)?;
+                self.writes.insert(&self.new, ids, &columns)
+            }
+            None => self.load.push(columns, rows.num_rows()).await,
+        }
+    }
+
+    fn supersede(&mut self, rows: &RecordBatch, delete: bool) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        if let Some(returned) = &mut self.returned {
+            let updated = delete.then(|| Arc::clone(rows.column(FOUND_COLUMNS - 1)));
+            let columns = &rows.columns()[FOUND_COLUMNS..][..self.columns];
+            returned.push(Arc::clone(rows.column(FOUND_COLUMNS - 2)), columns, updated)?;
+        }
+        self.writes.supersede(&self.there, rows, delete, FOUND_COLUMNS + self.columns)
+    }
+
+    /// What is to be committed.
+    pub(crate) async fn finish(self) -> Result<Writes> {
+        let mut writes = self.writes;
+        writes.join(self.load.finish().await?)?;
+        writes.returned = self.returned;
+        Ok(writes)
+    }
+}

@@ -1,0 +1,123 @@
+//! PRIMARY KEY and UNIQUE, of a column or of a table.
+
+use std::collections::HashSet;
+
+use datafusion::sql::sqlparser::ast::{
+    ColumnOption, ConstraintCharacteristics, Expr, Ident, IndexColumn, IndexOption, IndexType, NullsDistinctOption,
+    OrderByOptions, TableConstraint,
+};
+use seracdb_storage::key_codec::can_be_unique;
+use seracdb_storage::system_columns;
+
+use super::names::fold;
+use super::parse::comes_later;
+use super::statement::{ColumnDef, UniqueDef};
+use super::validate::unsupported;
+use crate::error::{EngineError, Result};
+
+/// The unique key that an option of a column means; `None` for another option.
+pub(crate) fn of_column(column: &str, option: &ColumnOption) -> Result<Option<UniqueDef>> {
+    let columns = vec![column.to_owned()];
+    Ok(match option {
+        ColumnOption::PrimaryKey(key) => {
+            let name = name_of(&key.name, &key.index_name, &key.index_type, &key.index_options, &key.characteristics)?;
+            Some(UniqueDef { name, columns, primary: true, nulls_equal: false })
+        }
+        ColumnOption::Unique(key) => {
+            let name = name_of(&key.name, &key.index_name, &key.index_type, &key.index_options, &key.characteristics)?;
+            let nulls_equal = key.nulls_distinct == NullsDistinctOption::NotDistinct;
+            Some(UniqueDef { name, columns, primary: false, nulls_equal })
+        }
+        _ => None,
+    })
+}
+
+/// The unique key that a constraint of a table means. Others come later.
+pub(crate) fn of_table(constraint: &TableConstraint) -> Result<UniqueDef> {
+    match constraint {
+        TableConstraint::PrimaryKey(key) => {
+            let name = name_of(&key.name, &key.index_name, &key.index_type, &key.index_options, &key.characteristics)?;
+            Ok(UniqueDef { name, columns: names(&key.columns)?, primary: true, nulls_equal: false })
+        }
+        TableConstraint::Unique(key) => {
+            let name = name_of(&key.name, &key.index_name, &key.index_type, &key.index_options, &key.characteristics)?;
+            let nulls_equal = key.nulls_distinct == NullsDistinctOption::NotDistinct;
+            Ok(UniqueDef { name, columns: names(&key.columns)?, primary: false, nulls_equal })
+        }
+        other => Err(comes_later(&format!("{other} in CREATE TABLE"))),
+    }
+}
+
+fn name_of(
+    name: &Option<Ident>,
+    index_name: &Option<Ident>,
+    index_type: &Option<IndexType>,
+    options: &[IndexOption],
+    characteristics: &Option<ConstraintCharacteristics>,
+) -> Result<Option<String>> {
+    if index_name.is_some() || index_type.is_some() || !options.is_empty() {
+        return Err(unsupported("an index's name or kind in PRIMARY KEY or UNIQUE"));
+    }
+    // They are checked at the end of each statement in any case.
+    if characteristics
+        .as_ref()
+        .is_some_and(|c| c.deferrable == Some(true) || c.initially.is_some() || c.enforced == Some(false))
+    {
+        return Err(unsupported(
+            "a PRIMARY KEY or UNIQUE that is DEFERRABLE or NOT ENFORCED (it is checked at the end of each statement)",
+        ));
+    }
+    Ok(name.as_ref().map(fold))
+}
+
+fn names(columns: &[IndexColumn]) -> Result<Vec<String>> {
+    let name = |column: &IndexColumn| match (&column.column.expr, &column.operator_class) {
+        (Expr::Identifier(name), None)
+            if column.column.options == OrderByOptions::default() && column.column.with_fill.is_none() =>
+        {
+            Ok(fold(name))
+        }
+        _ => Err(EngineError::invalid(format!("PRIMARY KEY and UNIQUE are of columns: '{column}' is none"))),
+    };
+    columns.iter().map(name).collect()
+}
+
+/// Checks unique keys against the columns of their table, and has those of the primary one NOT NULL.
+/// `nullable`: columns that were said to be NULL.
+pub(crate) fn check(keys: &[UniqueDef], columns: &mut [ColumnDef], nullable: &HashSet<String>) -> Result<()> {
+    if keys.iter().filter(|key| key.primary).count() > 1 {
+        return Err(EngineError::invalid("a table has one PRIMARY KEY at most: write UNIQUE for further ones"));
+    }
+    let mut named = HashSet::new();
+    for key in keys {
+        let what = key.what();
+        if let Some(name) = key.name.as_ref().filter(|name| !named.insert(name.as_str())) {
+            return Err(EngineError::invalid(format!("constraint '{name}' is declared twice")));
+        }
+        let mut seen = HashSet::new();
+        for name in &key.columns {
+            if !seen.insert(name) {
+                return Err(EngineError::invalid(format!("{what} names column '{name}' twice")));
+            }
+            if system_columns::is_system_column(name) {
+                return Err(EngineError::invalid(format!(
+                    "{what}: column '{name}' is SeracDB's own; _id is unique in any case"
+                )));
+            }
+            let Some(column) = columns.iter_mut().find(|column| column.name == *name) else {
+                return Err(EngineError::not_found(format!("{what}: the table has no column '{name}'")));
+            };
+            if !can_be_unique(&column.data_type) {
+                let data_type = &column.data_type;
+                return Err(EngineError::invalid(format!(
+                    "{what}: values of column '{name}' have parts ({data_type}), and cannot be a key"
+                )));
+            }
+            if key.primary && nullable.contains(name) {
+                return Err(EngineError::invalid(format!("column '{name}' is both NULL and in the PRIMARY KEY")));
+            }
+            column.nullable &= !key.primary;
+        }
+    }
+    Ok(())
+}
