@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, TableKind, TableRecord, UniqueRecord};
+use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, Readers, TableKind, TableRecord, UniqueRecord};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
 
@@ -186,7 +186,7 @@ pub(crate) fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Re
     }
 }
 
-async fn create_table(engine: &Engine, session: &Session, tables: &Tables, create: &CreateTable) -> Result<()> {
+async fn create_table(engine: &Arc<Engine>, session: &Session, tables: &Tables, create: &CreateTable) -> Result<()> {
     let (namespace, before) = match create.temporary {
         true => engine.temporary_namespace(session).map(|(name, change)| (name.to_string(), change))?,
         false => {
@@ -210,7 +210,7 @@ async fn create_table(engine: &Engine, session: &Session, tables: &Tables, creat
     };
     let mut record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
     record.unique = unique_keys(&record, &create.unique)?;
-    if create.temporary && tables.catalog().table(&namespace, &create.name.table).is_some() {
+    if create.temporary && !create.or_replace && tables.catalog().table(&namespace, &create.name.table).is_some() {
         let exists = format!("temporary table '{}' exists already", create.name.table);
         return forgive(
             Err(EngineError::new(ErrorKind::AlreadyExists, exists)),
@@ -220,6 +220,20 @@ async fn create_table(engine: &Engine, session: &Session, tables: &Tables, creat
     }
     if create.temporary {
         engine.check_one_more_temporary(session, tables.catalog())?;
+    }
+    if create.or_replace
+        && let Some(there) =
+            tables.catalog().table(&namespace, &create.name.table).filter(|table| tables.sees(Object::Table(table)))
+    {
+        tables.require_owner(Object::Table(there), "CREATE OR REPLACE TABLE")?;
+        let drop = CatalogChange::DropTable {
+            id: there.id,
+            namespace: there.namespace.clone(),
+            name: there.name.clone(),
+            views: Readers::Keep,
+        };
+        let changes = vec![before, drop, CatalogChange::CreateTable(record)];
+        return drop_named(engine, session, changes, false).await;
     }
     let created = engine.change_catalog(session, vec![before, CatalogChange::CreateTable(record)]).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)

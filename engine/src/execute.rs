@@ -97,6 +97,10 @@ impl Engine {
                 let written = self.write(session, duty, prepared, params.as_ref(), &run).await;
                 Ok(given(prepared, run.ending(written)?))
             }
+            Statement::CreateTableAs(create) => {
+                let run = self.begin_run(session, prepared, Way::Ingest)?;
+                run.ending(self.create_table_as(session, create, &run).await).map(Outcome::Changed)
+            }
             Statement::CreateToken(create) => {
                 let run = self.begin_run(session, prepared, Way::Change)?;
                 let tables = self.tables_for(session, statement)?;

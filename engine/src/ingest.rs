@@ -49,6 +49,8 @@ pub struct IngestTarget {
     pub temporary: bool,
     /// Of what kind the table becomes when it is created; a temporary one is the session's in any case.
     pub kind: TableKind,
+    /// What WITH says of a table that is created.
+    pub options: BTreeMap<String, String>,
     /// When the table is not there.
     pub if_missing: IfMissing,
     /// When it is there.
@@ -101,21 +103,38 @@ impl Engine {
         self.room_for_writes().await?;
         // A client that says nothing of its one transaction means it.
         let session = &session.in_only_transaction().with_origin("ingest");
-        let transaction = session.transaction();
-        let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
-        let destination = self.destination(session, &tables, &target, &schema)?;
+        let (destination, scope) = self.begin_load(session, &target, &schema)?;
         let table = &destination.table;
-        let scope = tables.scope(table);
-        // Nothing is read any more: a slow client must not hold the snapshot.
-        drop(tables);
         let text = match is_temporary(&table.namespace) {
             true => format!("INGEST INTO {}", table.name),
             false => format!("INGEST INTO {}.{}", table.namespace, table.name),
         };
         let beginning = Beginning { way: Way::Ingest, label: "ingest", text: text.into() };
         let run = self.running.begin(session, beginning, self.stop())?;
-        let loaded = self.load(session, transaction, destination, scope, batches, &run).await;
+        let loaded = self.load(session, session.transaction(), destination, scope, batches, &run).await;
         run.ending(loaded)
+    }
+
+    /// The same for a statement of the session that runs already.
+    pub(crate) async fn ingest_with(
+        self: &Arc<Self>,
+        session: &Session,
+        target: IngestTarget,
+        schema: SchemaRef,
+        batches: BoxStream<'static, Result<RecordBatch>>,
+        run: &Run,
+    ) -> Result<u64> {
+        self.room_for_writes().await?;
+        let (destination, scope) = self.begin_load(session, &target, &schema)?;
+        self.load(session, session.transaction(), destination, scope, batches, run).await
+    }
+
+    /// Where rows go. Nothing is read after it: a slow client must not hold the snapshot.
+    fn begin_load(&self, session: &Session, target: &IngestTarget, schema: &SchemaRef) -> Result<(Destination, Scope)> {
+        let tables = self.tables_for(session, &Statement::ShowNamespaces)?;
+        let destination = self.destination(session, &tables, target, schema)?;
+        let scope = tables.scope(&destination.table);
+        Ok((destination, scope))
     }
 
     /// Takes the rows of an ingest, and commits or stages them.
@@ -314,7 +333,7 @@ impl Engine {
             fields.push(Field::new(field.name(), storable(field.data_type())?, true));
         }
         let kind = if target.temporary { TableKind::Shared } else { target.kind };
-        let record = new_table(self, session, namespace, &target.table, kind, &fields, &BTreeMap::new())?;
+        let record = new_table(self, session, namespace, &target.table, kind, &fields, &target.options)?;
         changes.push(CatalogChange::CreateTable(record.clone()));
         Ok(Destination { table: record, changes, sources: (0..fields.len()).map(Some).collect() })
     }

@@ -14,6 +14,7 @@ mod audit_log;
 mod backpressure;
 pub mod check;
 mod comments;
+mod create_as;
 mod ddl;
 mod discretion;
 mod effective;

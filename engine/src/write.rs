@@ -6,6 +6,7 @@
 //! 2. Outside of a transaction it never fails because of another commit: it runs again on a fresh snapshot, alone on its scope.
 //! 3. Nothing waits for a client while a scope is locked: the rows are in memory before.
 
+use std::iter::once;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -439,10 +440,10 @@ fn takes_all_rows(statement: &Statement) -> bool {
 
 /// The bound rows that the statement is run with at once, one run after the other.
 fn runs(tables: &Tables, statement: &Statement, params: Option<&RecordBatch>) -> Result<Vec<Range<usize>>> {
-    let Some(params) = params else { return Ok(vec![0..1]) };
+    let Some(params) = params else { return Ok(once(0..1).collect()) };
     let rows = params.num_rows();
     match plain_insert(statement) {
-        Some((insert, _)) if insert.conflict.is_none() => Ok(vec![0..rows]),
+        Some((insert, _)) if insert.conflict.is_none() => Ok(once(0..rows).collect()),
         Some((insert, order)) if rows > 1 && upsert::takes_rows_together(insert) => {
             let (table, _) = target(tables, statement)?;
             let columns = bound_columns(insert, &table, params, &order)?;
@@ -518,7 +519,7 @@ pub(crate) fn plan(
             plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS, &returned, &old)?, hints, None, bound)
         }
         Statement::Merge(merge) => {
-            let merge = Merge { table: full_name(&table), ..merge.clone() };
+            let merge = Merge { table: full_name(&table), ..Merge::clone(merge) };
             let query = merge_query(&merge, &columns, &LOCATION_COLUMNS, &old)?;
             let typed = plan_select(state, tables, query, hints, None, bound)?;
             let mut types = vec![None; FOUND_COLUMNS];

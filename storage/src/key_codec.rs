@@ -135,7 +135,8 @@ impl Encoded {
 fn one_of_each(value: f64) -> f64 {
     match value {
         value if value.is_nan() => f64::NAN,
-        value if value == 0.0 => 0.0,
+        // Or -0.0.
+        0.0 => 0.0,
         value => value,
     }
 }

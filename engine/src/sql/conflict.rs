@@ -81,7 +81,9 @@ type Assignments = (Vec<(String, Expr)>, Option<Expr>);
 fn assignments(insert: &Insert, user_columns: &[(String, DataType)]) -> Result<Option<Assignments>> {
     Ok(match insert.conflict.as_ref().map(|conflict| &conflict.action) {
         None | Some(ConflictAction::Nothing) => None,
-        Some(ConflictAction::Update { assignments, selection }) => Some((assignments.clone(), selection.clone())),
+        Some(ConflictAction::Update { assignments, selection }) => {
+            Some((assignments.clone(), selection.as_deref().cloned()))
+        }
         Some(ConflictAction::Replace) => {
             let given = |name: &str| {
                 let value = Expr::CompoundIdentifier(vec![Ident::new(EXCLUDED_IN_SQL), quoted(name)]);

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use datafusion::sql::sqlparser::ast::{ColumnDef as SqlColumn, ColumnOption, Expr, SqlOption, UnaryOperator, Value};
+use datafusion::sql::sqlparser::ast::{
+    ColumnDef as SqlColumn, ColumnOption, Expr, Query, SqlOption, UnaryOperator, Value,
+};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -11,8 +13,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::api_tokens::{create_token, drop_token};
 use super::constraints;
 use super::names::{TableName, fold, namespace_name};
+use super::params::has_placeholder;
 use super::parse::{Reader, comes_later};
-use super::statement::{ColumnDef, CreateIndex, CreateTable, Statement, TableKind, UniqueDef};
+use super::statement::{ColumnDef, CreateIndex, CreateTable, CreateTableAs, Statement, TableKind, UniqueDef};
 use super::types::{column_type, refuse_system_column};
 use super::users::{alter_user, create_user, drop_user};
 use super::validate::unsupported;
@@ -27,17 +30,11 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
         let name = namespace_name(&reader.object_name()?)?;
         return Ok(Statement::CreateNamespace { name, if_not_exists });
     }
-    if reader.words(&["SHARED", "TABLE"]) || reader.word("TABLE") {
-        return create_table(reader, TableKind::Shared, false);
+    if reader.words(&["OR", "REPLACE"]) {
+        return create_or_replace(reader);
     }
-    if reader.words(&["USER", "TABLE"]) {
-        return create_table(reader, TableKind::User, false);
-    }
-    if reader.words(&["STREAM", "TABLE"]) {
-        return create_table(reader, TableKind::Stream, false);
-    }
-    if reader.words(&["TEMPORARY", "TABLE"]) || reader.words(&["TEMP", "TABLE"]) {
-        return create_table(reader, TableKind::Shared, true);
+    if let Some(of) = table_of(reader) {
+        return create_table(reader, of, false);
     }
     if reader.word("USER") {
         return create_user(reader);
@@ -47,9 +44,6 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     if reader.word("INDEX") {
         return create_index(reader);
-    }
-    if reader.words(&["OR", "REPLACE", "VIEW"]) {
-        return create_view(reader, true);
     }
     if reader.word("VIEW") {
         return create_view(reader, false);
@@ -64,10 +58,36 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     Err(match word.keyword {
         Keyword::MATERIALIZED => comes_later("CREATE MATERIALIZED VIEW"),
         Keyword::UNIQUE => comes_later("CREATE UNIQUE INDEX"),
-        Keyword::OR => comes_later("CREATE OR REPLACE"),
         Keyword::NoKeyword => reader.expected("TABLE, VIEW, NAMESPACE, INDEX, USER or TOKEN after CREATE", &token),
         _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
     })
+}
+
+/// What may take the place of another of its name.
+fn create_or_replace(reader: &mut Reader<'_>) -> Result<Statement> {
+    if reader.word("VIEW") {
+        return create_view(reader, true);
+    }
+    if let Some(of) = table_of(reader) {
+        return create_table(reader, of, true);
+    }
+    let token = reader.parser.peek_token();
+    Err(reader.expected("TABLE or VIEW after CREATE OR REPLACE", &token))
+}
+
+/// Goes past [SHARED | USER | STREAM | TEMPORARY | TEMP] TABLE; gives the kind, and whether it is temporary.
+fn table_of(reader: &mut Reader<'_>) -> Option<(TableKind, bool)> {
+    let kinds = [
+        ("SHARED", TableKind::Shared, false),
+        ("USER", TableKind::User, false),
+        ("STREAM", TableKind::Stream, false),
+        ("TEMPORARY", TableKind::Shared, true),
+        ("TEMP", TableKind::Shared, true),
+    ];
+    if reader.word("TABLE") {
+        return Some((TableKind::Shared, false));
+    }
+    kinds.into_iter().find(|(word, ..)| reader.words(&[word, "TABLE"])).map(|(_, kind, temporary)| (kind, temporary))
 }
 
 /// DROP …
@@ -185,8 +205,11 @@ fn create_index(reader: &mut Reader<'_>) -> Result<Statement> {
 
 /// [IF NOT EXISTS] name (column type [NOT NULL | NULL] [PRIMARY KEY | UNIQUE], …, [PRIMARY KEY | UNIQUE (…)])
 /// [WITH (key = value, …)].
-fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Result<Statement> {
+fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), or_replace: bool) -> Result<Statement> {
     let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
+    if or_replace && if_not_exists {
+        return Err(EngineError::invalid("CREATE TABLE is either OR REPLACE or IF NOT EXISTS"));
+    }
     let name = TableName::parse(&reader.object_name()?)?;
     if let Some(namespace) = name.namespace.as_ref().filter(|_| temporary) {
         return Err(EngineError::invalid(format!(
@@ -194,8 +217,25 @@ fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Re
             name.table
         )));
     }
-    if reader.word("AS") {
-        return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
+    let of = |columns, options, query| {
+        Statement::CreateTableAs(CreateTableAs {
+            name: name.clone(),
+            kind,
+            temporary,
+            if_not_exists,
+            or_replace,
+            columns,
+            options,
+            query,
+        })
+    };
+    if is_as_query(reader) {
+        let columns = match reader.parser.peek_token_ref().token {
+            Token::LParen => column_names(reader)?,
+            _ => vec![],
+        };
+        let options = with_options(reader)?;
+        return Ok(of(columns, options, as_query(reader)?));
     }
     if reader.word("LIKE") {
         return Err(comes_later("CREATE TABLE … LIKE"));
@@ -230,12 +270,57 @@ fn create_table(reader: &mut Reader<'_>, kind: TableKind, temporary: bool) -> Re
     {
         return Err(unsupported(&format!("{} in a stream table, whose rows go by themselves,", key.what())));
     }
-    let parsed = reader.parser.parse_options(Keyword::WITH);
-    let options = options(reader.at(parsed)?)?;
+    let options = with_options(reader)?;
     if reader.word("AS") {
-        return Err(comes_later("CREATE TABLE … AS SELECT (CREATE it, then INSERT INTO … SELECT)"));
+        return Err(unsupported(
+            "CREATE TABLE … AS with types of columns (give their names only, and write CAST in the query)",
+        ));
     }
-    Ok(Statement::CreateTable(CreateTable { name, kind, temporary, if_not_exists, columns, unique, options }))
+    Ok(Statement::CreateTable(CreateTable {
+        name,
+        kind,
+        temporary,
+        if_not_exists,
+        or_replace,
+        columns,
+        unique,
+        options,
+    }))
+}
+
+fn with_options(reader: &mut Reader<'_>) -> Result<BTreeMap<String, String>> {
+    let parsed = reader.parser.parse_options(Keyword::WITH);
+    options(reader.at(parsed)?)
+}
+
+/// Whether `[(name, …)] [WITH (…)] AS` is next.
+fn is_as_query(reader: &mut Reader<'_>) -> bool {
+    let is_word = |token: &Token, word: &str| matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word));
+    match &reader.parser.peek_token_ref().token {
+        token if is_word(token, "AS") || is_word(token, "WITH") => true,
+        // A name without a type.
+        Token::LParen => matches!(reader.parser.peek_nth_token_ref(2).token, Token::Comma | Token::RParen),
+        _ => false,
+    }
+}
+
+fn column_names(reader: &mut Reader<'_>) -> Result<Vec<String>> {
+    let parsed = reader.parser.parse_parenthesized_column_list(IsOptional::Mandatory, false);
+    let names: Vec<String> = reader.at(parsed)?.iter().map(fold).collect();
+    names.iter().try_for_each(|name| refuse_system_column(name))?;
+    Ok(names)
+}
+
+fn as_query(reader: &mut Reader<'_>) -> Result<Box<Query>> {
+    if !reader.word("AS") {
+        let token = reader.parser.peek_token();
+        return Err(reader.expected("AS and a query, or columns with their types", &token));
+    }
+    let (query, _) = reader.query_with_text()?;
+    if has_placeholder(&*query) {
+        return Err(unsupported("a parameter in CREATE TABLE … AS (CREATE the table, then INSERT INTO … SELECT)"));
+    }
+    Ok(query)
 }
 
 /// A column, and whether it was said that it may be NULL.

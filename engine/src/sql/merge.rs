@@ -73,7 +73,7 @@ impl Reader<'_> {
             }
             false => vec![],
         };
-        Ok(Statement::Merge(Merge { table, alias, source, on, clauses, returning }))
+        Ok(Statement::Merge(Box::new(Merge { table, alias, source, on, clauses, returning })))
     }
 
     fn merge_target(

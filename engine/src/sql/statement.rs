@@ -32,7 +32,7 @@ pub(crate) enum Statement {
     /// Removes rows.
     Delete(Delete),
     /// MERGE.
-    Merge(Merge),
+    Merge(Box<Merge>),
     /// CREATE NAMESPACE, CREATE SCHEMA.
     CreateNamespace {
         /// The namespace.
@@ -51,6 +51,8 @@ pub(crate) enum Statement {
     },
     /// CREATE [SHARED | USER | STREAM] TABLE.
     CreateTable(CreateTable),
+    /// CREATE TABLE … AS query.
+    CreateTableAs(CreateTableAs),
     /// DROP TABLE.
     DropTable {
         /// The table.
@@ -244,7 +246,7 @@ pub(crate) enum ConflictAction {
         /// Column and new value.
         assignments: Vec<(String, Expr)>,
         /// Which rows; `None` = all.
-        selection: Option<Expr>,
+        selection: Option<Box<Expr>>,
     },
     /// INSERT OR REPLACE: every column that is given.
     Replace,
@@ -255,7 +257,7 @@ impl Insert {
     pub(crate) fn conflict_exprs(&self) -> impl Iterator<Item = &Expr> {
         let (assignments, selection) = match &self.conflict {
             Some(OnConflict { action: ConflictAction::Update { assignments, selection }, .. }) => {
-                (assignments.as_slice(), selection.as_ref())
+                (assignments.as_slice(), selection.as_deref())
             }
             _ => (&[][..], None),
         };
@@ -397,12 +399,35 @@ pub(crate) struct CreateTable {
     pub temporary: bool,
     /// One that is there already is no error.
     pub if_not_exists: bool,
+    /// It may take the place of another.
+    pub or_replace: bool,
     /// The user's columns in order; no system column, no name twice.
     pub columns: Vec<ColumnDef>,
     /// Its unique keys.
     pub unique: Vec<UniqueDef>,
     /// WITH (key = value); keys in lower case, values as text. Which of them mean something is the catalog's to say.
     pub options: BTreeMap<String, String>,
+}
+
+/// CREATE TABLE … AS query.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CreateTableAs {
+    /// Its name.
+    pub name: TableName,
+    /// Who sees what.
+    pub kind: TableKind,
+    /// It goes with its session.
+    pub temporary: bool,
+    /// One that is there already is no error.
+    pub if_not_exists: bool,
+    /// It may take the place of another.
+    pub or_replace: bool,
+    /// The names of its columns; empty = as the query has them.
+    pub columns: Vec<String>,
+    /// WITH (key = value).
+    pub options: BTreeMap<String, String>,
+    /// Where its rows come from, without parameters.
+    pub query: Box<Query>,
 }
 
 /// CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name [(columns)] AS query.
@@ -611,6 +636,7 @@ impl Statement {
             Self::CreateNamespace { .. }
             | Self::DropNamespace { .. }
             | Self::CreateTable(_)
+            | Self::CreateTableAs(_)
             | Self::DropTable { .. }
             | Self::CreateView(_)
             | Self::DropView { .. }

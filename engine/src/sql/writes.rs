@@ -70,7 +70,7 @@ impl Reader<'_> {
                 let assignments = self.assignments(update.assignments, table, alias)?;
                 let mut selection = update.selection;
                 admit(&mut selection, self.limits)?;
-                ConflictAction::Update { assignments, selection }
+                ConflictAction::Update { assignments, selection: selection.map(Box::new) }
             }
         };
         Ok(OnConflict { target, action })

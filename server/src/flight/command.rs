@@ -227,7 +227,15 @@ fn ingest_target(ingest: CommandStatementIngest) -> Result<IngestTarget, Status>
         TableExistsOption::Unspecified => return Err(incomplete_ingest("if_exists: FAIL, APPEND or REPLACE")),
     };
     let (namespace, temporary) = (ingest.schema.filter(|_| !ingest.temporary), ingest.temporary);
-    Ok(IngestTarget { namespace, table: ingest.table, temporary, kind, if_missing, if_exists })
+    Ok(IngestTarget {
+        namespace,
+        table: ingest.table,
+        temporary,
+        kind,
+        options: Default::default(),
+        if_missing,
+        if_exists,
+    })
 }
 
 /// Of what kind a table becomes that an ingest creates.

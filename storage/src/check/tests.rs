@@ -295,7 +295,8 @@ fn the_key_index_is_held_against_the_rows() {
         rocks.scan_prefix(Family::Keys, &scope.encode(), visit).unwrap();
         keys
     };
-    let damages: [fn(&Rocks, &[(Vec<u8>, Vec<u8>)]); 4] = [
+    type Damage = fn(&Rocks, &[(Vec<u8>, Vec<u8>)]);
+    let damages: [Damage; 4] = [
         |rocks, keys| rocks.remove_cached(Family::Keys, &keys[0].0).unwrap(),
         |rocks, keys| rocks.remove_cached(Family::Keys, &keys[1].0).unwrap(),
         |rocks, keys| rocks.put_cached(Family::Keys, &keys[1].0, &keys[2].1).unwrap(),
