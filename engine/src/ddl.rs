@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, NamespaceRecord, Readers, TableKind, TableRecord, UniqueRecord};
+use seracdb_storage::catalog::{
+    CatalogChange, CheckRecord, NamespaceRecord, Readers, TableKind, TableRecord, UniqueRecord,
+};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
 
+use crate::constraints::Constraints;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
 use crate::naming::check_name;
 use crate::rights::{Object, denied};
 use crate::session::{Session, describes};
-use crate::sql::statement::{self, CreateTable, UniqueDef};
+use crate::sql::statement::{self, CheckDef, CreateTable, UniqueDef};
 use crate::sql::{Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
@@ -210,6 +213,14 @@ async fn create_table(engine: &Arc<Engine>, session: &Session, tables: &Tables, 
     };
     let mut record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
     record.unique = unique_keys(&record, &create.unique)?;
+    record.checks = checks(&record, &create.checks)?;
+    if let Some(schema) = record.schemas.first_mut() {
+        for (column, defined) in schema.columns.iter_mut().zip(&create.columns) {
+            (column.default, column.generated) = (defined.default.clone(), defined.generated.clone());
+        }
+    }
+    // What cannot be planned cannot be kept.
+    Constraints::plan(&engine.state, &record)?;
     if create.temporary && !create.or_replace && tables.catalog().table(&namespace, &create.name.table).is_some() {
         let exists = format!("temporary table '{}' exists already", create.name.table);
         return forgive(
@@ -262,6 +273,26 @@ fn unique_keys(table: &TableRecord, defined: &[UniqueDef]) -> Result<Vec<UniqueR
     Ok(keys)
 }
 
+/// What holds of every row of a table to be created. Those without a name get one of the table's.
+fn checks(table: &TableRecord, defined: &[CheckDef]) -> Result<Vec<CheckRecord>> {
+    let mut taken: HashSet<String> = table.unique.iter().map(|key| key.name.clone()).collect();
+    for name in defined.iter().filter_map(|check| check.name.as_ref()) {
+        check_name("constraint", name)?;
+        if !taken.insert(name.clone()) {
+            return Err(EngineError::invalid(format!("constraint '{name}' is declared twice")));
+        }
+    }
+    let mut free = (1..).map(|n| match n {
+        1 => format!("{}_check", table.name),
+        n => format!("{}_check{}", table.name, n - 1),
+    });
+    let record = |check: &CheckDef| {
+        let name = check.name.clone().or_else(|| free.find(|name| !taken.contains(name))).unwrap_or_default();
+        CheckRecord { name, expr: check.expr.clone() }
+    };
+    Ok(defined.iter().map(record).collect())
+}
+
 /// The record of a table to be created.
 pub(crate) fn new_table(
     engine: &Engine,
@@ -288,6 +319,7 @@ pub(crate) fn new_table(
         options: options.clone(),
         indexes: vec![],
         unique: vec![],
+        checks: vec![],
         ttl_ns: ttl_ns(kind, options)?,
         comment: None,
         column_comments: BTreeMap::new(),

@@ -89,6 +89,7 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![IndexRecord { name: "i".into(), columns: vec![] }],
             unique: vec![],
+            checks: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

@@ -16,7 +16,9 @@ use seracdb_storage::steps::{NoWait, Pace};
 use seracdb_storage::store::{StorageConfig, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::constraints::ConstraintCache;
 use crate::error::{EngineError, Result};
+use crate::functions::functions;
 use crate::give_way;
 use crate::jobs::{Jobs, JobsConfig};
 use crate::memory::FairPool;
@@ -166,6 +168,8 @@ pub struct Engine {
     pub(crate) temporary: Arc<TemporaryNamespaces>,
     pub(crate) sessions: Arc<SessionList>,
     pub(crate) turns: Arc<Turns>,
+    /// What tables say of their values.
+    pub(crate) constraints: ConstraintCache,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) transaction_config: TransactionConfig,
     pub(crate) bulk_bytes_min: usize,
@@ -204,6 +208,7 @@ impl Engine {
         let running = Running::new(config.user, config.queries, Arc::clone(&runtime), Arc::clone(store.clock()));
         let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
         let mut state = rules::state_builder();
+        state.scalar_functions().get_or_insert_default().extend(functions(&store));
         if config.planted_panic {
             state.scalar_functions().get_or_insert_default().push(Arc::new(planted_panic()));
         }
@@ -227,6 +232,7 @@ impl Engine {
             temporary: Arc::default(),
             sessions: Arc::default(),
             turns,
+            constraints: ConstraintCache::default(),
             transactions,
             transaction_config,
             bulk_bytes_min: config.bulk_bytes_min,

@@ -92,6 +92,11 @@ impl EngineError {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }
 
+    /// The same, said of something.
+    pub(crate) fn about(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// A request that cannot be right.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidArgument, message)

@@ -131,6 +131,7 @@ impl Engine {
             Statement::ShowTables { .. }
             | Statement::ShowNamespaces
             | Statement::Describe(_)
+            | Statement::ShowCreate(_)
             | Statement::ShowSetting(_) => {
                 let tables = self.tables_for(session, statement)?;
                 listing::rows(&tables, statement).map(Outcome::Rows)

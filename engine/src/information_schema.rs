@@ -32,6 +32,8 @@ pub(crate) const INFORMATION_TABLES: [&str; 8] =
 
 /// The last column of the tables that have one.
 const COMMENT: &str = "comment";
+/// DataFusion knows none.
+const COLUMN_DEFAULT: &str = "column_default";
 /// DataFusion counts it from 0.
 const ORDINAL_POSITION: &str = "ordinal_position";
 
@@ -82,7 +84,7 @@ fn views(tables: &Tables) -> Result<RecordBatch> {
     rows.finish()
 }
 
-/// The unique keys of all tables.
+/// The unique keys and checks of all tables.
 fn table_constraints(tables: &Tables) -> Result<RecordBatch> {
     let mut rows = Rows::new(schema(&[
         ("constraint_catalog", TEXT, false),
@@ -103,6 +105,11 @@ fn table_constraints(tables: &Tables) -> Result<RecordBatch> {
             let nulls = (!key.primary).then_some(if key.nulls_equal { "NO" } else { "YES" });
             let name = [CATALOG, &table.namespace, &key.name, CATALOG, &table.namespace, &table.name, kind];
             let texts = name.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([nulls]);
+            texts.enumerate().for_each(|(column, text)| rows.text(column, text));
+        }
+        for check in &table.checks {
+            let name = [CATALOG, &table.namespace, &check.name, CATALOG, &table.namespace, &table.name, "CHECK"];
+            let texts = name.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([None]);
             texts.enumerate().for_each(|(column, text)| rows.text(column, text));
         }
     }
@@ -199,8 +206,16 @@ impl WithComments {
             self.of.comment(&self.tables, &name_in)
         };
         let comments: StringArray = (0..batch.num_rows()).map(comment).collect();
+        let default = |row: usize| {
+            let name_in =
+                |column: &str| batch.column_by_name(column)?.as_string_opt::<i32>().map(|names| names.value(row));
+            let table = self.tables.catalog().table(name_in("table_schema")?, name_in("table_name")?)?;
+            let named = name_in("column_name")?;
+            table.schema().columns.iter().find(|column| column.name == named)?.default.clone()
+        };
         let named = self.schema.fields().iter().zip(batch.columns());
         let columns = named.map(|(field, values)| match field.name().as_str() {
+            COLUMN_DEFAULT => Ok(Arc::new((0..batch.num_rows()).map(default).collect::<StringArray>()) as ArrayRef),
             ORDINAL_POSITION => Ok(add(values, &UInt64Array::new_scalar(1))?),
             _ => Ok(Arc::clone(values)),
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use datafusion::execution::SessionState;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use seracdb_storage::StorageError;
@@ -15,6 +16,7 @@ use seracdb_storage::keys::Scope;
 use seracdb_storage::system_columns::is_system_column;
 
 use crate::audit;
+use crate::constraints::Constraints;
 use crate::ddl::{new_table, require};
 use crate::discretion::told;
 use crate::engine::Engine;
@@ -148,6 +150,7 @@ impl Engine {
         run: &Run,
     ) -> Result<u64> {
         let mut load = Load::new(self, &destination.table, scope)?;
+        let (constraints, state) = (self.constraints(&destination.table)?, self.statement_state(run.stop()));
         // What is gathered is the user's memory, and refused when there is too much: a client may take long to send more.
         let gathered = run.memory("ingest");
         while let Some(batch) = run.unless_stopped(batches.try_next()).await?? {
@@ -158,7 +161,7 @@ impl Engine {
             run.count(&batch);
             check_size(unpacked_bytes(&batch))?;
             for piece in pieces(&batch) {
-                let columns = destination.columns(&piece)?;
+                let columns = destination.columns(&piece, &constraints, &state)?;
                 load.push(columns, piece.num_rows()).await?;
                 gathered.try_resize(load.waiting_bytes()).map_err(|error| from_datafusion(error, &[]))?;
             }
@@ -357,12 +360,15 @@ impl Destination {
     }
 
     /// A batch as the table's user columns.
-    fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        let column = |(name, data_type): &(String, DataType), source: &Option<usize>| match source {
-            Some(place) => bind_column(batch.column(*place), data_type, &format!("column '{name}'")),
-            None => Ok(arrow::array::new_null_array(data_type, batch.num_rows())),
+    fn columns(&self, batch: &RecordBatch, constraints: &Constraints, state: &SessionState) -> Result<Vec<ArrayRef>> {
+        let column = |(place, (name, data_type)): (usize, &(String, DataType)), source: &Option<usize>| match source {
+            Some(_) if constraints.generated_names().contains(name) => {
+                Err(EngineError::invalid(format!("column '{name}' is GENERATED: leave it out")))
+            }
+            Some(source) => bind_column(batch.column(*source), data_type, &format!("column '{name}'")),
+            None => constraints.default_values(state, place, batch.num_rows()),
         };
         let columns = user_columns(self.table.schema());
-        columns.iter().zip(&self.sources).map(|(target, source)| column(target, source)).collect()
+        columns.iter().enumerate().zip(&self.sources).map(|(target, source)| column(target, source)).collect()
     }
 }

@@ -12,6 +12,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use crate::api_tokens;
 use crate::error::{EngineError, Result};
 use crate::session::{INFORMATION_SCHEMA, describes};
+use crate::show_create::show_create;
 use crate::sql::errors::{from_arrow, from_datafusion};
 use crate::sql::{Statement, TableName, suggest};
 use crate::system::{self, SYSTEM_SCHEMA};
@@ -38,6 +39,7 @@ pub(crate) fn schema_of(statement: &Statement) -> SchemaRef {
         Statement::ShowTables { .. } => &["namespace", "table", "kind"],
         Statement::ShowNamespaces => &["namespace"],
         Statement::Describe(_) => &["column_name", "data_type", "is_nullable"],
+        Statement::ShowCreate(_) => &["statement"],
         Statement::ShowSetting(_) => &["name", "value"],
         _ => &[],
     })
@@ -54,6 +56,7 @@ pub(crate) fn rows(tables: &Tables, statement: &Statement) -> Result<SendableRec
             let row = |field: &Arc<Field>| vec![field.name().clone(), field.data_type().to_string(), nullable(field)];
             schema.fields().iter().map(row).collect()
         }
+        Statement::ShowCreate(name) => vec![vec![show_create(tables, name)?]],
         Statement::ShowSetting(name) => settings(tables, name.as_deref())?,
         _ => return Err(EngineError::internal("the statement lists nothing")),
     };

@@ -29,7 +29,7 @@ pub(crate) struct Load<'a> {
 
 impl<'a> Load<'a> {
     pub(crate) fn new(engine: &'a Engine, table: &'a TableRecord, scope: Scope) -> Result<Self> {
-        let (encoder, keys) = (RowEncoder::new(table, scope)?, KeyEdits::default());
+        let (encoder, keys) = (RowEncoder::new(engine, table, scope)?, KeyEdits::default());
         Ok(Self { engine, table, scope, encoder, waiting: vec![], waiting_bytes: 0, bulk: None, keys, rows: 0 })
     }
 
@@ -38,7 +38,7 @@ impl<'a> Load<'a> {
         if rows == 0 {
             return Ok(());
         }
-        self.encoder.require_values(&columns)?;
+        let columns = self.encoder.complete(columns, rows)?;
         self.rows += rows as u64;
         if self.bulk.is_some() {
             return self.write(columns, rows).await;

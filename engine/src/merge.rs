@@ -68,8 +68,8 @@ impl<'a> Merged<'a> {
     ) -> Result<Self> {
         Ok(Self {
             merge,
-            new: RowEncoder::new(table, scope)?,
-            there: RowEncoder::new(table, scope)?.with_old(old),
+            new: RowEncoder::new(engine, table, scope)?,
+            there: RowEncoder::new(engine, table, scope)?.with_old(old),
             columns: table.schema().columns.len(),
             once: Once::new(table, "MERGE"),
             load: Load::new(engine, table, scope)?,
@@ -106,7 +106,7 @@ impl<'a> Merged<'a> {
         match &mut self.returned {
             Some(returned) => {
                 let ids = engine.store.new_ids(rows.num_rows());
-                self.new.require_values(&columns)?;
+                let columns = self.new.complete(columns, rows.num_rows())?;
                 returned.push_new(&ids, &columns)?;
                 self.writes.insert(&self.new, ids, &columns)
             }
@@ -118,6 +118,8 @@ impl<'a> Merged<'a> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
+        let completed = if delete { rows.clone() } else { self.there.complete_found(rows.clone())? };
+        let rows = &completed;
         if let Some(returned) = &mut self.returned {
             let updated = delete.then(|| Arc::clone(rows.column(FOUND_COLUMNS - 1)));
             let columns = &rows.columns()[FOUND_COLUMNS..][..self.columns];

@@ -238,6 +238,7 @@ mod tests {
                     options: BTreeMap::new(),
                     indexes: vec![],
                     unique: vec![],
+                    checks: vec![],
                     ttl_ns: None,
                     comment: None,
                     column_comments: BTreeMap::new(),

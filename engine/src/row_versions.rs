@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{Int64Type, TimestampNanosecondType, UInt64Type};
+use arrow::datatypes::{Int64Type, Schema, TimestampNanosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use seracdb_storage::StorageError;
 use seracdb_storage::bulk::PendingFile;
@@ -14,9 +14,12 @@ use seracdb_storage::row_codec::{RowLayout, encode_rows};
 use seracdb_storage::system_columns::{CommitTs, RowId};
 use seracdb_storage::unique::{KeyEdits, KeyWrite, UniqueKey};
 
+use crate::constraints::Constraints;
+use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::returning::Returned;
 use crate::scan::LOCATION_COLUMNS;
+use crate::sql::errors::from_datafusion;
 use crate::transaction::{STAGED_FILE, staged_place};
 
 /// Columns before the user's in the rows that UPDATE and DELETE find: file, position, `_id`, `_updated`.
@@ -94,6 +97,7 @@ impl Writes {
 /// Makes row versions of batches.
 pub(crate) struct RowEncoder<'a> {
     table: &'a TableRecord,
+    constraints: Arc<Constraints>,
     scope: Scope,
     layout: RowLayout,
     keys: Vec<UniqueKey>,
@@ -102,16 +106,39 @@ pub(crate) struct RowEncoder<'a> {
 }
 
 impl<'a> RowEncoder<'a> {
-    pub(crate) fn new(table: &'a TableRecord, scope: Scope) -> Result<Self> {
+    pub(crate) fn new(engine: &Engine, table: &'a TableRecord, scope: Scope) -> Result<Self> {
+        let constraints = engine.constraints(table)?;
         let schema = table.schema();
         let layout = RowLayout::new(schema.version, &schema.user_fields().into()).map_err(StorageError::from)?;
-        Ok(Self { table, scope, layout, keys: UniqueKey::of_table(table), old: vec![] })
+        Ok(Self { table, constraints, scope, layout, keys: UniqueKey::of_table(table), old: vec![] })
     }
 
     /// The same for rows that are found with the old values of these columns: unique keys of others stay as they are.
     pub(crate) fn with_old(self, old: Vec<usize>) -> Self {
         let keys = self.keys.into_iter().filter(|key| key.places.iter().all(|place| old.contains(place))).collect();
         Self { keys, old, ..self }
+    }
+
+    /// The user columns of new rows with those that are generated, checked. `columns`: in order.
+    pub(crate) fn complete(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<Vec<ArrayRef>> {
+        let columns = self.constraints.complete(columns, rows)?;
+        self.require_values(&columns)?;
+        Ok(columns)
+    }
+
+    /// The same of found rows, as [`RowEncoder::supersede`] takes them.
+    pub(crate) fn complete_found(&self, found: RecordBatch) -> Result<RecordBatch> {
+        if self.constraints.is_empty() {
+            return Ok(found);
+        }
+        let rows = found.num_rows();
+        let completed = self.complete(self.new_columns(&found).to_vec(), rows)?;
+        let mut columns = found.columns().to_vec();
+        columns.splice(FOUND_COLUMNS..FOUND_COLUMNS + completed.len(), completed);
+        let failed = |error: arrow::error::ArrowError| from_datafusion(error.into(), &LOCATION_COLUMNS);
+        let fields =
+            found.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
     }
 
     /// New rows. `columns`: the user columns in order.
@@ -187,7 +214,7 @@ impl<'a> RowEncoder<'a> {
     }
 
     /// Refuses NULL where the table wants a value. `columns`: the user columns in order.
-    pub(crate) fn require_values(&self, columns: &[ArrayRef]) -> Result<()> {
+    fn require_values(&self, columns: &[ArrayRef]) -> Result<()> {
         for (column, values) in self.table.schema().columns.iter().zip(columns) {
             if !column.nullable && values.null_count() > 0 {
                 return Err(EngineError::invalid(format!(

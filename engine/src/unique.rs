@@ -119,23 +119,33 @@ pub(crate) fn kind(key: &UniqueRecord) -> &'static str {
 
 /// The places of the columns of which a statement needs the values that rows had, to know which unique keys they lose.
 pub(crate) fn old_columns(statement: &Statement, table: &TableRecord) -> Vec<usize> {
-    let keys = UniqueKey::of_table(table);
-    let is_affected = |key: &&UniqueKey| match statement {
-        Statement::Update(update) => {
-            update.assignments.iter().any(|(assigned, _)| key.names().iter().any(|name| name == assigned))
-        }
-        Statement::Delete(_) => true,
-        Statement::Merge(merge) => merge.clauses.iter().any(|clause| match &clause.action {
-            MergeAction::Update(assignments) => {
-                assignments.iter().any(|(assigned, _)| key.names().iter().any(|name| name == assigned))
+    let (keys, columns) = (UniqueKey::of_table(table), user_columns(table.schema()));
+    let assigned: Vec<&str> = match statement {
+        Statement::Update(update) => update.assignments.iter().map(|(name, _)| name.as_str()).collect(),
+        Statement::Insert(insert) => changed_columns(insert, &columns).collect(),
+        Statement::Delete(_) => columns.iter().map(|(name, _)| name.as_str()).collect(),
+        Statement::Merge(merge) => {
+            let mut assigned = Vec::new();
+            for clause in &merge.clauses {
+                match &clause.action {
+                    MergeAction::Update(assignments) => {
+                        assigned.extend(assignments.iter().map(|(name, _)| name.as_str()))
+                    }
+                    MergeAction::Delete => assigned.extend(columns.iter().map(|(name, _)| name.as_str())),
+                    MergeAction::Insert { .. } | MergeAction::Nothing => {}
+                }
             }
-            action => matches!(action, MergeAction::Delete),
-        }),
-        Statement::Insert(insert) => {
-            let columns = user_columns(table.schema());
-            changed_columns(insert, &columns).any(|changed| key.names().iter().any(|name| name == changed))
+            assigned
         }
-        _ => false,
+        _ => vec![],
+    };
+    if assigned.is_empty() {
+        return vec![];
+    }
+    // What a generated column becomes is not known yet.
+    let is_generated = |place: &usize| table.schema().columns[*place].generated.is_some();
+    let is_affected = |key: &&UniqueKey| {
+        key.names().iter().any(|name| assigned.contains(&name.as_str())) || key.places.iter().any(is_generated)
     };
     let mut places: Vec<usize> = keys.iter().filter(is_affected).flat_map(|key| key.places.clone()).collect();
     places.sort_unstable();

@@ -262,6 +262,7 @@ pub(crate) struct Upsert<'a> {
     table: &'a TableRecord,
     scope: Scope,
     conflicts: Conflicts,
+    encoder: RowEncoder<'a>,
     load: Load<'a>,
     /// New rows that are given back: all in memory.
     inserted: Writes,
@@ -285,6 +286,7 @@ impl<'a> Upsert<'a> {
             table,
             scope,
             conflicts: Conflicts::new(insert, table, KeyView::of(tables, scope))?,
+            encoder: RowEncoder::new(engine, table, scope)?,
             load: Load::new(engine, table, scope)?,
             inserted: Writes::default(),
             returned: Returned::wanted(&statement, table, tables.exposure),
@@ -294,9 +296,11 @@ impl<'a> Upsert<'a> {
         })
     }
 
-    /// Takes rows of the source. `columns`: the user columns in order.
-    pub(crate) async fn push(&mut self, engine: &Engine, columns: &[ArrayRef], rows: usize) -> Result<()> {
-        let split = self.conflicts.split(columns, rows)?;
+    /// Takes rows of the source. `columns`: the user columns in order. They are checked like those that are inserted, whether their
+    /// keys are there or not.
+    pub(crate) async fn push(&mut self, engine: &Engine, columns: Vec<ArrayRef>, rows: usize) -> Result<()> {
+        let columns = self.encoder.complete(columns, rows)?;
+        let split = self.conflicts.split(&columns, rows)?;
         let some = |wanted: &UInt64Array| -> Result<Vec<ArrayRef>> {
             let taken = columns.iter().map(|column| take(column, wanted, None));
             taken.collect::<Result<_, _>>().map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))
@@ -305,10 +309,9 @@ impl<'a> Upsert<'a> {
             let (count, new) = (split.new.len(), some(&UInt64Array::from(split.new))?);
             match &mut self.returned {
                 Some(returned) => {
-                    let (encoder, ids) = (RowEncoder::new(self.table, self.scope)?, engine.store.new_ids(count));
-                    encoder.require_values(&new)?;
+                    let ids = engine.store.new_ids(count);
                     returned.push_new(&ids, &new)?;
-                    self.inserted.insert(&encoder, ids, &new)?;
+                    self.inserted.insert(&self.encoder, ids, &new)?;
                 }
                 None => self.load.push(new, count).await?,
             }
@@ -350,9 +353,10 @@ impl<'a> Upsert<'a> {
             let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(failed)?);
             let old = old_columns(&prepared.statement, self.table);
             let old_count = old.len();
-            let encoder = RowEncoder::new(self.table, self.scope)?.with_old(old);
+            let encoder = RowEncoder::new(engine, self.table, self.scope)?.with_old(old);
             while let Some(batch) = rows.try_next().await.map_err(failed)? {
                 run.count(&batch);
+                let batch = encoder.complete_found(batch)?;
                 let before_old = batch.num_columns() - old_count;
                 if let Some(returned) = &mut returned {
                     let ids = Arc::clone(batch.column(FOUND_COLUMNS - 2));

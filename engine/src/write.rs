@@ -25,6 +25,7 @@ use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::CommitTs;
 
 use crate::audit::Duty;
+use crate::constraints::Constraints;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::execute::row_values;
@@ -38,6 +39,8 @@ use crate::running::{Run, Stoppable};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
 use crate::sql::coerce::{bind_column, conform, insert_projection};
+use crate::sql::constraints::expression;
+use crate::sql::defaults::{Writable, put_defaults};
 use crate::sql::dml::{delete_query, update_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::insert::{insert_plan, plain_parameters};
@@ -128,7 +131,7 @@ impl Engine {
             };
             // What was waited for may have changed what is there.
             let mut tables = Tables { snapshot: self.store.snapshot(), ..tables };
-            let runs = runs(&tables, statement, params)?;
+            let runs = self.runs(&tables, statement, params)?;
             let written = match runs.as_slice() {
                 [only] => self.write_once(&tables, duty, prepared, params, only.clone(), run).await?,
                 _ => {
@@ -179,7 +182,7 @@ impl Engine {
         params: Option<&RecordBatch>,
         run: &Run,
     ) -> Result<(u64, Option<Evaluated>)> {
-        let runs = runs(tables, &prepared.statement, params)?;
+        let runs = self.runs(tables, &prepared.statement, params)?;
         let again = match runs.len() > 1 && !prepared.fits(tables) {
             true => Some(self.prepare_over(tables, prepared.statement.clone(), Arc::clone(&prepared.shown))?),
             false => None,
@@ -250,7 +253,7 @@ impl Engine {
             let mut upsert = Upsert::new(self, tables, insert, &table, scope)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
                 run.count(&batch);
-                upsert.push(self, batch.columns(), batch.num_rows()).await?;
+                upsert.push(self, batch.columns().to_vec(), batch.num_rows()).await?;
             }
             let writes = upsert.finish(self, tables, prepared, values, run).await?;
             return Ok((table, writes));
@@ -280,7 +283,7 @@ impl Engine {
             let writes = merged.finish().await?;
             return Ok((table, writes));
         }
-        let encoder = RowEncoder::new(&table, scope)?.with_old(old);
+        let encoder = RowEncoder::new(self, &table, scope)?.with_old(old);
         let deletes = matches!(prepared.statement, Statement::Delete(_));
         let mut once = match &prepared.statement {
             Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table, "UPDATE … FROM")),
@@ -292,6 +295,7 @@ impl Engine {
             if let Some(once) = &mut once {
                 once.check(&batch)?;
             }
+            let batch = if deletes { batch } else { encoder.complete_found(batch)? };
             let before_old = batch.num_columns() - old_count;
             if let Some(returned) = &mut returned {
                 // A deleted row is given as it was, one that is changed as it becomes.
@@ -315,13 +319,13 @@ impl Engine {
         mut returned: Returned,
         run: &Run,
     ) -> Result<Writes> {
-        let (encoder, mut writes) = (RowEncoder::new(table, scope)?, Writes::default());
+        let (encoder, mut writes) = (RowEncoder::new(self, table, scope)?, Writes::default());
         while let Some(batch) = rows.try_next().await.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))? {
             run.count(&batch);
             let ids = self.store.new_ids(batch.num_rows());
-            encoder.require_values(batch.columns())?;
-            returned.push_new(&ids, batch.columns())?;
-            writes.insert(&encoder, ids, batch.columns())?;
+            let columns = encoder.complete(batch.columns().to_vec(), batch.num_rows())?;
+            returned.push_new(&ids, &columns)?;
+            writes.insert(&encoder, ids, &columns)?;
         }
         writes.returned = Some(returned);
         Ok(writes)
@@ -343,21 +347,21 @@ impl Engine {
         if insert.conflict.is_some() {
             let mut upsert = Upsert::new(self, tables, insert, &table, scope)?;
             for rows in pieces(params) {
-                upsert.push(self, &bound_columns(insert, &table, &rows, order)?, rows.num_rows()).await?;
+                upsert.push(self, self.bound_columns(insert, &table, &rows, order)?, rows.num_rows()).await?;
             }
             // Of several rows none is used: see `upsert::takes_rows_together`.
             let values = if params.num_rows() == 0 { vec![] } else { row_values(params, 0)? };
             let writes = upsert.finish(self, tables, prepared, values, run).await?;
             return Ok((table, writes));
         }
-        let encoder = RowEncoder::new(&table, scope)?;
+        let encoder = RowEncoder::new(self, &table, scope)?;
         let mut writes = Writes::default();
         writes.returned = Returned::wanted(statement, &table, tables.exposure);
         for rows in pieces(params) {
-            let columns = bound_columns(insert, &table, &rows, order)?;
+            let columns = self.bound_columns(insert, &table, &rows, order)?;
+            let columns = encoder.complete(columns, rows.num_rows())?;
             let ids = self.store.new_ids(rows.num_rows());
             if let Some(returned) = &mut writes.returned {
-                encoder.require_values(&columns)?;
                 returned.push_new(&ids, &columns)?;
             }
             writes.insert(&encoder, ids, &columns)?;
@@ -438,32 +442,46 @@ fn takes_all_rows(statement: &Statement) -> bool {
     plain_insert(statement).is_some_and(|(insert, _)| insert.conflict.is_none())
 }
 
-/// The bound rows that the statement is run with at once, one run after the other.
-fn runs(tables: &Tables, statement: &Statement, params: Option<&RecordBatch>) -> Result<Vec<Range<usize>>> {
-    let Some(params) = params else { return Ok(once(0..1).collect()) };
-    let rows = params.num_rows();
-    match plain_insert(statement) {
-        Some((insert, _)) if insert.conflict.is_none() => Ok(once(0..rows).collect()),
-        Some((insert, order)) if rows > 1 && upsert::takes_rows_together(insert) => {
-            let (table, _) = target(tables, statement)?;
-            let columns = bound_columns(insert, &table, params, &order)?;
-            upsert::runs_without_repeats(insert, &table, &columns, rows)
+impl Engine {
+    /// The bound rows that the statement is run with at once, one run after the other.
+    fn runs(&self, tables: &Tables, statement: &Statement, params: Option<&RecordBatch>) -> Result<Vec<Range<usize>>> {
+        let Some(params) = params else { return Ok(once(0..1).collect()) };
+        let rows = params.num_rows();
+        match plain_insert(statement) {
+            Some((insert, _)) if insert.conflict.is_none() => Ok(once(0..rows).collect()),
+            Some((insert, order)) if rows > 1 && upsert::takes_rows_together(insert) => {
+                let (table, scope) = target(tables, statement)?;
+                let columns = self.bound_columns(insert, &table, params, &order)?;
+                let columns = RowEncoder::new(self, &table, scope)?.complete(columns, rows)?;
+                upsert::runs_without_repeats(insert, &table, &columns, rows)
+            }
+            _ => Ok((0..rows).map(|row| row..row + 1).collect()),
         }
-        _ => Ok((0..rows).map(|row| row..row + 1).collect()),
     }
-}
 
-/// Bound rows as the user columns of a table. `order`: the parameter of each target column.
-fn bound_columns(insert: &Insert, table: &TableRecord, rows: &RecordBatch, order: &[usize]) -> Result<Vec<ArrayRef>> {
-    let user_columns = user_columns(table.schema());
-    let targets = insert_plan(insert, &user_columns)?.targets;
-    let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
-        match targets.iter().position(|&target| target == i) {
-            Some(place) => bind_column(rows.column(order[place]), data_type, &format!("column '{name}'")),
-            None => Ok(arrow::array::new_null_array(data_type, rows.num_rows())),
-        }
-    });
-    columns.collect()
+    /// Bound rows as the user columns of a table. `order`: the parameter of each target column.
+    fn bound_columns(
+        &self,
+        insert: &Insert,
+        table: &TableRecord,
+        rows: &RecordBatch,
+        order: &[usize],
+    ) -> Result<Vec<ArrayRef>> {
+        let (user_columns, constraints) = (user_columns(table.schema()), self.constraints(table)?);
+        let writable = Writable { user_columns: &user_columns, generated: constraints.generated_names() };
+        let targets = insert_plan(insert, &writable)?.targets;
+        let state = self.statement_state(self.stop());
+        let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
+            match targets.iter().position(|&target| target == i) {
+                Some(_) if writable.generated.contains(name) => {
+                    Err(EngineError::invalid(format!("column '{name}' is GENERATED: leave it out")))
+                }
+                Some(place) => bind_column(rows.column(order[place]), data_type, &format!("column '{name}'")),
+                None => constraints.default_values(&state, i, rows.num_rows()),
+            }
+        });
+        columns.collect()
+    }
 }
 
 /// Plans the SELECT of an INSERT, UPDATE or DELETE. It gives the user columns; for UPDATE and DELETE after location, `_id`
@@ -481,15 +499,21 @@ pub(crate) fn plan(
             return Err(EngineError::not_found(format!("unknown column '{hidden}'")));
         }
     }
+    let constraints = Constraints::plan(state, &table)?;
+    let writable = Writable { user_columns: &columns, generated: constraints.generated_names() };
+    let statement = &put_defaults(statement, &writable, |name| {
+        let column = table.schema().columns.iter().find(|column| column.name == name);
+        column.and_then(|column| column.default.as_deref()).map(expression).transpose()
+    })?;
     let hints = hints(statement, &columns);
     let old: Vec<&str> = old_columns(statement, &table).into_iter().map(|place| columns[place].0.as_str()).collect();
     match statement {
         Statement::Insert(insert) => {
-            let source = insert_plan(insert, &columns)?;
+            let source = insert_plan(insert, &writable)?;
             let conflict = upsert::plan(state, tables, insert, &table, hints.clone(), bound)?;
             let hints = upsert::with_types_of(insert, hints, conflict.as_ref());
             let typed = plan_select(state, tables, source.query, hints, source.values_schema, bound)?;
-            let plan = insert_projection(typed.plan, &source.targets, insert, &columns)?;
+            let plan = insert_projection(typed.plan, &source.targets, insert, &columns, constraints.defaults())?;
             let conflict = match conflict {
                 Some(conflict) if conflict.parameters != typed.parameters => {
                     let hints = typed.parameters.iter().cloned().map(Some).collect();

@@ -288,3 +288,24 @@ def test_what_describes_tables_knows_their_keys(own_server, db):
         "ORDER BY 1, 3"
     ).to_pylist()
     assert [tuple(row.values()) for row in usage] == [("pair", "b", 1), ("pair", "a", 2), ("t_c_key", "c", 1)]
+
+
+def test_bound_rows_with_keys_of_generated_columns(own_server, db):
+    db.run("CREATE TABLE t (name TEXT DEFAULT 'none', n BIGINT CHECK (n >= 0), low TEXT GENERATED ALWAYS AS (lower(name)) STORED PRIMARY KEY)")
+    cursor = db.cursor()
+    rows = pa.record_batch({"name": ["A", "b", "a", "B", "c"], "n": [1, 2, 3, 4, 5]})
+    cursor.executemany("INSERT INTO t VALUES (?, ?) ON CONFLICT (low) DO UPDATE SET n = t.n + excluded.n", rows)
+    assert {row["low"]: row["n"] for row in db.query("SELECT low, n FROM t").to_pylist()} == {"a": 4, "b": 6, "c": 5}
+    cursor.executemany("INSERT INTO t (n) VALUES (?)", pa.record_batch({"n": [9]}))
+    with pytest.raises(seracdb.InvalidArgument, match="would violate CHECK"):
+        cursor.executemany("INSERT INTO t VALUES (?, ?)", pa.record_batch({"name": ["x", "y"], "n": [1, -1]}))
+    with pytest.raises(seracdb.AlreadyExists):
+        db.ingest("t", pa.table({"n": [1]}))
+    with pytest.raises(seracdb.InvalidArgument, match="would violate CHECK"):
+        db.ingest("t", pa.table({"name": ["z"], "n": [-5]}))
+    with pytest.raises(seracdb.InvalidArgument, match="column 'low' is GENERATED: leave it out"):
+        db.ingest("t", pa.table({"name": ["z"], "n": [5], "low": ["z"]}))
+    assert db.ingest("t", pa.table({"name": ["Z"], "n": [5]})) == 1
+    found = db.query("SELECT name, low FROM t WHERE n IN (5, 9) ORDER BY low").to_pylist()
+    assert [(row["name"], row["low"]) for row in found] == [("c", "c"), ("none", "none"), ("Z", "z")]
+    cursor.close()

@@ -72,7 +72,16 @@ fn only_one_module_assigns_system_columns() {
         (".clock.next(", &["storage/src/commit.rs"]),
         ("encode_tombstone(", &["storage/src/row_codec/mod.rs", "storage/src/commit.rs"]),
         ("ids.reserve(", &["storage/src/store.rs"]),
-        (".new_ids(", &["engine/src/write.rs", "engine/src/load.rs", "engine/src/upsert.rs", "engine/src/merge.rs"]),
+        (
+            ".new_ids(",
+            &[
+                "engine/src/write.rs",
+                "engine/src/load.rs",
+                "engine/src/upsert.rs",
+                "engine/src/merge.rs",
+                "engine/src/functions.rs",
+            ],
+        ),
         ("id_array(", &["storage/src/segment.rs", "storage/src/bulk/mod.rs", "engine/src/scan/hot.rs"]),
         (
             "updated_array(",

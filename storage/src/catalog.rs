@@ -84,6 +84,9 @@ pub struct TableRecord {
     /// Its unique keys, the primary one among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<UniqueRecord>,
+    /// What holds of every row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckRecord>,
     /// Time that rows of a stream table live.
     #[serde(default)]
     pub ttl_ns: Option<i64>,
@@ -145,6 +148,15 @@ pub struct UniqueRecord {
     /// Whether NULL is a value like others. Else rows with a NULL in one of the columns are like no other.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nulls_equal: bool,
+}
+
+/// What holds of every row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// Name, one of its kind in the table.
+    pub name: String,
+    /// What must not be false, as SQL over the columns' names.
+    pub expr: String,
 }
 
 /// An index: files written from now on carry Bloom filters of its columns.
@@ -403,7 +415,7 @@ pub enum CatalogRecord {
 #[derive(Debug)]
 pub enum CatalogWrite {
     /// Writes the record at its key.
-    Put(CatalogRecord),
+    Put(Box<CatalogRecord>),
     /// Removes a namespace.
     RemoveNamespace(String),
     /// Removes a table.
@@ -639,7 +651,7 @@ impl Catalog {
 
     fn put(&mut self, record: CatalogRecord) -> CatalogWrite {
         self.insert(record.clone());
-        CatalogWrite::Put(record)
+        CatalogWrite::Put(Box::new(record))
     }
 
     fn insert(&mut self, record: CatalogRecord) {
@@ -690,6 +702,7 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![],
             unique: vec![],
+            checks: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

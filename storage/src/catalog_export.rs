@@ -206,7 +206,8 @@ pub(crate) async fn import(objects: &Objects, rocks: &Rocks, sequence: SequenceR
             let max_table_id = sequence.max_table_id.max(file.max_table_id);
             let scopes = scopes_with_files(objects, &file).await?;
             batch.put(SequenceRecord::KEY, SequenceRecord { max_table_id, ..sequence }.encode());
-            let writes: Vec<CatalogWrite> = file.records().into_iter().map(CatalogWrite::Put).collect();
+            let writes: Vec<CatalogWrite> =
+                file.records().into_iter().map(|record| CatalogWrite::Put(Box::new(record))).collect();
             append_catalog(rocks, &writes, &mut batch);
             for scope in &scopes {
                 let header = ScopeHeader { recovering: true, keys_lost: true, ..ScopeHeader::default() };

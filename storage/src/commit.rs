@@ -788,10 +788,10 @@ pub(crate) fn append_catalog(rocks: &Rocks, writes: &[CatalogWrite], batch: &mut
     let (catalog, users) = (rocks.family(Family::Catalog), rocks.family(Family::Users));
     for write in writes {
         match write {
-            CatalogWrite::Put(record @ CatalogRecord::User(_)) => {
-                batch.put_cf(users, catalog_key(record), catalog_json(record));
+            CatalogWrite::Put(record) => {
+                let family = if matches!(**record, CatalogRecord::User(_)) { users } else { catalog };
+                batch.put_cf(family, catalog_key(record), catalog_json(record));
             }
-            CatalogWrite::Put(record) => batch.put_cf(catalog, catalog_key(record), catalog_json(record)),
             CatalogWrite::RemoveNamespace(name) => batch.delete_cf(catalog, format!("n/{name}")),
             CatalogWrite::RemoveTable(id) => batch.delete_cf(catalog, format!("t/{}", id.0)),
             CatalogWrite::RemoveView(namespace, name) => batch.delete_cf(catalog, view_key(namespace, name)),

@@ -148,7 +148,7 @@ mod tests {
     use crate::schema::{Column, TableSchema};
 
     fn column(id: u32, name: &str, data_type: DataType) -> Column {
-        Column { id, name: name.into(), nullable: true, data_type }
+        Column::new(id, name, data_type, true)
     }
 
     fn table(schemas: Vec<Vec<Column>>) -> TableRecord {
@@ -162,6 +162,7 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![],
             unique: vec![],
+            checks: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

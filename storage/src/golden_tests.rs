@@ -161,6 +161,7 @@ fn the_catalog() {
         options: BTreeMap::from([("ttl".to_owned(), "10s".to_owned())]),
         indexes: vec![IndexRecord { name: "by_a".into(), columns: vec![16] }],
         unique: vec![],
+        checks: vec![],
         ttl_ns: Some(10),
         comment: None,
         column_comments: BTreeMap::new(),

@@ -29,6 +29,19 @@ pub struct Column {
     /// Arrow type.
     #[serde(rename = "type", serialize_with = "write_type", deserialize_with = "read_type")]
     pub data_type: DataType,
+    /// What it is in new rows that are given without it, as SQL; NULL when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// What it is of the other columns, as SQL, if no statement writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<String>,
+}
+
+impl Column {
+    /// A column with neither.
+    pub fn new(id: u32, name: impl Into<String>, data_type: DataType, nullable: bool) -> Self {
+        Self { id, name: name.into(), nullable, data_type, default: None, generated: None }
+    }
 }
 
 /// The user columns of a table, in one of its versions.
@@ -46,12 +59,7 @@ impl TableSchema {
         let columns = fields
             .iter()
             .zip(FIRST_USER_COLUMN_ID..)
-            .map(|(field, id)| Column {
-                id,
-                name: field.name().clone(),
-                nullable: field.is_nullable(),
-                data_type: field.data_type().clone(),
-            })
+            .map(|(field, id)| Column::new(id, field.name(), field.data_type().clone(), field.is_nullable()))
             .collect();
         Self { version: 1, columns }
     }

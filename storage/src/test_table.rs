@@ -108,6 +108,7 @@ impl TestTable {
                     options: BTreeMap::new(),
                     indexes: vec![],
                     unique,
+                    checks: vec![],
                     ttl_ns: None,
                     comment: None,
                     column_comments: BTreeMap::new(),

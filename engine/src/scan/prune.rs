@@ -225,7 +225,7 @@ mod tests {
 
     /// `a BIGINT, s TEXT, f DOUBLE`; `f` came with version 2.
     fn table() -> TableRecord {
-        let column = |id, name: &str, data_type| StoredColumn { id, name: name.into(), nullable: true, data_type };
+        let column = |id, name: &str, data_type| StoredColumn::new(id, name, data_type, true);
         let first = vec![column(A, "a", DataType::Int64), column(S, "s", DataType::Utf8)];
         let second = [first.clone(), vec![column(F, "f", DataType::Float64)]].concat();
         TableRecord {
@@ -237,6 +237,7 @@ mod tests {
             options: BTreeMap::new(),
             indexes: vec![],
             unique: vec![],
+            checks: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

@@ -15,18 +15,20 @@ use seracdb_storage::system_columns;
 
 use super::errors::{from_arrow, from_datafusion};
 use super::insert::check_count;
-use super::statement::Insert;
+use super::statement::{Insert, InsertSource};
 use crate::error::{EngineError, Result};
 
-/// The rows to insert: every user column in order, cast to its type; columns the source does not give are NULL.
+/// The rows to insert: every user column in order, cast to its type; columns the source does not give have their default, or are NULL.
 pub(crate) fn insert_projection(
     source: LogicalPlan,
     targets: &[usize],
     insert: &Insert,
     user_columns: &[(String, DataType)],
+    defaults: &[Option<Expr>],
 ) -> Result<LogicalPlan> {
     let given = source.schema().fields();
-    check_count(given.len(), targets, insert, "the query gives").map_err(|error| {
+    let count = if insert.source == InsertSource::Defaults { 0 } else { given.len() };
+    check_count(count, targets, insert, "the query gives").map_err(|error| {
         // INSERT INTO a SELECT * FROM b: the commonest way to get here.
         match given.iter().any(|field| system_columns::is_system_column(field.name())) {
             true => EngineError {
@@ -42,7 +44,10 @@ pub(crate) fn insert_projection(
     for (i, (name, data_type)) in user_columns.iter().enumerate() {
         let expr = match targets.iter().position(|&target| target == i) {
             Some(place) => cast(Expr::Column(columns[place].clone()), name, data_type, &source)?,
-            None => Expr::Literal(null(data_type)?, None),
+            None => match defaults.get(i).cloned().flatten() {
+                Some(default) => default,
+                None => Expr::Literal(null(data_type)?, None),
+            },
         };
         items.push(expr.alias(name));
     }
@@ -69,7 +74,7 @@ fn project(source: LogicalPlan, items: Vec<Expr>) -> Result<LogicalPlan> {
         .map_err(|e| from_datafusion(e, &[]))
 }
 
-fn cast(expr: Expr, name: &str, to: &DataType, source: &LogicalPlan) -> Result<Expr> {
+pub(crate) fn cast(expr: Expr, name: &str, to: &DataType, source: &LogicalPlan) -> Result<Expr> {
     let schema = source.schema().as_ref();
     let from = expr.get_type(schema).map_err(|e| from_datafusion(e, &[]))?;
     if from == *to {

@@ -11,11 +11,9 @@
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, TableFactor, TableWithJoins, VisitMut, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, TableWithJoins, VisitMut, VisitorMut};
 
-use super::dml::{conflict_query, require_column};
+use super::dml::{conflict_query, hidden_table, require_column};
 use super::names::{fold, quoted};
 use super::statement::{ConflictAction, Insert, Update};
 use crate::error::{EngineError, Result};
@@ -57,7 +55,7 @@ pub(crate) fn excluded_query(
     if let Some(error) = rename.wrong {
         return Err(error);
     }
-    update.from.push(TableWithJoins { relation: excluded(), joins: vec![] });
+    update.from.push(TableWithJoins { relation: hidden_table(EXCLUDED), joins: vec![] });
     conflict_query(&update, user_columns, location_columns, old, Expr::Identifier(quoted(EXCLUDED))).map(Some)
 }
 
@@ -96,21 +94,6 @@ fn assignments(insert: &Insert, user_columns: &[(String, DataType)]) -> Result<O
 
 fn hidden(column: &str) -> String {
     format!("{EXCLUDED} {column}")
-}
-
-fn excluded() -> TableFactor {
-    TableFactor::Table {
-        name: ObjectName(vec![ObjectNamePart::Identifier(quoted(EXCLUDED))]),
-        alias: None,
-        args: None,
-        with_hints: vec![],
-        version: None,
-        with_ordinality: false,
-        partitions: vec![],
-        json_path: None,
-        sample: None,
-        index_hints: vec![],
-    }
 }
 
 /// Gives the columns of `excluded` the names that they have in memory.

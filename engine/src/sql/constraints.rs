@@ -1,18 +1,23 @@
-//! PRIMARY KEY and UNIQUE, of a column or of a table.
+//! PRIMARY KEY, UNIQUE and CHECK of a column or of a table, and expressions that are kept as text.
 
 use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnOption, ConstraintCharacteristics, Expr, Ident, IndexColumn, IndexOption, IndexType, NullsDistinctOption,
-    OrderByOptions, TableConstraint,
+    CheckConstraint, ColumnOption, ConstraintCharacteristics, Expr, Ident, IndexColumn, IndexOption, IndexType,
+    NullsDistinctOption, OrderByOptions, Query, SelectItem, SetExpr, TableConstraint, TableWithJoins,
 };
+use datafusion::sql::sqlparser::parser::Parser;
 use seracdb_storage::key_codec::can_be_unique;
 use seracdb_storage::system_columns;
 
-use super::names::fold;
-use super::parse::comes_later;
-use super::statement::{ColumnDef, UniqueDef};
-use super::validate::unsupported;
+use super::dialect::SeracDialect;
+use super::dml::{hidden_table, query, select};
+use super::limits::Limits;
+use super::names::{fold, quoted};
+use super::params::has_placeholder;
+use super::parse::{RECURSION_MAX, comes_later};
+use super::statement::{CheckDef, ColumnDef, UniqueDef};
+use super::validate::{admit, unsupported};
 use crate::error::{EngineError, Result};
 
 /// The unique key that an option of a column means; `None` for another option.
@@ -32,20 +37,65 @@ pub(crate) fn of_column(column: &str, option: &ColumnOption) -> Result<Option<Un
     })
 }
 
-/// The unique key that a constraint of a table means. Others come later.
-pub(crate) fn of_table(constraint: &TableConstraint) -> Result<UniqueDef> {
+/// What a constraint of a table means.
+pub(crate) enum OfTable {
+    /// PRIMARY KEY, UNIQUE.
+    Unique(UniqueDef),
+    /// CHECK.
+    Check(CheckDef),
+}
+
+/// What a constraint of a table means. Others come later.
+pub(crate) fn of_table(constraint: &TableConstraint, limits: &Limits) -> Result<OfTable> {
     match constraint {
+        TableConstraint::Check(constraint) => check_of(constraint, None, limits).map(OfTable::Check),
         TableConstraint::PrimaryKey(key) => {
             let name = name_of(&key.name, &key.index_name, &key.index_type, &key.index_options, &key.characteristics)?;
-            Ok(UniqueDef { name, columns: names(&key.columns)?, primary: true, nulls_equal: false })
+            Ok(OfTable::Unique(UniqueDef { name, columns: names(&key.columns)?, primary: true, nulls_equal: false }))
         }
         TableConstraint::Unique(key) => {
             let name = name_of(&key.name, &key.index_name, &key.index_type, &key.index_options, &key.characteristics)?;
             let nulls_equal = key.nulls_distinct == NullsDistinctOption::NotDistinct;
-            Ok(UniqueDef { name, columns: names(&key.columns)?, primary: false, nulls_equal })
+            Ok(OfTable::Unique(UniqueDef { name, columns: names(&key.columns)?, primary: false, nulls_equal }))
         }
         other => Err(comes_later(&format!("{other} in CREATE TABLE"))),
     }
+}
+
+/// A CHECK of a table, or of a column that gives it a name.
+pub(crate) fn check_of(constraint: &CheckConstraint, name: Option<String>, limits: &Limits) -> Result<CheckDef> {
+    if constraint.enforced == Some(false) {
+        return Err(unsupported("a CHECK that is NOT ENFORCED"));
+    }
+    let name = name.or(constraint.name.as_ref().map(fold));
+    Ok(CheckDef { name, expr: kept(&constraint.expr, limits)? })
+}
+
+/// An expression as it is kept.
+pub(crate) fn kept(expr: &Expr, limits: &Limits) -> Result<String> {
+    let mut expr = expr.clone();
+    admit(&mut expr, limits)?;
+    if has_placeholder(&expr) {
+        return Err(unsupported("a parameter in DEFAULT, GENERATED or CHECK"));
+    }
+    Ok(expr.to_string())
+}
+
+/// An expression that was kept.
+pub(crate) fn expression(text: &str) -> Result<Expr> {
+    let parsed = Parser::new(&SeracDialect).with_recursion_limit(RECURSION_MAX).try_with_sql(text);
+    let parsed = parsed.and_then(|mut parser| parser.parse_expr());
+    parsed.map_err(|error| EngineError::internal(format!("'{text}' is kept and cannot be read: {error}")))
+}
+
+/// The row that an expression is of. No statement can name it.
+pub(crate) const ROW: &str = "seracdb row";
+
+/// `SELECT expr FROM row`.
+pub(crate) fn one_row_of(expr: Expr, has_columns: bool) -> Query {
+    let from = TableWithJoins { relation: hidden_table(ROW), joins: vec![] };
+    let items = vec![SelectItem::ExprWithAlias { expr, alias: quoted("value") }];
+    query(SetExpr::Select(Box::new(select(items, if has_columns { vec![from] } else { vec![] }, None))))
 }
 
 fn name_of(

@@ -4,18 +4,19 @@
 use std::collections::{BTreeMap, HashSet};
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef as SqlColumn, ColumnOption, Expr, Query, SqlOption, UnaryOperator, Value,
+    ColumnDef as SqlColumn, ColumnOption, Expr, GeneratedExpressionMode, Query, SqlOption, UnaryOperator, Value,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::api_tokens::{create_token, drop_token};
-use super::constraints;
+use super::constraints::{self, OfTable};
+use super::limits::Limits;
 use super::names::{TableName, fold, namespace_name};
 use super::params::has_placeholder;
 use super::parse::{Reader, comes_later};
-use super::statement::{ColumnDef, CreateIndex, CreateTable, CreateTableAs, Statement, TableKind, UniqueDef};
+use super::statement::{CheckDef, ColumnDef, CreateIndex, CreateTable, CreateTableAs, Statement, TableKind, UniqueDef};
 use super::types::{column_type, refuse_system_column};
 use super::users::{alter_user, create_user, drop_user};
 use super::validate::unsupported;
@@ -246,9 +247,10 @@ fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), o
     }
     let parsed = reader.parser.parse_columns();
     let (declared, constraints) = reader.at(parsed)?;
-    let (mut columns, mut unique, mut nullable) = (Vec::with_capacity(declared.len()), Vec::new(), HashSet::new());
+    let (mut columns, mut nullable) = (Vec::with_capacity(declared.len()), HashSet::new());
+    let (mut unique, mut checks) = (Vec::new(), Vec::new());
     for declared in declared {
-        let Declared { column, says_null } = column(declared, &mut unique)?;
+        let Declared { column, says_null } = column(declared, &mut unique, &mut checks, reader.limits)?;
         if says_null {
             nullable.insert(column.name.clone());
         }
@@ -263,7 +265,12 @@ fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), o
     if columns.is_empty() {
         return Err(EngineError::invalid("a table needs at least one column"));
     }
-    unique.extend(constraints.iter().map(constraints::of_table).collect::<Result<Vec<_>>>()?);
+    for constraint in &constraints {
+        match constraints::of_table(constraint, reader.limits)? {
+            OfTable::Unique(key) => unique.push(key),
+            OfTable::Check(check) => checks.push(check),
+        }
+    }
     constraints::check(&unique, &mut columns, &nullable)?;
     if kind == TableKind::Stream
         && let Some(key) = unique.first()
@@ -284,6 +291,7 @@ fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), o
         or_replace,
         columns,
         unique,
+        checks,
         options,
     }))
 }
@@ -329,13 +337,18 @@ struct Declared {
     says_null: bool,
 }
 
-fn column(column: SqlColumn, unique: &mut Vec<UniqueDef>) -> Result<Declared> {
+fn column(
+    column: SqlColumn,
+    unique: &mut Vec<UniqueDef>,
+    checks: &mut Vec<CheckDef>,
+    limits: &Limits,
+) -> Result<Declared> {
     let name = fold(&column.name);
     refuse_system_column(&name)?;
     if name.is_empty() {
         return Err(EngineError::invalid("a column needs a name"));
     }
-    let mut nullable = None;
+    let (mut nullable, mut default, mut generated) = (None, None, None);
     for option in &column.options {
         let constraint_name = option.name.as_ref().map(fold);
         let says = match &option.option {
@@ -344,6 +357,28 @@ fn column(column: SqlColumn, unique: &mut Vec<UniqueDef>) -> Result<Declared> {
             option if let Some(mut key) = constraints::of_column(&name, option)? => {
                 key.name = key.name.or(constraint_name);
                 unique.push(key);
+                continue;
+            }
+            ColumnOption::Check(check) => {
+                checks.push(constraints::check_of(check, constraint_name, limits)?);
+                continue;
+            }
+            ColumnOption::Default(expr) => {
+                if default.replace(constraints::kept(expr, limits)?).is_some() {
+                    return Err(EngineError::invalid(format!("column '{name}' has two defaults")));
+                }
+                continue;
+            }
+            ColumnOption::Generated {
+                generation_expr: Some(expr),
+                sequence_options: None,
+                generation_expr_mode,
+                ..
+            } => {
+                if *generation_expr_mode == Some(GeneratedExpressionMode::Virtual) {
+                    return Err(unsupported(&format!("column '{name}': GENERATED … VIRTUAL (write STORED)")));
+                }
+                generated = Some(constraints::kept(expr, limits)?);
                 continue;
             }
             other => return Err(column_option_refused(&name, other)),
@@ -355,14 +390,15 @@ fn column(column: SqlColumn, unique: &mut Vec<UniqueDef>) -> Result<Declared> {
     }
     let data_type = column_type(&column.data_type)
         .map_err(|e| EngineError { message: format!("column '{name}': {}", e.message), ..e })?;
-    let column = ColumnDef { name, data_type, nullable: nullable.unwrap_or(true) };
+    if default.is_some() && generated.is_some() {
+        return Err(EngineError::invalid(format!("column '{name}' has a DEFAULT and is GENERATED")));
+    }
+    let column = ColumnDef { name, data_type, nullable: nullable.unwrap_or(true), default, generated };
     Ok(Declared { column, says_null: nullable == Some(true) })
 }
 
 fn column_option_refused(name: &str, option: &ColumnOption) -> EngineError {
     let what = match option {
-        ColumnOption::Check(_) => "CHECK",
-        ColumnOption::Default(_) => "DEFAULT",
         ColumnOption::ForeignKey(_) => "REFERENCES",
         ColumnOption::Generated { .. } | ColumnOption::Identity(_) => "GENERATED",
         ColumnOption::Collation(_) => "COLLATE",

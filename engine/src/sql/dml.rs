@@ -159,18 +159,7 @@ impl Source<'_> {
     /// The table, as FROM names it.
     pub(super) fn relation(&self) -> TableFactor {
         let alias = self.alias.map(|name| TableAlias { explicit: true, name: name.clone(), columns: vec![], at: None });
-        TableFactor::Table {
-            name: self.object_name(),
-            alias,
-            args: None,
-            with_hints: vec![],
-            version: None,
-            with_ordinality: false,
-            partitions: vec![],
-            json_path: None,
-            sample: None,
-            index_hints: vec![],
-        }
+        plain_table(self.object_name(), alias)
     }
 
     fn select(
@@ -185,6 +174,26 @@ impl Source<'_> {
         let mut select = select(projection, from, selection);
         select.distinct = distinct.then_some(Distinct::Distinct);
         query(SetExpr::Select(Box::new(select)))
+    }
+}
+
+/// A table that no statement can name.
+pub(super) fn hidden_table(name: &str) -> TableFactor {
+    plain_table(ObjectName(vec![ObjectNamePart::Identifier(quoted(name))]), None)
+}
+
+fn plain_table(name: ObjectName, alias: Option<TableAlias>) -> TableFactor {
+    TableFactor::Table {
+        name,
+        alias,
+        args: None,
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
     }
 }
 

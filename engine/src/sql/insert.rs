@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::balance::balance_set;
+use super::defaults::Writable;
 use super::dml::{query, require_column, select};
 use super::errors::from_datafusion;
 use super::names::quoted;
@@ -32,9 +33,10 @@ pub(crate) struct InsertPlan {
 
 /// Maps the source to the table's user columns. The number of VALUES is checked here, that of a SELECT's columns once it
 /// is planned, by [`super::coerce::insert_projection`].
-pub(crate) fn insert_plan(insert: &Insert, user_columns: &[(String, DataType)]) -> Result<InsertPlan> {
-    let targets = match insert.columns.is_empty() {
-        true => (0..user_columns.len()).collect(),
+pub(crate) fn insert_plan(insert: &Insert, writable: &Writable<'_>) -> Result<InsertPlan> {
+    let user_columns = writable.user_columns;
+    let targets: Vec<usize> = match insert.columns.is_empty() {
+        true => writable.places(),
         false => insert
             .columns
             .iter()
@@ -44,8 +46,9 @@ pub(crate) fn insert_plan(insert: &Insert, user_columns: &[(String, DataType)]) 
     match &insert.source {
         InsertSource::Query(source) => Ok(InsertPlan { query: source.as_ref().clone(), targets, values_schema: None }),
         InsertSource::Defaults => {
+            // One row, of whose columns none is a target.
             let rows = vec![vec![Expr::value(Value::Null)]];
-            Ok(InsertPlan { query: values(rows), targets: vec![0], values_schema: None })
+            Ok(InsertPlan { query: values(rows), targets: vec![], values_schema: None })
         }
         InsertSource::Values(rows) => {
             for (i, row) in rows.iter().enumerate() {

@@ -21,13 +21,14 @@ use datafusion::sql::sqlparser::parser::{IsOptional, Parser};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use seracdb_storage::system_columns;
 
+use super::defaults::mark_default;
 use super::dml::{Source, query, require_column, select};
 use super::insert::exact_decimal;
 use super::names::{self, TableName, fold, quoted};
 use super::parse::Reader;
 use super::statement::{Merge, MergeAction, MergeClause, MergeWhen, Statement};
 use super::validate::{admit, unsupported};
-use super::writes::{check_targets, default_to_null};
+use super::writes::check_targets;
 use crate::error::{EngineError, Result, counted};
 
 /// The column that says which clause a row is of, from 1.
@@ -163,7 +164,7 @@ impl Reader<'_> {
         let parsed = self.parser.expect_token(&Token::RParen);
         self.at(parsed)?;
         for value in &mut values {
-            default_to_null(value);
+            mark_default(value);
             admit(value, self.limits)?;
         }
         Ok(MergeAction::Insert { columns, values: Some(values) })

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
+use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
 
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -89,7 +90,15 @@ pub(crate) fn sql_name(name: &str) -> String {
     }
 }
 
-/// An identifier that means exactly this name.
+/// A name as a statement may have it: in quotes where it would mean another, or nothing, without.
+pub(crate) fn quoted_if_needed(name: &str) -> String {
+    match ALL_KEYWORDS.binary_search(&name.to_ascii_uppercase().as_str()) {
+        Ok(_) => quoted(name).to_string(),
+        Err(_) => sql_name(name),
+    }
+}
+
+/// A name that means itself, whatever its letters.
 pub(crate) fn quoted(name: &str) -> Ident {
     Ident::with_quote('"', name)
 }

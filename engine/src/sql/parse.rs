@@ -22,7 +22,7 @@ use super::views;
 use crate::error::{EngineError, Result};
 
 /// Levels the parser may go down; one parenthesis is about two of them.
-const RECURSION_MAX: usize = 200;
+pub(super) const RECURSION_MAX: usize = 200;
 
 /// Reads exactly one statement, which is for the user who sends it.
 pub(crate) fn parse(sql: &str, limits: &Limits) -> Result<Statement> {

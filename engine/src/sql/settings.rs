@@ -18,7 +18,7 @@ pub(crate) fn describe(reader: &mut Reader<'_>) -> Result<Statement> {
     Ok(Statement::Describe(TableName::parse(&reader.object_name()?)?))
 }
 
-/// SHOW TABLES, NAMESPACES, COLUMNS FROM table, MANIFEST, ALL or a setting.
+/// SHOW TABLES, NAMESPACES, COLUMNS FROM table, CREATE TABLE table, MANIFEST, ALL or a setting.
 pub(crate) fn show(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.parser.advance_token();
     if reader.word("TABLES") {
@@ -41,6 +41,9 @@ pub(crate) fn show(reader: &mut Reader<'_>) -> Result<Statement> {
             return Err(reader.expected("FROM after SHOW COLUMNS", &token));
         }
         return Ok(Statement::Describe(TableName::parse(&reader.object_name()?)?));
+    }
+    if reader.words(&["CREATE", "TABLE"]) || reader.words(&["CREATE", "VIEW"]) {
+        return Ok(Statement::ShowCreate(TableName::parse(&reader.object_name()?)?));
     }
     if reader.word("MANIFEST") {
         return show_manifest(reader);

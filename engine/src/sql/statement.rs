@@ -155,6 +155,8 @@ pub(crate) enum Statement {
     ShowNamespaces,
     /// DESCRIBE table, SHOW COLUMNS FROM table.
     Describe(TableName),
+    /// SHOW CREATE TABLE, SHOW CREATE VIEW.
+    ShowCreate(TableName),
     /// SHOW MANIFEST FOR table.
     ShowManifest(TableName),
     /// SHOW MANIFEST CACHE.
@@ -405,6 +407,8 @@ pub(crate) struct CreateTable {
     pub columns: Vec<ColumnDef>,
     /// Its unique keys.
     pub unique: Vec<UniqueDef>,
+    /// What holds of every row.
+    pub checks: Vec<CheckDef>,
     /// WITH (key = value); keys in lower case, values as text. Which of them mean something is the catalog's to say.
     pub options: BTreeMap<String, String>,
 }
@@ -480,6 +484,19 @@ pub(crate) struct ColumnDef {
     pub data_type: DataType,
     /// Whether it may be NULL.
     pub nullable: bool,
+    /// DEFAULT, as it is kept.
+    pub default: Option<String>,
+    /// GENERATED ALWAYS AS, as it is kept.
+    pub generated: Option<String>,
+}
+
+/// [CONSTRAINT name] CHECK (expr).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckDef {
+    /// Its name; `None` = made of the table's.
+    pub name: Option<String>,
+    /// What must not be false, as it is kept.
+    pub expr: String,
 }
 
 /// PRIMARY KEY (columns), UNIQUE [NULLS [NOT] DISTINCT] (columns).
@@ -596,6 +613,7 @@ impl Statement {
             Self::ShowTables { .. }
             | Self::ShowNamespaces
             | Self::Describe(_)
+            | Self::ShowCreate(_)
             | Self::ShowManifest(_)
             | Self::ShowManifestCache
             | Self::ShowSetting(_) => "show",
@@ -627,6 +645,7 @@ impl Statement {
             | Self::ShowTables { .. }
             | Self::ShowNamespaces
             | Self::Describe(_)
+            | Self::ShowCreate(_)
             | Self::ShowManifest(_)
             | Self::ShowManifestCache
             | Self::CreateToken(_)

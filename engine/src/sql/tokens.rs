@@ -4,6 +4,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::conflict::EXCLUDED;
+use super::constraints::ROW;
+use super::defaults::DEFAULT_MARK;
 use super::dialect::SeracDialect;
 use super::dml::TARGET_CATALOG;
 use super::limits::Limits;
@@ -48,7 +50,7 @@ pub(crate) fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>>
 }
 
 /// By which statements of ours are told from a client's: what they mean is read without a right to.
-const OWN_NAMES: [&str; 3] = [TARGET_CATALOG, ALL_USERS_CATALOG, EXCLUDED];
+const OWN_NAMES: [&str; 5] = [TARGET_CATALOG, ALL_USERS_CATALOG, EXCLUDED, ROW, DEFAULT_MARK];
 
 /// Refuses names that are ours.
 fn refuse_own_names(tokens: &[TokenWithSpan]) -> Result<()> {

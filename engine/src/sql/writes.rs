@@ -6,11 +6,12 @@ use datafusion::sql::sqlparser::ast::{
     Assignment, AssignmentTarget, ConflictTarget as SqlConflictTarget, Delete as SqlDelete, Expr, FromTable, Ident,
     Insert as SqlInsert, ObjectName, OnConflict as SqlOnConflict, OnConflictAction, OnInsert, Query, SelectItem,
     SetExpr, SqliteOnConflict, Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins,
-    Update as SqlUpdate, UpdateTableFromKind, Value,
+    Update as SqlUpdate, UpdateTableFromKind,
 };
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::defaults::mark_default;
 use super::limits::Limits;
 use super::names::{self, TableName, fold};
 use super::params::has_placeholder;
@@ -96,7 +97,7 @@ impl Reader<'_> {
         }
         check_targets(assignments.iter().map(|(column, _)| column), table)?;
         for (_, value) in &mut assignments {
-            default_to_null(value);
+            mark_default(value);
             admit(value, self.limits)?;
         }
         Ok(assignments)
@@ -122,7 +123,7 @@ impl Reader<'_> {
         {
             let mut rows: Vec<Vec<Expr>> =
                 std::mem::take(&mut values.rows).into_iter().map(|row| row.content).collect();
-            rows.iter_mut().flatten().for_each(default_to_null);
+            rows.iter_mut().flatten().for_each(mark_default);
             admit(&mut rows, self.limits)?;
             return Ok(InsertSource::Values(rows));
         }
@@ -279,12 +280,4 @@ pub(super) fn check_targets<'a>(columns: impl IntoIterator<Item = &'a String>, t
         }
     }
     Ok(())
-}
-
-/// Columns have no defaults yet, so DEFAULT is NULL.
-pub(super) fn default_to_null(value: &mut Expr) {
-    if matches!(value, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
-    {
-        *value = Expr::value(Value::Null);
-    }
 }

@@ -98,7 +98,8 @@ mod tests {
     fn a_token_is_there_until_it_is_dropped() {
         let mut catalog = with(&["ann"]);
         let writes = catalog.apply(&CatalogChange::CreateToken(token("a"))).unwrap();
-        assert!(matches!(&writes[..], [CatalogWrite::Put(CatalogRecord::Token(record))] if record.id == "a"));
+        let [CatalogWrite::Put(record)] = &writes[..] else { panic!("{writes:?}") };
+        assert!(matches!(&**record, CatalogRecord::Token(record) if record.id == "a"));
         assert_eq!(**catalog.token("a").unwrap(), token("a"));
         assert!(matches!(catalog.apply(&CatalogChange::CreateToken(token("a"))), Err(CatalogError::TokenExists(_))));
         let drop = CatalogChange::DropToken("a".into());

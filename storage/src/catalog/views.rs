@@ -259,12 +259,7 @@ mod tests {
             columns: vec!["a".into()],
             built_in: false,
         };
-        let column = |name: &str, id| Column {
-            id,
-            name: name.into(),
-            nullable: true,
-            data_type: arrow::datatypes::DataType::Int32,
-        };
+        let column = |name: &str, id| Column::new(id, name, arrow::datatypes::DataType::Int32, true);
         ViewRecord {
             query: "SELECT a, b FROM t".into(),
             columns: vec![column("a", 16), column("b", 17)],

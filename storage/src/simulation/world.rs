@@ -123,6 +123,7 @@ impl World {
             options: BTreeMap::new(),
             indexes: Default::default(),
             unique: vec![],
+            checks: vec![],
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

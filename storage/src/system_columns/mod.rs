@@ -23,7 +23,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 pub use commit_clock::CommitClock;
-pub use snowflake::{IdSequence, NodeNumber, SNOWFLAKE_EPOCH_MS, tick_at, tick_of, ticks_in};
+pub use snowflake::{IdSequence, NodeNumber, SNOWFLAKE_EPOCH_MS, tick_at, tick_of, ticks_in, time_ms_of};
 
 /// Name of the row id column.
 pub const ID: &str = "_id";

@@ -96,6 +96,11 @@ pub fn tick_of(id: RowId) -> u64 {
     (id >> (NODE_BITS + SEQUENCE_BITS) << SEQUENCE_BITS) | (id & SEQUENCE_MASK)
 }
 
+/// When an id was made, in ms since the Unix epoch; of a number that is none, what it would be.
+pub fn time_ms_of(id: i64) -> i64 {
+    (id >> (NODE_BITS + SEQUENCE_BITS)) + SNOWFLAKE_EPOCH_MS
+}
+
 /// The first tick of this millisecond since the Unix epoch.
 fn tick_at_ms(ms: i64) -> u64 {
     ((ms - SNOWFLAKE_EPOCH_MS).max(0) as u64) << SEQUENCE_BITS

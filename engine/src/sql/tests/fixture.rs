@@ -18,6 +18,7 @@ use seracdb_storage::system_columns;
 
 use crate::error::{EngineError, Result};
 use crate::scan::external;
+use crate::sql::defaults::{Writable, put_defaults};
 use crate::sql::errors::from_datafusion;
 use crate::sql::fit::bind_values;
 use crate::sql::insert::insert_plan;
@@ -98,13 +99,15 @@ impl Fixture {
             Statement::Update(update) => self.columns(&update.table),
             _ => vec![],
         };
+        let writable = Writable { user_columns: &columns, generated: &[] };
+        let statement = &put_defaults(statement, &writable, |_| Ok(None))?;
         let hints = hints(statement, &columns);
         let mut values_schema = None;
         let mut targets = vec![];
         let mut query = match statement {
             Statement::Query(query) => query.as_ref().clone(),
             Statement::Insert(insert) => {
-                let plan = insert_plan(insert, &columns)?;
+                let plan = insert_plan(insert, &writable)?;
                 (values_schema, targets) = (plan.values_schema, plan.targets);
                 plan.query
             }
@@ -135,7 +138,7 @@ impl Fixture {
         let mut typed =
             plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION))?;
         typed.plan = match statement {
-            Statement::Insert(insert) => coerce::insert_projection(typed.plan, &targets, insert, &columns)?,
+            Statement::Insert(insert) => coerce::insert_projection(typed.plan, &targets, insert, &columns, &[])?,
             Statement::Update(_) => {
                 let skipped = typed.plan.schema().fields().len() - columns.len();
                 let user = columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type)));

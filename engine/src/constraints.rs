@@ -1,0 +1,261 @@
+//! What a table says of its columns' values beyond their types: DEFAULT, GENERATED ALWAYS AS, CHECK. Kept as SQL in the catalog,
+//! planned once for each version of a table's columns.
+//!
+//! Invariants:
+//! 1. A generated column and a CHECK depend on the row alone: no time, chance, subquery or other row.
+//! 2. A DEFAULT depends on no row; `now()` in it is the statement's time.
+//! 3. Every new version of a row has its generated columns made and its checks done before its unique keys are looked at.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_expr::PhysicalExpr;
+use parking_lot::Mutex;
+use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::keys::TableId;
+
+use crate::engine::Engine;
+use crate::error::{EngineError, Result};
+use crate::prepared::coerced;
+use crate::scan::{LOCATION_COLUMNS, external};
+use crate::sql::coerce::cast;
+use crate::sql::constraints::{ROW, expression, one_row_of};
+use crate::sql::errors::from_datafusion;
+use crate::sql::params::plan_typed;
+use crate::sql::planner::Planner;
+
+/// Tables above which all are planned again.
+const TABLES_MAX: usize = 1000;
+
+/// Those of one table.
+#[derive(Debug)]
+pub(crate) struct Constraints {
+    /// By user column; cast to its type.
+    defaults: Vec<Option<Expr>>,
+    /// Place of the column, and what it is of the others.
+    generated: Vec<(usize, Arc<dyn PhysicalExpr>)>,
+    /// Name and text, and what must not be false.
+    checks: Vec<(String, String, Arc<dyn PhysicalExpr>)>,
+    /// Names of columns that no statement writes.
+    generated_names: Vec<String>,
+    table: String,
+    columns: SchemaRef,
+}
+
+/// Those that are planned, by table and version of its columns.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConstraintCache(Arc<Mutex<Planned>>);
+
+type Planned = HashMap<(TableId, u32, i64), Arc<Constraints>>;
+
+impl Engine {
+    /// What a table says of its values.
+    pub(crate) fn constraints(&self, table: &TableRecord) -> Result<Arc<Constraints>> {
+        let key = (table.id, table.schema().version, table.created_at_ns);
+        if let Some(known) = self.constraints.0.lock().get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let planned = Arc::new(Constraints::plan(&self.state, table)?);
+        let mut known = self.constraints.0.lock();
+        if known.len() >= TABLES_MAX {
+            known.clear();
+        }
+        known.insert(key, Arc::clone(&planned));
+        Ok(planned)
+    }
+}
+
+impl Constraints {
+    /// Plans those of a table.
+    ///
+    /// Errors: an expression that is not possible there, or of another type.
+    pub(crate) fn plan(state: &SessionState, table: &TableRecord) -> Result<Self> {
+        let schema = table.schema();
+        let columns: SchemaRef = Arc::new(Schema::new(schema.user_fields()));
+        let mut made = Self {
+            table: format!("{}.{}", table.namespace, table.name),
+            columns: Arc::clone(&columns),
+            defaults: vec![],
+            generated: vec![],
+            checks: vec![],
+            generated_names: vec![],
+        };
+        let no_columns = Arc::new(Schema::empty());
+        for (place, column) in schema.columns.iter().enumerate() {
+            let name = &column.name;
+            let default = column.default.as_ref().map(|text| {
+                planned(state, &no_columns, text, Some((name, &column.data_type)))
+                    .map_err(|error| error.about(&format!("DEFAULT of column '{name}'")))
+            });
+            made.defaults.push(default.transpose()?);
+            if let Some(text) = &column.generated {
+                let of = || format!("GENERATED column '{name}'");
+                let expr = planned(state, &columns, text, Some((name, &column.data_type)));
+                let expr =
+                    expr.and_then(|expr| of_row_alone(&expr).map(|()| expr)).map_err(|error| error.about(&of()))?;
+                let others = expr.column_refs().into_iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+                if let Some(other) = others
+                    .iter()
+                    .find(|other| schema.columns.iter().any(|c| c.name == **other && c.generated.is_some()))
+                {
+                    return Err(EngineError::invalid(format!("{}: column '{other}' is GENERATED too", of())));
+                }
+                made.generated.push((place, physical(state, &columns, expr)?));
+                made.generated_names.push(name.clone());
+            }
+        }
+        for check in &table.checks {
+            let of = format!("CHECK '{}'", check.name);
+            let expr = planned(state, &columns, &check.expr, Some((&check.name, &DataType::Boolean)));
+            let expr = expr.and_then(|expr| of_row_alone(&expr).map(|()| expr)).map_err(|error| error.about(&of))?;
+            made.checks.push((check.name.clone(), check.expr.clone(), physical(state, &columns, expr)?));
+        }
+        Ok(made)
+    }
+
+    /// What columns are where a statement does not give them, by user column.
+    pub(crate) fn defaults(&self) -> &[Option<Expr>] {
+        &self.defaults
+    }
+
+    /// Names of columns that no statement writes.
+    pub(crate) fn generated_names(&self) -> &[String] {
+        &self.generated_names
+    }
+
+    /// A column where a statement does not give it, for so many rows.
+    pub(crate) fn default_values(&self, state: &SessionState, place: usize, rows: usize) -> Result<ArrayRef> {
+        let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+        match self.defaults.get(place).and_then(Option::as_ref) {
+            Some(expr) => {
+                let expr = state.create_physical_expr(expr.clone(), &DFSchema::empty()).map_err(failed)?;
+                let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                let none = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
+                let none = none.map_err(|error| failed(error.into()))?;
+                expr.evaluate(&none).and_then(|value| value.into_array(rows)).map_err(failed)
+            }
+            None => Ok(arrow::array::new_null_array(self.columns.field(place).data_type(), rows)),
+        }
+    }
+
+    /// Whether new rows need nothing of it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.generated.is_empty() && self.checks.is_empty()
+    }
+
+    /// New rows with their generated columns, once they are checked. `columns`: the user columns in order.
+    pub(crate) fn complete(&self, mut columns: Vec<ArrayRef>, rows: usize) -> Result<Vec<ArrayRef>> {
+        if self.is_empty() {
+            return Ok(columns);
+        }
+        let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+        let batch = self.batch(&columns, rows)?;
+        for (place, expr) in &self.generated {
+            columns[*place] = expr.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(failed)?;
+        }
+        let batch = if self.generated.is_empty() { batch } else { self.batch(&columns, rows)? };
+        for (name, text, expr) in &self.checks {
+            let holds = expr.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(failed)?;
+            // What is not known to be false is possible, as the standard has it.
+            if holds.as_boolean().false_count() > 0 {
+                return Err(EngineError::invalid(format!(
+                    "a row of table '{}' would violate CHECK '{name}': {text}",
+                    self.table
+                )));
+            }
+        }
+        Ok(columns)
+    }
+
+    fn batch(&self, columns: &[ArrayRef], rows: usize) -> Result<RecordBatch> {
+        // NOT NULL is asked for where rows are encoded.
+        let fields = self.columns.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(schema, columns.to_vec(), &options);
+        batch.map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))
+    }
+}
+
+/// An expression over these columns, cast to a type.
+fn planned(state: &SessionState, columns: &SchemaRef, text: &str, to: Option<(&str, &DataType)>) -> Result<Expr> {
+    let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+    let row = Arc::new(MemTable::try_new(Arc::clone(columns), vec![vec![]]).map_err(failed)?);
+    let source = |name: &TableReference| match name.table() == ROW {
+        true => Ok(provider_as_source(Arc::clone(&row) as _)),
+        false => Err(external(EngineError::invalid("it may not read a table"))),
+    };
+    let planner = Planner::new(state, &source);
+    let has_columns = !columns.fields().is_empty();
+    let query = one_row_of(expression(text)?, has_columns);
+    let typed = plan_typed(&planner, &query, vec![], None, None).map_err(failed)?;
+    let LogicalPlan::Projection(projection) = coerced(state, typed.plan)? else {
+        return Err(EngineError::invalid("aggregates and window functions are not possible here"));
+    };
+    let expr = projection.expr[0].clone().unalias();
+    if !matches!(
+        &*projection.input,
+        LogicalPlan::TableScan(_) | LogicalPlan::EmptyRelation(_) | LogicalPlan::SubqueryAlias(_)
+    ) {
+        return Err(EngineError::invalid("aggregates, window functions and subqueries are not possible here"));
+    }
+    if expr
+        .exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_))))
+        .map_err(failed)?
+    {
+        return Err(EngineError::invalid("subqueries are not possible here"));
+    }
+    // By name alone: rows come from anywhere.
+    let plain = projection.input.as_ref().clone();
+    let expr = match to {
+        Some((name, data_type)) => cast(expr, name, data_type, &plain)?,
+        None => expr,
+    };
+    unqualified(expr).map_err(failed)
+}
+
+fn unqualified(expr: Expr) -> datafusion::error::Result<Expr> {
+    use datafusion::common::Column;
+    use datafusion::common::tree_node::Transformed;
+    let made = expr.transform(|expr| match expr {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::from_name(column.name)))),
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(made.data)
+}
+
+fn physical(state: &SessionState, columns: &SchemaRef, expr: Expr) -> Result<Arc<dyn PhysicalExpr>> {
+    let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+    let schema = DFSchema::try_from(columns.as_ref().clone()).map_err(failed)?;
+    state.create_physical_expr(expr, &schema).map_err(failed)
+}
+
+/// Refuses what is another value the next time.
+fn of_row_alone(expr: &Expr) -> Result<()> {
+    let changes = |expr: &Expr| match expr {
+        Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+            Some(call.func.name().to_owned())
+        }
+        _ => None,
+    };
+    let mut found = None;
+    let looked = expr.apply(|expr| {
+        found = found.take().or(changes(expr));
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    });
+    looked.map_err(|error| from_datafusion(error, &LOCATION_COLUMNS))?;
+    match found {
+        Some(name) => Err(EngineError::invalid(format!(
+            "{name}() is another value the next time: it is possible in a DEFAULT only"
+        ))),
+        None => Ok(()),
+    }
+}
