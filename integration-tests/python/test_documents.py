@@ -31,6 +31,7 @@ EXAMPLES = {
     "CompactTable": ["STORAGE COMPACT TABLE"],
     "CheckTable": ["STORAGE CHECK TABLE"],
     "CreateTable": ["CREATE TABLE", "CREATE USER TABLE", "CREATE STREAM TABLE", "CREATE TEMPORARY TABLE"],
+    "CreateTableAs": ["CREATE OR REPLACE TEMPORARY TABLE high AS SELECT"],
     "ShowSetting": ["SHOW ALL", "SHOW timezone"],
     "UseNamespace": ["USE", "SET schema"],
     "Set": ["SET", "RESET"],

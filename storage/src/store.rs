@@ -93,11 +93,11 @@ pub struct StorageConfig {
     /// Bytes of hot rows that are kept in memory as they were last read.
     pub hot_cache_bytes_max: usize,
     /// Bytes of RocksDB's files, their indexes and filters included, that are kept in memory.
-    #[schemars(range(min = 1048576))]
+    #[schemars(range(min = 1))]
     pub block_cache_bytes_max: usize,
     /// Bytes of hot rows that RocksDB gathers in memory before they become a file of its own; there may be twice as many
     /// while it writes one. Everything else that it gathers takes less than as much again.
-    #[schemars(range(min = 1048576))]
+    #[schemars(range(min = 1))]
     pub write_buffer_bytes: usize,
     /// When hot rows are flushed by themselves.
     pub flush: FlushConfig,

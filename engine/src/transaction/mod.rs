@@ -51,7 +51,7 @@ pub struct TransactionConfig {
     pub idle_seconds: u64,
     /// Bytes of changes that all open transactions together may hold.
     pub memory_max: usize,
-    /// Transactions that may be open. One user may have a quarter of them. One user may have a quarter of them, and the last ones are for admins.
+    /// Transactions that may be open. One user may have a quarter of them, and the last ones are for admins.
     pub open_max: usize,
 }
 
