@@ -16,7 +16,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
 use parking_lot::Mutex;
 use seracdb_storage::catalog::TableRecord;
@@ -92,13 +92,13 @@ impl Constraints {
         for (place, column) in schema.columns.iter().enumerate() {
             let name = &column.name;
             let default = column.default.as_ref().map(|text| {
-                planned(state, &no_columns, text, Some((name, &column.data_type)))
+                planned(state, &no_columns, text, To::Column(name, &column.data_type))
                     .map_err(|error| error.about(&format!("DEFAULT of column '{name}'")))
             });
             made.defaults.push(default.transpose()?);
             if let Some(text) = &column.generated {
                 let of = || format!("GENERATED column '{name}'");
-                let expr = planned(state, &columns, text, Some((name, &column.data_type)));
+                let expr = planned(state, &columns, text, To::Column(name, &column.data_type));
                 let expr =
                     expr.and_then(|expr| of_row_alone(&expr).map(|()| expr)).map_err(|error| error.about(&of()))?;
                 let others = expr.column_refs().into_iter().map(|column| column.name.clone()).collect::<Vec<_>>();
@@ -114,7 +114,7 @@ impl Constraints {
         }
         for check in &table.checks {
             let of = format!("CHECK '{}'", check.name);
-            let expr = planned(state, &columns, &check.expr, Some((&check.name, &DataType::Boolean)));
+            let expr = planned(state, &columns, &check.expr, To::Condition);
             let expr = expr.and_then(|expr| of_row_alone(&expr).map(|()| expr)).map_err(|error| error.about(&of))?;
             made.checks.push((check.name.clone(), check.expr.clone(), physical(state, &columns, expr)?));
         }
@@ -185,8 +185,16 @@ impl Constraints {
     }
 }
 
-/// An expression over these columns, cast to a type.
-fn planned(state: &SessionState, columns: &SchemaRef, text: &str, to: Option<(&str, &DataType)>) -> Result<Expr> {
+/// What an expression becomes.
+enum To<'a> {
+    /// A value of a column of this name and type.
+    Column(&'a str, &'a DataType),
+    /// True or false.
+    Condition,
+}
+
+/// An expression over these columns.
+fn planned(state: &SessionState, columns: &SchemaRef, text: &str, to: To<'_>) -> Result<Expr> {
     let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
     let row = Arc::new(MemTable::try_new(Arc::clone(columns), vec![vec![]]).map_err(failed)?);
     let source = |name: &TableReference| match name.table() == ROW {
@@ -216,8 +224,12 @@ fn planned(state: &SessionState, columns: &SchemaRef, text: &str, to: Option<(&s
     // By name alone: rows come from anywhere.
     let plain = projection.input.as_ref().clone();
     let expr = match to {
-        Some((name, data_type)) => cast(expr, name, data_type, &plain)?,
-        None => expr,
+        To::Column(name, data_type) => cast(expr, name, data_type, &plain)?,
+        To::Condition => match expr.get_type(plain.schema()).map_err(failed)? {
+            DataType::Boolean => expr,
+            DataType::Null => cast(expr, "", &DataType::Boolean, &plain)?,
+            other => return Err(EngineError::invalid(format!("it is of type {other}, and no condition"))),
+        },
     };
     unqualified(expr).map_err(failed)
 }

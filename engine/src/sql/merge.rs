@@ -193,19 +193,17 @@ pub(crate) fn merge_query(
         items.push(SelectItem::ExprWithAlias { expr, alias: quoted(column) });
     }
     items.extend(target.old(old));
-    let number = by_clause(&conditions, |clause| Expr::value(Value::Number((clause + 1).to_string(), false)));
+    let numbered = |clause: usize| Expr::value(Value::Number((clause + 1).to_string(), false));
+    let number = by_clause(&conditions, numbered);
     items.push(SelectItem::ExprWithAlias { expr: number.clone(), alias: quoted(CLAUSE_COLUMN) });
-    let mut statement = select(items, vec![joined(merge, &target)?], Some(Expr::IsNotNull(Box::new(number))));
-    // What a clause that does nothing is about is found to be left out.
-    if merge.clauses.iter().any(|clause| matches!(clause.action, MergeAction::Nothing)) {
-        let nothing =
-            merge.clauses.iter().enumerate().filter(|(_, clause)| matches!(clause.action, MergeAction::Nothing));
-        let list = nothing.map(|(clause, _)| Expr::value(Value::Number((clause + 1).to_string(), false))).collect();
-        let number = statement.selection.take().map_or_else(Vec::new, |selection| vec![selection]);
-        let clause = by_clause(&conditions, |clause| Expr::value(Value::Number((clause + 1).to_string(), false)));
-        let something = Expr::InList { expr: Box::new(clause), list, negated: true };
-        statement.selection = number.into_iter().chain([something]).reduce(and);
+    let mut selection = Expr::IsNotNull(Box::new(number.clone()));
+    let does_nothing = |(_, clause): &(usize, &MergeClause)| matches!(clause.action, MergeAction::Nothing);
+    let nothing: Vec<Expr> =
+        merge.clauses.iter().enumerate().filter(does_nothing).map(|(clause, _)| numbered(clause)).collect();
+    if !nothing.is_empty() {
+        selection = and(selection, Expr::InList { expr: Box::new(number), list: nothing, negated: true });
     }
+    let statement = select(items, vec![joined(merge, &target)?], Some(selection));
     Ok(query(SetExpr::Select(Box::new(statement))))
 }
 
