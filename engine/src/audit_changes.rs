@@ -105,6 +105,7 @@ fn describe(catalog: &Catalog, change: &CatalogChange) -> Option<Described> {
             };
             (namespace, "COMMENT", commented(catalog, on))
         }
+        Change::AlterTable { table, .. } => (within(*table), "ALTER TABLE", of_table(catalog, *table)),
         Change::CreateIndex { table, index } => {
             (within(*table), "CREATE INDEX", format!("{} ON {}", index.name, of_table(catalog, *table)))
         }

@@ -54,12 +54,12 @@ pub(crate) struct Constraints {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConstraintCache(Arc<Mutex<Planned>>);
 
-type Planned = HashMap<(TableId, u32, i64), Arc<Constraints>>;
+type Planned = HashMap<(TableId, u32, u32, i64), Arc<Constraints>>;
 
 impl Engine {
     /// What a table says of its values.
     pub(crate) fn constraints(&self, table: &TableRecord) -> Result<Arc<Constraints>> {
-        let key = (table.id, table.schema().version, table.created_at_ns);
+        let key = (table.id, table.schema().version, table.alterations, table.created_at_ns);
         if let Some(known) = self.constraints.0.lock().get(&key) {
             return Ok(Arc::clone(known));
         }

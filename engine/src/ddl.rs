@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{
-    CatalogChange, CheckRecord, NamespaceRecord, Readers, TableKind, TableRecord, UniqueRecord,
+    CatalogChange, CheckRecord, NamespaceRecord, Readers, TableChange, TableKind, TableRecord, UniqueRecord,
 };
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
@@ -18,11 +18,13 @@ use crate::identity::Role;
 use crate::naming::check_name;
 use crate::rights::{Object, denied};
 use crate::session::{Session, describes};
-use crate::sql::statement::{self, CheckDef, CreateTable, UniqueDef};
+use crate::sql::dml::require_column;
+use crate::sql::statement::{self, AlterTable, CheckDef, CreateTable, UniqueDef};
 use crate::sql::{Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
+use crate::write::user_columns;
 use crate::{api_tokens, comments, indexes, system_jobs, system_queries, table_options, views};
 
 /// Runs a statement that gives neither rows nor a count.
@@ -47,6 +49,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
                 require(engine, session, Role::Service, "CREATE TABLE")?;
             }
             create_table(engine, session, &engine.tables_for(session, statement)?, create).await
+        }
+        Statement::AlterTable { name, if_exists, change } => {
+            alter_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, change).await
         }
         Statement::DropTable { name, if_exists, cascade } => {
             drop_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, *cascade).await
@@ -150,6 +155,50 @@ async fn drop_table(
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
     drop_named(engine, session, vec![change], if_exists).await
+}
+
+async fn alter_table(
+    engine: &Arc<Engine>,
+    session: &Session,
+    tables: &Tables,
+    name: &TableName,
+    if_exists: bool,
+    change: &AlterTable,
+) -> Result<()> {
+    if !is_temporary(tables.namespace_of(name)) {
+        require(engine, session, Role::Service, "ALTER TABLE")?;
+    }
+    let record = match tables.record(name) {
+        Ok(record) => record,
+        Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
+    };
+    tables.require_owner(Object::Table(record), "ALTER TABLE")?;
+    let change = match change {
+        AlterTable::Options(options) => {
+            let mut all = record.options.clone();
+            for (name, value) in options {
+                match value {
+                    Some(value) => all.insert(name.clone(), value.clone()),
+                    None => all.remove(name),
+                };
+            }
+            TableChange::Options { options: options.clone(), ttl_ns: ttl_ns(record.kind, &all)? }
+        }
+        AlterTable::Default { column, default } => {
+            let columns = user_columns(record.schema());
+            let place = require_column(column, &columns, name)?;
+            let known = &record.schema().columns[place];
+            if known.generated.is_some() {
+                return Err(EngineError::invalid(format!("column '{column}' is GENERATED: it has no default")));
+            }
+            TableChange::Default { column: known.id, default: default.clone() }
+        }
+    };
+    let mut altered = TableRecord::clone(record);
+    change.apply(&mut altered);
+    table_options::check(&altered)?;
+    Constraints::plan(&engine.state, &altered)?;
+    engine.change_catalog(session, vec![CatalogChange::AlterTable { table: record.id, change }]).await
 }
 
 /// Drops, and removes rows and files once nobody reads them any more.
@@ -320,6 +369,7 @@ pub(crate) fn new_table(
         indexes: vec![],
         unique: vec![],
         checks: vec![],
+        alterations: 0,
         ttl_ns: ttl_ns(kind, options)?,
         comment: None,
         column_comments: BTreeMap::new(),

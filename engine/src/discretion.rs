@@ -90,6 +90,7 @@ mod tests {
             indexes: vec![IndexRecord { name: "i".into(), columns: vec![] }],
             unique: vec![],
             checks: vec![],
+            alterations: 0,
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

@@ -239,6 +239,7 @@ mod tests {
                     indexes: vec![],
                     unique: vec![],
                     checks: vec![],
+                    alterations: 0,
                     ttl_ns: None,
                     comment: None,
                     column_comments: BTreeMap::new(),

@@ -87,6 +87,9 @@ pub struct TableRecord {
     /// What holds of every row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckRecord>,
+    /// How often it was altered without another version of its columns.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub alterations: u32,
     /// Time that rows of a stream table live.
     #[serde(default)]
     pub ttl_ns: Option<i64>,
@@ -102,6 +105,10 @@ pub struct TableRecord {
     pub created_at_ns: i64,
     /// Name of the user who created it, and owns it: names are never reused.
     pub created_by: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl TableRecord {
@@ -177,6 +184,49 @@ pub struct DroppedTable {
     pub prefix: String,
 }
 
+/// What changes of a table without another version of its columns: nothing that is stored in rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableChange {
+    /// Options by name; `None` = as if it had never been said.
+    Options {
+        /// Those that change.
+        options: BTreeMap<String, Option<String>>,
+        /// Time that rows of a stream table live, by all options.
+        ttl_ns: Option<i64>,
+    },
+    /// What a column is in new rows that are given without it.
+    Default {
+        /// Id of the column.
+        column: u32,
+        /// As SQL; `None` = NULL.
+        default: Option<String>,
+    },
+}
+
+impl TableChange {
+    /// Makes the change. A column that is not there has none.
+    pub fn apply(&self, table: &mut TableRecord) {
+        table.alterations += 1;
+        match self {
+            Self::Options { options, ttl_ns } => {
+                for (name, value) in options {
+                    match value {
+                        Some(value) => table.options.insert(name.clone(), value.clone()),
+                        None => table.options.remove(name),
+                    };
+                }
+                table.ttl_ns = *ttl_ns;
+            }
+            Self::Default { column, default } => {
+                let columns = table.schemas.last_mut().map(|schema| &mut schema.columns);
+                for known in columns.into_iter().flatten().filter(|known| known.id == *column) {
+                    known.default.clone_from(default);
+                }
+            }
+        }
+    }
+}
+
 /// One change of the catalog.
 #[derive(Debug, Clone)]
 pub enum CatalogChange {
@@ -235,6 +285,13 @@ pub enum CatalogChange {
         on: CommentOn,
         /// `None` = removed.
         text: Option<String>,
+    },
+    /// Alters a table.
+    AlterTable {
+        /// The table.
+        table: TableId,
+        /// How.
+        change: TableChange,
     },
     /// Adds an index to a table.
     CreateIndex {
@@ -510,6 +567,7 @@ impl Catalog {
             CatalogChange::CreateView { view, replace } => self.create_view(view, *replace),
             CatalogChange::DropView { namespace, name, cascade } => self.drop_view(namespace, name, *cascade),
             CatalogChange::Comment { on, text } => self.comment(on, text.as_deref()),
+            CatalogChange::AlterTable { table, change } => self.alter_table(*table, change),
             CatalogChange::CreateIndex { table, index } => self.create_index(*table, index),
             CatalogChange::DropIndex { table, name } => self.drop_index(*table, name),
             CatalogChange::CreateUser(record) => self.create_user(record),
@@ -626,6 +684,15 @@ impl Catalog {
         Ok(writes)
     }
 
+    fn alter_table(&mut self, table: TableId, change: &TableChange) -> Result<Vec<CatalogWrite>, CatalogError> {
+        let Some(record) = self.by_id.get(&table) else {
+            return Err(CatalogError::NoTable(String::new(), table.0.to_string()));
+        };
+        let mut record = (**record).clone();
+        change.apply(&mut record);
+        Ok(vec![self.put(CatalogRecord::Table(record))])
+    }
+
     fn create_index(&mut self, table: TableId, index: &IndexRecord) -> Result<Vec<CatalogWrite>, CatalogError> {
         let Some(record) = self.by_id.get(&table).cloned() else {
             return Err(CatalogError::NoTable(String::new(), table.0.to_string()));
@@ -703,6 +770,7 @@ mod tests {
             indexes: vec![],
             unique: vec![],
             checks: vec![],
+            alterations: 0,
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

@@ -162,6 +162,7 @@ fn the_catalog() {
         indexes: vec![IndexRecord { name: "by_a".into(), columns: vec![16] }],
         unique: vec![],
         checks: vec![],
+        alterations: 0,
         ttl_ns: Some(10),
         comment: None,
         column_comments: BTreeMap::new(),

@@ -109,6 +109,7 @@ impl TestTable {
                     indexes: vec![],
                     unique,
                     checks: vec![],
+                    alterations: 0,
                     ttl_ns: None,
                     comment: None,
                     column_comments: BTreeMap::new(),

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::alter::alter_table;
 use super::api_tokens::{create_token, drop_token};
 use super::constraints::{self, OfTable};
 use super::limits::Limits;
@@ -140,10 +141,13 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
 /// ALTER …
 pub(crate) fn alter(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.parser.advance_token();
-    match reader.word("USER") {
-        true => alter_user(reader),
-        false => Err(comes_later("ALTER")),
+    if reader.word("USER") {
+        return alter_user(reader);
     }
+    if ["SHARED", "USER", "STREAM"].iter().any(|kind| reader.words(&[kind, "TABLE"])) || reader.word("TABLE") {
+        return alter_table(reader);
+    }
+    Err(comes_later("ALTER of anything but a USER or TABLE"))
 }
 
 /// [CASCADE | RESTRICT].
@@ -407,7 +411,7 @@ fn column_option_refused(name: &str, option: &ColumnOption) -> EngineError {
     comes_later(&format!("column '{name}': {what}"))
 }
 
-fn options(options: Vec<SqlOption>) -> Result<BTreeMap<String, String>> {
+pub(super) fn options(options: Vec<SqlOption>) -> Result<BTreeMap<String, String>> {
     let mut map = BTreeMap::new();
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {

@@ -8,6 +8,7 @@
 //!
 //! What it does not know: the catalog, the storage, who is asking. Names and types of columns come in as arguments.
 
+mod alter;
 mod api_tokens;
 mod balance;
 mod candidates;

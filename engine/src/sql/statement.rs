@@ -53,6 +53,15 @@ pub(crate) enum Statement {
     CreateTable(CreateTable),
     /// CREATE TABLE … AS query.
     CreateTableAs(CreateTableAs),
+    /// ALTER TABLE.
+    AlterTable {
+        /// The table.
+        name: TableName,
+        /// None of this name is no error.
+        if_exists: bool,
+        /// How.
+        change: AlterTable,
+    },
     /// DROP TABLE.
     DropTable {
         /// The table.
@@ -413,6 +422,20 @@ pub(crate) struct CreateTable {
     pub options: BTreeMap<String, String>,
 }
 
+/// What ALTER TABLE does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AlterTable {
+    /// SET (key = value), RESET (key): `None` = reset.
+    Options(BTreeMap<String, Option<String>>),
+    /// ALTER [COLUMN] column SET DEFAULT expr, DROP DEFAULT.
+    Default {
+        /// The column.
+        column: String,
+        /// As it is kept; `None` = none.
+        default: Option<String>,
+    },
+}
+
 /// CREATE TABLE … AS query.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CreateTableAs {
@@ -657,6 +680,7 @@ impl Statement {
             | Self::CreateTable(_)
             | Self::CreateTableAs(_)
             | Self::DropTable { .. }
+            | Self::AlterTable { .. }
             | Self::CreateView(_)
             | Self::DropView { .. }
             | Self::Comment { .. }

@@ -124,6 +124,7 @@ impl World {
             indexes: Default::default(),
             unique: vec![],
             checks: vec![],
+            alterations: 0,
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),
