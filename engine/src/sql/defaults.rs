@@ -19,7 +19,8 @@ pub(super) fn mark_default(value: &mut Expr) {
     }
 }
 
-fn is_mark(value: &Expr) -> bool {
+/// Whether a value stands for DEFAULT.
+pub(super) fn is_mark(value: &Expr) -> bool {
     matches!(value, Expr::Identifier(ident) if ident.quote_style.is_some() && ident.value == DEFAULT_MARK)
 }
 

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::ctes::Ctes;
+use super::defaults::is_mark;
 use super::names::{TableName, fold};
 use super::statement::{InsertSource, Statement};
 
@@ -24,6 +25,8 @@ pub(crate) fn names_a_column(expr: &Expr) -> bool {
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             match expr {
+                // DEFAULT is of no row.
+                expr if is_mark(expr) => ControlFlow::Continue(()),
                 Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
             }
