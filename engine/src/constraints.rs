@@ -16,7 +16,9 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use parking_lot::Mutex;
 use seracdb_storage::catalog::TableRecord;
@@ -131,12 +133,17 @@ impl Constraints {
         &self.generated_names
     }
 
-    /// A column where a statement does not give it, for so many rows.
-    pub(crate) fn default_values(&self, state: &SessionState, place: usize, rows: usize) -> Result<ArrayRef> {
+    /// A column where a statement does not give it, for so many rows. `state`: of the statement, for columns that have a DEFAULT.
+    pub(crate) fn default_values<'s>(
+        &self,
+        state: impl FnOnce() -> &'s SessionState,
+        place: usize,
+        rows: usize,
+    ) -> Result<ArrayRef> {
         let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
         match self.defaults.get(place).and_then(Option::as_ref) {
             Some(expr) => {
-                let expr = state.create_physical_expr(expr.clone(), &DFSchema::empty()).map_err(failed)?;
+                let expr = physical(state(), &Arc::new(Schema::empty()), expr.clone())?;
                 let options = RecordBatchOptions::new().with_row_count(Some(rows));
                 let none = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
                 let none = none.map_err(|error| failed(error.into()))?;
@@ -247,6 +254,13 @@ fn unqualified(expr: Expr) -> datafusion::error::Result<Expr> {
 fn physical(state: &SessionState, columns: &SchemaRef, expr: Expr) -> Result<Arc<dyn PhysicalExpr>> {
     let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
     let schema = DFSchema::try_from(columns.as_ref().clone()).map_err(failed)?;
+    // now(), coalesce and others are simplified to what can be evaluated.
+    let simplifying = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(state.config_options()))
+        .with_query_execution_start_time(state.execution_props().query_execution_start_time)
+        .build();
+    let expr = ExprSimplifier::new(simplifying).simplify(expr).map_err(failed)?;
     state.create_physical_expr(expr, &schema).map_err(failed)
 }
 

@@ -366,7 +366,7 @@ impl Destination {
                 Err(EngineError::invalid(format!("column '{name}' is GENERATED: leave it out")))
             }
             Some(source) => bind_column(batch.column(*source), data_type, &format!("column '{name}'")),
-            None => constraints.default_values(state, place, batch.num_rows()),
+            None => constraints.default_values(|| state, place, batch.num_rows()),
         };
         let columns = user_columns(self.table.schema());
         columns.iter().enumerate().zip(&self.sources).map(|(target, source)| column(target, source)).collect()

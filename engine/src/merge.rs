@@ -1,7 +1,6 @@
 //! MERGE under way: rows of its SELECT become new rows, new versions and tombstones.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use arrow::compute::{cast, filter_record_batch};
@@ -53,7 +52,6 @@ pub(crate) struct Merged<'a> {
     once: Once<'a>,
     load: Load<'a>,
     writes: Writes,
-    returned: Option<Returned>,
 }
 
 impl<'a> Merged<'a> {
@@ -73,20 +71,21 @@ impl<'a> Merged<'a> {
             columns: table.schema().columns.len(),
             once: Once::new(table, "MERGE"),
             load: Load::new(engine, table, scope)?,
-            writes: Writes::default(),
-            returned,
+            writes: Writes::new(returned),
         })
     }
 
     /// Takes rows of [`crate::sql::merge::merge_query`].
     pub(crate) async fn push(&mut self, engine: &Engine, found: &RecordBatch) -> Result<()> {
         let failed = |error: arrow::error::ArrowError| from_datafusion(error.into(), &LOCATION_COLUMNS);
-        let clauses = cast(found.column(found.num_columns() - 1), &DataType::Int64).map_err(failed)?;
+        let (which_clause, places) = (found.num_columns() - 1, (0..found.num_columns() - 1).collect::<Vec<_>>());
+        let clauses = cast(found.column(which_clause), &DataType::Int64).map_err(failed)?;
+        let found = found.project(&places).map_err(failed)?;
         let clauses = clauses.as_primitive::<Int64Type>();
         let action = |row: usize| &self.merge.clauses[clauses.value(row) as usize - 1].action;
         let which = |wanted: fn(&MergeAction) -> bool| -> Result<RecordBatch> {
             let mask: BooleanArray = (0..found.num_rows()).map(|row| Some(wanted(action(row)))).collect();
-            filter_record_batch(found, &mask).map_err(failed)
+            filter_record_batch(&found, &mask).map_err(failed)
         };
         let inserted = which(|action| matches!(action, MergeAction::Insert { .. }))?;
         let updated = which(|action| matches!(action, MergeAction::Update(_)))?;
@@ -94,8 +93,8 @@ impl<'a> Merged<'a> {
         self.once.check(&updated)?;
         self.once.check(&deleted)?;
         self.insert(engine, &inserted).await?;
-        self.supersede(&updated, false)?;
-        self.supersede(&deleted, true)
+        self.writes.supersede(&self.there, updated, false)?;
+        self.writes.supersede(&self.there, deleted, true)
     }
 
     async fn insert(&mut self, engine: &Engine, rows: &RecordBatch) -> Result<()> {
@@ -103,36 +102,19 @@ impl<'a> Merged<'a> {
             return Ok(());
         }
         let columns: Vec<ArrayRef> = rows.columns()[FOUND_COLUMNS..][..self.columns].to_vec();
-        match &mut self.returned {
-            Some(returned) => {
-                let ids = engine.store.new_ids(rows.num_rows());
+        match self.writes.returned.is_some() {
+            true => {
                 let columns = self.new.complete(columns, rows.num_rows())?;
-                returned.push_new(&ids, &columns)?;
-                self.writes.insert(&self.new, ids, &columns)
+                self.writes.insert(&self.new, engine.store.new_ids(rows.num_rows()), &columns)
             }
-            None => self.load.push(columns, rows.num_rows()).await,
+            false => self.load.push(columns, rows.num_rows()).await,
         }
-    }
-
-    fn supersede(&mut self, rows: &RecordBatch, delete: bool) -> Result<()> {
-        if rows.num_rows() == 0 {
-            return Ok(());
-        }
-        let completed = if delete { rows.clone() } else { self.there.complete_found(rows.clone())? };
-        let rows = &completed;
-        if let Some(returned) = &mut self.returned {
-            let updated = delete.then(|| Arc::clone(rows.column(FOUND_COLUMNS - 1)));
-            let columns = &rows.columns()[FOUND_COLUMNS..][..self.columns];
-            returned.push(Arc::clone(rows.column(FOUND_COLUMNS - 2)), columns, updated)?;
-        }
-        self.writes.supersede(&self.there, rows, delete, FOUND_COLUMNS + self.columns)
     }
 
     /// What is to be committed.
     pub(crate) async fn finish(self) -> Result<Writes> {
         let mut writes = self.writes;
         writes.join(self.load.finish().await?)?;
-        writes.returned = self.returned;
         Ok(writes)
     }
 }

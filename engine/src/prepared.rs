@@ -8,7 +8,6 @@ use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
-use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::system_columns;
 use tokio_util::sync::CancellationToken;
 
@@ -29,12 +28,12 @@ use crate::sql::mentions::{all_users, mentions_identifier};
 use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
-use crate::sql::statement::{AlterUser, Insert};
+use crate::sql::statement::AlterUser;
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Read, Statement};
 use crate::tables::Tables;
 use crate::views::Views;
-use crate::{upsert, write};
+use crate::write;
 
 /// Bytes of a statement that others see.
 const SHOWN_BYTES_MAX: usize = 4096;
@@ -281,29 +280,25 @@ impl Prepared {
         let plan = tables.bind(plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
         Ok(BoundPlan { plan, by_value })
     }
-}
 
-impl Prepared {
     /// The plan of what its ON CONFLICT changes, over these tables, with these values.
     pub(crate) fn conflict_over(
         &self,
         state: &SessionState,
         tables: &Tables,
-        insert: &Insert,
-        table: &TableRecord,
         values: Vec<ScalarValue>,
     ) -> Result<LogicalPlan> {
         let typed = match &self.plan {
             Some((typed, _)) if self.fits(tables) => Cow::Borrowed(typed),
             _ => Cow::Owned(plan(state, tables, &self.statement, None)?),
         };
-        let none = || EngineError::internal("the statement's ON CONFLICT changes nothing");
-        let conflict = typed.conflict.as_deref().ok_or_else(none)?.clone();
-        let typed = Typed { plan: conflict, conflict: None, ..typed.into_owned() };
-        let again = |bound: Bound<'_>| {
-            let hints = typed.parameters.iter().cloned().map(Some).collect();
-            upsert::plan(state, tables, insert, table, hints, Some(bound))?.ok_or_else(none)
+        let of_conflict = |typed: &Typed| {
+            let none = || EngineError::internal("the statement's ON CONFLICT changes nothing");
+            let plan = typed.conflict.as_deref().ok_or_else(none)?.clone();
+            Ok(Typed { plan, parameters: typed.parameters.clone(), in_place: typed.in_place, conflict: None })
         };
+        let again = |bound: Bound<'_>| of_conflict(&plan(state, tables, &self.statement, Some(bound))?);
+        let typed = of_conflict(&typed)?;
         let BoundPlan { plan, .. } = bind_values(&self.statement, &typed, values, again)?;
         tables.bind(plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
     }

@@ -50,27 +50,40 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
+    /// None yet. `returned`: where they are to be given back.
+    pub(crate) fn new(returned: Option<Returned>) -> Self {
+        Self { returned, ..Self::default() }
+    }
+
     pub(crate) fn rows(&self) -> u64 {
         self.rows_in_files + self.writes.iter().map(|write| write.ids.len() as u64).sum::<u64>()
     }
 
-    /// Adds new rows. `columns`: the user columns in order.
+    /// Adds new rows. `columns`: the user columns in order, as [`RowEncoder::complete`] gives them.
     pub(crate) fn insert(&mut self, encoder: &RowEncoder<'_>, ids: Vec<RowId>, columns: &[ArrayRef]) -> Result<()> {
         encoder.add_keys(&mut self.keys, &ids, columns)?;
+        if let Some(returned) = &mut self.returned {
+            returned.push_new(&ids, columns)?;
+        }
         self.push(encoder.insert(ids, columns)?)
     }
 
-    /// Adds new versions of found rows: of the columns that [`RowEncoder::supersede`] takes, and after `before` of them the old
-    /// values of the encoder's old columns.
-    pub(crate) fn supersede(
-        &mut self,
-        encoder: &RowEncoder<'_>,
-        found: &RecordBatch,
-        delete: bool,
-        before: usize,
-    ) -> Result<()> {
-        let write = encoder.supersede(found, delete)?;
-        encoder.replace_keys(&mut self.keys, &write.ids, found, delete, before)?;
+    /// Adds new versions of found rows: of the columns that [`RowEncoder::supersede`] takes, and the old values of the encoder's
+    /// old columns at the end.
+    pub(crate) fn supersede(&mut self, encoder: &RowEncoder<'_>, found: RecordBatch, delete: bool) -> Result<()> {
+        if found.num_rows() == 0 {
+            return Ok(());
+        }
+        let found = if delete { found } else { encoder.complete_found(found)? };
+        let before_old = found.num_columns() - encoder.old.len();
+        if let Some(returned) = &mut self.returned {
+            // A deleted row is given as it was, one that is changed as it becomes.
+            let updated = delete.then(|| Arc::clone(found.column(FOUND_COLUMNS - 1)));
+            let columns = &found.columns()[FOUND_COLUMNS..before_old];
+            returned.push(Arc::clone(found.column(FOUND_COLUMNS - 2)), columns, updated)?;
+        }
+        let write = encoder.supersede(&found, delete)?;
+        encoder.replace_keys(&mut self.keys, &write.ids, &found, delete, before_old)?;
         self.push(write)
     }
 
@@ -127,7 +140,7 @@ impl<'a> RowEncoder<'a> {
     }
 
     /// The same of found rows, as [`RowEncoder::supersede`] takes them.
-    pub(crate) fn complete_found(&self, found: RecordBatch) -> Result<RecordBatch> {
+    fn complete_found(&self, found: RecordBatch) -> Result<RecordBatch> {
         if self.constraints.is_empty() {
             return Ok(found);
         }
@@ -142,7 +155,7 @@ impl<'a> RowEncoder<'a> {
     }
 
     /// New rows. `columns`: the user columns in order.
-    pub(crate) fn insert(&self, ids: Vec<RowId>, columns: &[ArrayRef]) -> Result<ScopeWrite> {
+    fn insert(&self, ids: Vec<RowId>, columns: &[ArrayRef]) -> Result<ScopeWrite> {
         let values = self.values(ids.len(), columns)?;
         Ok(ScopeWrite { scope: self.scope, ids, values, supersedes: vec![] })
     }

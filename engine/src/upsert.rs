@@ -46,7 +46,7 @@ use crate::sql::coerce::conform;
 use crate::sql::conflict::{EXCLUDED, excluded_query, excluded_schema};
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::errors::from_datafusion;
-use crate::sql::params::{Bound, Typed, has_placeholder};
+use crate::sql::params::{Bound, Typed, has_parameter, has_placeholder};
 use crate::sql::statement::{ConflictAction, ConflictTarget, Insert, Statement};
 use crate::tables::Tables;
 use crate::unique::{KeyView, old_columns};
@@ -93,12 +93,9 @@ pub(crate) fn with_types_of(
     mut hints: Vec<Option<DataType>>,
     conflict: Option<&Typed>,
 ) -> Vec<Option<DataType>> {
-    let mut only = insert.clone();
-    only.source = crate::sql::statement::InsertSource::Defaults;
-    let only = Statement::Insert(only);
     for (place, hint) in hints.iter_mut().enumerate().filter(|(_, hint)| hint.is_none()) {
-        if crate::sql::params::has_parameter(&only, place + 1)
-            && let Some(typed) = conflict
+        if let Some(typed) = conflict
+            && insert.conflict_exprs().any(|expr| has_parameter(expr, place + 1))
         {
             *hint = typed.parameters.get(place).cloned();
         }
@@ -174,7 +171,7 @@ struct Split {
 }
 
 /// Tells new rows from those whose key is there.
-pub(crate) struct Conflicts {
+struct Conflicts {
     keys: Vec<UniqueKey>,
     view: KeyView,
     changes: bool,
@@ -258,7 +255,6 @@ pub(crate) fn runs_without_repeats(
 
 /// An INSERT … ON CONFLICT under way.
 pub(crate) struct Upsert<'a> {
-    insert: &'a Insert,
     table: &'a TableRecord,
     scope: Scope,
     conflicts: Conflicts,
@@ -266,7 +262,6 @@ pub(crate) struct Upsert<'a> {
     load: Load<'a>,
     /// New rows that are given back: all in memory.
     inserted: Writes,
-    returned: Option<Returned>,
     excluded: Vec<RecordBatch>,
     excluded_schema: SchemaRef,
     bytes: usize,
@@ -279,17 +274,15 @@ impl<'a> Upsert<'a> {
         insert: &'a Insert,
         table: &'a TableRecord,
         scope: Scope,
+        returned: Option<Returned>,
     ) -> Result<Self> {
-        let statement = Statement::Insert(insert.clone());
         Ok(Self {
-            insert,
             table,
             scope,
             conflicts: Conflicts::new(insert, table, KeyView::of(tables, scope))?,
             encoder: RowEncoder::new(engine, table, scope)?,
             load: Load::new(engine, table, scope)?,
-            inserted: Writes::default(),
-            returned: Returned::wanted(&statement, table, tables.exposure),
+            inserted: Writes::new(returned),
             excluded: vec![],
             excluded_schema: excluded_schema(&user_columns(table.schema())),
             bytes: 0,
@@ -307,13 +300,9 @@ impl<'a> Upsert<'a> {
         };
         if !split.new.is_empty() {
             let (count, new) = (split.new.len(), some(&UInt64Array::from(split.new))?);
-            match &mut self.returned {
-                Some(returned) => {
-                    let ids = engine.store.new_ids(count);
-                    returned.push_new(&ids, &new)?;
-                    self.inserted.insert(&self.encoder, ids, &new)?;
-                }
-                None => self.load.push(new, count).await?,
+            match self.inserted.returned.is_some() {
+                true => self.inserted.insert(&self.encoder, engine.store.new_ids(count), &new)?,
+                false => self.load.push(new, count).await?,
             }
         }
         if !split.there.is_empty() {
@@ -337,35 +326,26 @@ impl<'a> Upsert<'a> {
         values: Vec<ScalarValue>,
         run: &Run,
     ) -> Result<Writes> {
-        let mut writes = match self.returned {
+        let mut writes = match self.inserted.returned {
             Some(_) => self.inserted,
             None => self.load.finish().await?,
         };
-        let mut returned = self.returned;
         if !self.excluded.is_empty() {
             let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
             let excluded =
                 concat_batches(&self.excluded_schema, &self.excluded).map_err(|error| failed(error.into()))?;
             let state = engine.statement_state(run.stop());
-            let plan = prepared.conflict_over(&state, tables, self.insert, self.table, values)?;
+            let plan = prepared.conflict_over(&state, tables, values)?;
             let plan = over_rows(plan, excluded).map_err(failed)?;
             let physical = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(failed)?;
             let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(failed)?);
             let old = old_columns(&prepared.statement, self.table);
-            let old_count = old.len();
             let encoder = RowEncoder::new(engine, self.table, self.scope)?.with_old(old);
             while let Some(batch) = rows.try_next().await.map_err(failed)? {
                 run.count(&batch);
-                let batch = encoder.complete_found(batch)?;
-                let before_old = batch.num_columns() - old_count;
-                if let Some(returned) = &mut returned {
-                    let ids = Arc::clone(batch.column(FOUND_COLUMNS - 2));
-                    returned.push(ids, &batch.columns()[FOUND_COLUMNS..before_old], None)?;
-                }
-                writes.supersede(&encoder, &batch, false, before_old)?;
+                writes.supersede(&encoder, batch, false)?;
             }
         }
-        writes.returned = returned;
         Ok(writes)
     }
 }

@@ -8,7 +8,7 @@
 
 use std::iter::once;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
@@ -247,10 +247,11 @@ impl Engine {
         run.runs(&physical);
         // What is written once its rows are there is not stopped any more.
         let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(translate)?);
+        let returned = Returned::wanted(&prepared.statement, &table, tables.exposure);
         if let Statement::Insert(insert) = &prepared.statement
             && insert.conflict.is_some()
         {
-            let mut upsert = Upsert::new(self, tables, insert, &table, scope)?;
+            let mut upsert = Upsert::new(self, tables, insert, &table, scope, returned)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
                 run.count(&batch);
                 upsert.push(self, batch.columns().to_vec(), batch.num_rows()).await?;
@@ -258,10 +259,9 @@ impl Engine {
             let writes = upsert.finish(self, tables, prepared, values, run).await?;
             return Ok((table, writes));
         }
-        let mut returned = Returned::wanted(&prepared.statement, &table, tables.exposure);
         if matches!(prepared.statement, Statement::Insert(_)) {
-            if let Some(returned) = returned {
-                let inserted = self.inserted(&table, scope, rows, returned, run).await?;
+            if returned.is_some() {
+                let inserted = self.inserted(&table, scope, rows, Writes::new(returned), run).await?;
                 return Ok((table, inserted));
             }
             let mut load = Load::new(self, &table, scope)?;
@@ -273,7 +273,6 @@ impl Engine {
             return Ok((table, writes));
         }
         let old = old_columns(&prepared.statement, &table);
-        let old_count = old.len();
         if let Statement::Merge(merge) = &prepared.statement {
             let mut merged = Merged::new(self, merge, &table, scope, old, returned)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
@@ -289,24 +288,14 @@ impl Engine {
             Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table, "UPDATE … FROM")),
             _ => None,
         };
-        let mut writes = Writes::default();
+        let mut writes = Writes::new(returned);
         while let Some(batch) = rows.try_next().await.map_err(translate)? {
             run.count(&batch);
             if let Some(once) = &mut once {
                 once.check(&batch)?;
             }
-            let batch = if deletes { batch } else { encoder.complete_found(batch)? };
-            let before_old = batch.num_columns() - old_count;
-            if let Some(returned) = &mut returned {
-                // A deleted row is given as it was, one that is changed as it becomes.
-                let updated = deletes.then(|| Arc::clone(batch.column(FOUND_COLUMNS - 1)));
-                let columns = &batch.columns()[FOUND_COLUMNS..before_old];
-                returned.push(Arc::clone(batch.column(FOUND_COLUMNS - 2)), columns, updated)?;
-            }
-            writes.supersede(&encoder, &batch, deletes, before_old)?;
+            writes.supersede(&encoder, batch, deletes)?;
         }
-        drop(rows);
-        writes.returned = returned;
         Ok((table, writes))
     }
 
@@ -316,18 +305,15 @@ impl Engine {
         table: &TableRecord,
         scope: Scope,
         mut rows: Stoppable,
-        mut returned: Returned,
+        mut writes: Writes,
         run: &Run,
     ) -> Result<Writes> {
-        let (encoder, mut writes) = (RowEncoder::new(self, table, scope)?, Writes::default());
+        let encoder = RowEncoder::new(self, table, scope)?;
         while let Some(batch) = rows.try_next().await.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))? {
             run.count(&batch);
-            let ids = self.store.new_ids(batch.num_rows());
             let columns = encoder.complete(batch.columns().to_vec(), batch.num_rows())?;
-            returned.push_new(&ids, &columns)?;
-            writes.insert(&encoder, ids, &columns)?;
+            writes.insert(&encoder, self.store.new_ids(batch.num_rows()), &columns)?;
         }
-        writes.returned = Some(returned);
         Ok(writes)
     }
 
@@ -344,10 +330,14 @@ impl Engine {
         run.count(params);
         let statement = &prepared.statement;
         let (table, scope) = target(tables, statement)?;
+        // One for all rows: they have one now(). Most need none.
+        let state = LazyLock::new(|| self.statement_state(run.stop()));
+        let returned = Returned::wanted(statement, &table, tables.exposure);
         if insert.conflict.is_some() {
-            let mut upsert = Upsert::new(self, tables, insert, &table, scope)?;
+            let mut upsert = Upsert::new(self, tables, insert, &table, scope, returned)?;
             for rows in pieces(params) {
-                upsert.push(self, self.bound_columns(insert, &table, &rows, order)?, rows.num_rows()).await?;
+                let columns = self.bound_columns(insert, &table, &rows, order, || &*state)?;
+                upsert.push(self, columns, rows.num_rows()).await?;
             }
             // Of several rows none is used: see `upsert::takes_rows_together`.
             let values = if params.num_rows() == 0 { vec![] } else { row_values(params, 0)? };
@@ -355,16 +345,11 @@ impl Engine {
             return Ok((table, writes));
         }
         let encoder = RowEncoder::new(self, &table, scope)?;
-        let mut writes = Writes::default();
-        writes.returned = Returned::wanted(statement, &table, tables.exposure);
+        let mut writes = Writes::new(returned);
         for rows in pieces(params) {
-            let columns = self.bound_columns(insert, &table, &rows, order)?;
+            let columns = self.bound_columns(insert, &table, &rows, order, || &*state)?;
             let columns = encoder.complete(columns, rows.num_rows())?;
-            let ids = self.store.new_ids(rows.num_rows());
-            if let Some(returned) = &mut writes.returned {
-                returned.push_new(&ids, &columns)?;
-            }
-            writes.insert(&encoder, ids, &columns)?;
+            writes.insert(&encoder, self.store.new_ids(rows.num_rows()), &columns)?;
         }
         Ok((table, writes))
     }
@@ -451,7 +436,8 @@ impl Engine {
             Some((insert, _)) if insert.conflict.is_none() => Ok(once(0..rows).collect()),
             Some((insert, order)) if rows > 1 && upsert::takes_rows_together(insert) => {
                 let (table, scope) = target(tables, statement)?;
-                let columns = self.bound_columns(insert, &table, params, &order)?;
+                let state = LazyLock::new(|| self.statement_state(self.stop()));
+                let columns = self.bound_columns(insert, &table, params, &order, || &*state)?;
                 let columns = RowEncoder::new(self, &table, scope)?.complete(columns, rows)?;
                 upsert::runs_without_repeats(insert, &table, &columns, rows)
             }
@@ -459,18 +445,19 @@ impl Engine {
         }
     }
 
-    /// Bound rows as the user columns of a table. `order`: the parameter of each target column.
-    fn bound_columns(
+    /// Bound rows as the user columns of a table. `order`: the parameter of each target column; `state`: of the statement, where
+    /// a column has a DEFAULT.
+    fn bound_columns<'s>(
         &self,
         insert: &Insert,
         table: &TableRecord,
         rows: &RecordBatch,
         order: &[usize],
+        state: impl Fn() -> &'s SessionState,
     ) -> Result<Vec<ArrayRef>> {
         let (user_columns, constraints) = (user_columns(table.schema()), self.constraints(table)?);
         let writable = Writable { user_columns: &user_columns, generated: constraints.generated_names() };
         let targets = insert_plan(insert, &writable)?.targets;
-        let state = self.statement_state(self.stop());
         let columns = user_columns.iter().enumerate().map(|(i, (name, data_type))| {
             match targets.iter().position(|&target| target == i) {
                 Some(_) if writable.generated.contains(name) => {

@@ -232,6 +232,26 @@ def test_bound_rows_are_upserted_one_after_the_other(own_server, db):
     cursor.close()
 
 
+def test_bound_values_of_other_types_beside_a_default(db):
+    db.run("CREATE TABLE t (k BIGINT PRIMARY KEY, n BIGINT DEFAULT 7)")
+    db.run("INSERT INTO t VALUES (1, 1), (2, 2)")
+    cursor = db.cursor()
+    sql = "INSERT INTO t VALUES (?, 0) ON CONFLICT (k) DO UPDATE SET n = DEFAULT WHERE t.n < ?"
+    cursor.executemany(sql, pa.record_batch({"k": [1, 2], "below": [1.5, 1.5]}))
+    assert db.query("SELECT n FROM t ORDER BY k")["n"].to_pylist() == [7, 2]
+    cursor.close()
+
+
+def test_all_bound_rows_have_one_now(db):
+    db.run("CREATE TABLE t (n BIGINT, at TIMESTAMP DEFAULT now())")
+    cursor = db.cursor()
+    # More than are taken at once.
+    cursor.executemany("INSERT INTO t (n) VALUES (?)", pa.record_batch({"n": list(range(150_000))}))
+    found = db.query("SELECT count(*) AS rows, count(DISTINCT at) AS times FROM t WHERE at IS NOT NULL")
+    assert found.to_pylist() == [{"rows": 150_000, "times": 1}]
+    cursor.close()
+
+
 def test_users_have_keys_of_their_own(own_server, db):
     db.run("CREATE USER TABLE notes (k INT PRIMARY KEY, n INT)")
     for name in ("ann", "bob"):
@@ -308,4 +328,24 @@ def test_bound_rows_with_keys_of_generated_columns(own_server, db):
     assert db.ingest("t", pa.table({"name": ["Z"], "n": [5]})) == 1
     found = db.query("SELECT name, low FROM t WHERE n IN (5, 9) ORDER BY low").to_pylist()
     assert [(row["name"], row["low"]) for row in found] == [("c", "c"), ("none", "none"), ("Z", "z")]
+    cursor.close()
+
+
+def test_functions_that_are_simplified_first_in_defaults_checks_and_generated_columns(db):
+    db.run(
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, n BIGINT CHECK (coalesce(n, 1) > 0 AND nvl(n, 1) < 100), day DATE DEFAULT current_date, "
+        "at TIMESTAMP DEFAULT now(), big BIGINT DEFAULT coalesce(NULL, 8), m BIGINT GENERATED ALWAYS AS (coalesce(n, -1)) STORED)"
+    )
+    cursor = db.cursor()
+    db.run("INSERT INTO t (k, n) VALUES (1, 5), (2, NULL)")
+    cursor.executemany("INSERT INTO t (k, n) VALUES (?, ?)", pa.record_batch({"k": [3, 4], "n": [6, None]}))
+    assert db.ingest("t", pa.table({"k": [5, 6], "n": pa.array([7, None], pa.int64())})) == 2
+    with pytest.raises(seracdb.InvalidArgument, match="would violate CHECK"):
+        db.run("INSERT INTO t (k, n) VALUES (9, 0)")
+    with pytest.raises(seracdb.InvalidArgument, match="would violate CHECK"):
+        cursor.executemany("INSERT INTO t (k, n) VALUES (?, ?)", pa.record_batch({"k": [9], "n": [100]}))
+    db.run("UPDATE t SET n = n + 1, big = DEFAULT, at = DEFAULT, day = DEFAULT WHERE k = 5")
+    found = db.query("SELECT k, m, big, at IS NOT NULL AND day = CAST(at AS DATE) AS timely FROM t ORDER BY k").to_pylist()
+    assert [(row["k"], row["m"]) for row in found] == [(1, 5), (2, -1), (3, 6), (4, -1), (5, 8), (6, -1)]
+    assert all(row["big"] == 8 and row["timely"] for row in found)
     cursor.close()

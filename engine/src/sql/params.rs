@@ -52,8 +52,8 @@ pub(crate) fn parameter_count(statement: &Statement) -> usize {
     highest.0
 }
 
-/// Whether a statement has this parameter, from 1.
-pub(crate) fn has_parameter(statement: &Statement, number: usize) -> bool {
+/// Whether a piece of a statement has this parameter, from 1.
+pub(crate) fn has_parameter<V: Visit>(piece: &V, number: usize) -> bool {
     struct Find(usize);
     impl Visitor for Find {
         type Break = ();
@@ -65,7 +65,7 @@ pub(crate) fn has_parameter(statement: &Statement, number: usize) -> bool {
             }
         }
     }
-    each_piece(statement, &mut Find(number)).is_break()
+    piece.visit(&mut Find(number)).is_break()
 }
 
 /// Whether a piece of a statement has a parameter.
