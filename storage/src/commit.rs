@@ -307,7 +307,9 @@ impl CommitState {
                 return Err(StorageError::Conflict);
             }
         }
-        for scope in commit.writes.iter().map(|write| write.scope).chain(commit.files.iter().map(|file| file.scope())) {
+        let of_keys = commit.keys.iter().filter(|write| write.completes).map(|write| write.scope);
+        let of_files = commit.files.iter().map(|file| file.scope());
+        for scope in commit.writes.iter().map(|write| write.scope).chain(of_files).chain(of_keys) {
             self.load_header(scope)?;
         }
         if !commit.files.iter().all(|file| is_in_its_place(&catalog, file)) {
@@ -325,7 +327,7 @@ impl CommitState {
             self.written.push(write.scope);
         }
         for write in &commit.keys {
-            self.append_keys(write, batch)?;
+            self.append_keys(write, batch);
         }
         self.append_files(&commit.files, ts, batch);
         for ((scope, file), rows) in masked {
@@ -605,7 +607,7 @@ impl CommitState {
         }
     }
 
-    fn append_keys(&mut self, write: &KeyWrite, batch: &mut WriteBatch) -> Result<()> {
+    fn append_keys(&mut self, write: &KeyWrite, batch: &mut WriteBatch) {
         let family = self.rocks.family(Family::Keys);
         for (key, id) in &write.changes {
             let key = unique_key(write.scope, key);
@@ -615,10 +617,9 @@ impl CommitState {
             }
         }
         if write.completes {
-            self.load_header(write.scope)?.keys_lost = false;
+            self.headers.get_mut(&write.scope).expect("it was loaded before").keys_lost = false;
             self.append_header(write.scope, batch);
         }
-        Ok(())
     }
 
     /// Appends the records of new files: all their rows get this commit's `_updated`.

@@ -97,10 +97,7 @@ impl Encoded {
             (Kind::Signed, _) => cast(column, &DataType::Int64)?,
             (Kind::Unsigned, _) => cast(column, &DataType::UInt64)?,
             (Kind::Float, _) => cast(column, &DataType::Float64)?,
-            (Kind::Bytes, DataType::Utf8 | DataType::FixedSizeBinary(_) | DataType::Binary) => {
-                cast(column, &DataType::LargeBinary)?
-            }
-            (Kind::Bytes, DataType::LargeUtf8) => cast(column, &DataType::LargeBinary)?,
+            (Kind::Bytes, _) => cast(column, &DataType::LargeBinary)?,
             _ => ArrayRef::clone(column),
         };
         Ok(Self { kind, values })

@@ -30,6 +30,9 @@ use crate::rocks::{Family, RocksSnapshot};
 use crate::scope_place::ScopePlace;
 use crate::system_columns::{CommitTs, RowId};
 
+/// Lookups of keys before which it is asked whether there are any: a first load needs none of them.
+const LOOKUPS_MANY: usize = 100;
+
 /// Everything as of one commit.
 pub struct Snapshot {
     ts: CommitTs,
@@ -136,7 +139,7 @@ impl Snapshot {
 
     /// Which rows have these unique keys of a scope.
     pub fn find_keys(&self, scope: Scope, keys: &[&KeyBytes]) -> Result<Vec<Option<RowId>>> {
-        if keys.is_empty() || !self.has_keys(scope)? {
+        if keys.len() >= LOOKUPS_MANY && !self.has_keys(scope)? {
             return Ok(vec![None; keys.len()]);
         }
         let find = |key: &&KeyBytes| match self.rocks.get(Family::Keys, &unique_key(scope, key))? {

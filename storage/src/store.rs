@@ -96,7 +96,7 @@ pub struct StorageConfig {
     #[schemars(range(min = 1))]
     pub block_cache_bytes_max: usize,
     /// Bytes of hot rows that RocksDB gathers in memory before they become a file of its own; there may be twice as many
-    /// while it writes one. Everything else that it gathers takes less than as much again.
+    /// while it writes one. Everything else that it gathers takes up to 48 MiB, or twice as many.
     #[schemars(range(min = 1))]
     pub write_buffer_bytes: usize,
     /// When hot rows are flushed by themselves.
