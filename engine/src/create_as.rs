@@ -7,7 +7,6 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_plan::execute_stream;
 use futures::{StreamExt, TryStreamExt};
-use seracdb_storage::catalog::TableKind;
 use seracdb_storage::system_columns::is_system_column;
 
 use crate::engine::Engine;
@@ -18,7 +17,7 @@ use crate::scan::LOCATION_COLUMNS;
 use crate::session::Session;
 use crate::sql::Statement;
 use crate::sql::errors::from_datafusion;
-use crate::sql::statement::{self, CreateTableAs};
+use crate::sql::statement::CreateTableAs;
 
 impl Engine {
     /// Creates a table with the rows of a query, as one commit; gives their number. Columns of SeracDB's own are left out: the new
@@ -47,16 +46,11 @@ impl Engine {
         let rows = run.until_stopped(execute_stream(plan, run.task(&state)).map_err(failed)?);
         let schema = Arc::clone(&columns.schema);
         let rows = rows.map_err(failed).map(move |batch| columns.of_rows(&batch?));
-        let kind = match create.kind {
-            statement::TableKind::Shared => TableKind::Shared,
-            statement::TableKind::User => TableKind::User,
-            statement::TableKind::Stream => TableKind::Stream,
-        };
         let target = IngestTarget {
             namespace: create.name.namespace.clone(),
             table: create.name.table.clone(),
             temporary: create.temporary,
-            kind,
+            kind: create.kind.into(),
             options: create.options.clone(),
             if_missing: IfMissing::Create,
             if_exists: if create.or_replace { IfExists::Replace } else { IfExists::Fail },

@@ -8,8 +8,9 @@ use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{
     CatalogChange, CheckRecord, NamespaceRecord, Readers, TableChange, TableKind, TableRecord, UniqueRecord,
 };
+use seracdb_storage::key_codec::can_be_unique;
 use seracdb_storage::keys::Scope;
-use seracdb_storage::schema::TableSchema;
+use seracdb_storage::schema::{Column, TableSchema};
 
 use crate::constraints::Constraints;
 use crate::engine::Engine;
@@ -135,6 +136,24 @@ async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not
     forgive(created, ErrorKind::AlreadyExists, if_not_exists)
 }
 
+/// The table that a statement is about, which only its owner may run; `None` when it is not there and need not be.
+fn own_table<'a>(
+    engine: &Engine,
+    session: &Session,
+    tables: &'a Tables,
+    name: &TableName,
+    if_exists: bool,
+    what: &str,
+) -> Result<Option<&'a Arc<TableRecord>>> {
+    if !is_temporary(tables.namespace_of(name)) {
+        require(engine, session, Role::Service, what)?;
+    }
+    match tables.record(name) {
+        Ok(record) => tables.require_owner(Object::Table(record), what).map(|()| Some(record)),
+        Err(error) => forgive(Err(error), ErrorKind::NotFound, if_exists).map(|()| None),
+    }
+}
+
 async fn drop_table(
     engine: &Arc<Engine>,
     session: &Session,
@@ -143,14 +162,7 @@ async fn drop_table(
     if_exists: bool,
     cascade: bool,
 ) -> Result<()> {
-    if !is_temporary(tables.namespace_of(name)) {
-        require(engine, session, Role::Service, "DROP TABLE")?;
-    }
-    let record = match tables.record(name) {
-        Ok(record) => record,
-        Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
-    };
-    tables.require_owner(Object::Table(record), "DROP TABLE")?;
+    let Some(record) = own_table(engine, session, tables, name, if_exists, "DROP TABLE")? else { return Ok(()) };
     tables.require_no_hidden_reader(Object::Table(record), cascade)?;
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
@@ -165,14 +177,7 @@ async fn alter_table(
     if_exists: bool,
     change: &AlterTable,
 ) -> Result<()> {
-    if !is_temporary(tables.namespace_of(name)) {
-        require(engine, session, Role::Service, "ALTER TABLE")?;
-    }
-    let record = match tables.record(name) {
-        Ok(record) => record,
-        Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
-    };
-    tables.require_owner(Object::Table(record), "ALTER TABLE")?;
+    let Some(record) = own_table(engine, session, tables, name, if_exists, "ALTER TABLE")? else { return Ok(()) };
     let change = match change {
         AlterTable::Options(options) => {
             let mut all = record.options.clone();
@@ -255,12 +260,8 @@ async fn create_table(engine: &Arc<Engine>, session: &Session, tables: &Tables, 
         .iter()
         .map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable))
         .collect();
-    let kind = match create.kind {
-        statement::TableKind::Shared => TableKind::Shared,
-        statement::TableKind::User => TableKind::User,
-        statement::TableKind::Stream => TableKind::Stream,
-    };
-    let mut record = new_table(engine, session, &namespace, &create.name.table, kind, &fields, &create.options)?;
+    let (name, kind) = (&create.name.table, create.kind.into());
+    let mut record = new_table(engine, session, &namespace, name, kind, &fields, &create.options)?;
     record.unique = unique_keys(&record, &create.unique)?;
     record.checks = checks(&record, &create.checks)?;
     if let Some(schema) = record.schemas.first_mut() {
@@ -299,6 +300,16 @@ async fn create_table(engine: &Arc<Engine>, session: &Session, tables: &Tables, 
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 
+impl From<statement::TableKind> for TableKind {
+    fn from(kind: statement::TableKind) -> Self {
+        match kind {
+            statement::TableKind::Shared => Self::Shared,
+            statement::TableKind::User => Self::User,
+            statement::TableKind::Stream => Self::Stream,
+        }
+    }
+}
+
 /// The unique keys of a table to be created. Those without a name get one of the table's and their columns'.
 fn unique_keys(table: &TableRecord, defined: &[UniqueDef]) -> Result<Vec<UniqueRecord>> {
     let mut keys: Vec<UniqueRecord> = Vec::with_capacity(defined.len());
@@ -316,6 +327,13 @@ fn unique_keys(table: &TableRecord, defined: &[UniqueDef]) -> Result<Vec<UniqueR
             check_name("constraint", &name)?;
         }
         taken.insert(name.clone());
+        let parts = |column: &&Column| key.columns.contains(&column.name) && !can_be_unique(&column.data_type);
+        if let Some(column) = table.schema().columns.iter().find(parts) {
+            let (what, name, data_type) = (key.what(), &column.name, &column.data_type);
+            return Err(EngineError::invalid(format!(
+                "{what}: values of column '{name}' have parts ({data_type}), and cannot be a key"
+            )));
+        }
         let columns = key.columns.iter().filter_map(|name| table.column_id(name)).collect();
         keys.push(UniqueRecord { id, name, columns, primary: key.primary, nulls_equal: key.nulls_equal });
     }

@@ -100,16 +100,13 @@ fn table_constraints(tables: &Tables) -> Result<RecordBatch> {
         ("nulls_distinct", TEXT, true),
     ]));
     for table in tables.stored() {
-        for key in &table.unique {
-            let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-            let nulls = (!key.primary).then_some(if key.nulls_equal { "NO" } else { "YES" });
-            let name = [CATALOG, &table.namespace, &key.name, CATALOG, &table.namespace, &table.name, kind];
-            let texts = name.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([nulls]);
-            texts.enumerate().for_each(|(column, text)| rows.text(column, text));
-        }
-        for check in &table.checks {
-            let name = [CATALOG, &table.namespace, &check.name, CATALOG, &table.namespace, &table.name, "CHECK"];
-            let texts = name.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([None]);
+        let keys = table.unique.iter().map(|key| match (key.primary, key.nulls_equal) {
+            (true, _) => (&key.name, "PRIMARY KEY", None),
+            (false, nulls_equal) => (&key.name, "UNIQUE", Some(if nulls_equal { "NO" } else { "YES" })),
+        });
+        for (name, kind, nulls) in keys.chain(table.checks.iter().map(|check| (&check.name, "CHECK", None))) {
+            let texts = [CATALOG, &table.namespace, name, CATALOG, &table.namespace, &table.name, kind];
+            let texts = texts.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([nulls]);
             texts.enumerate().for_each(|(column, text)| rows.text(column, text));
         }
     }

@@ -17,9 +17,7 @@ use crate::temporary::is_temporary;
 pub(crate) fn show_create(tables: &Tables, name: &TableName) -> Result<String> {
     match tables.view(name) {
         Some(view) => {
-            if !tables.owns(Object::View(view)) {
-                tables.require_owner(Object::View(view), "SHOW CREATE VIEW")?;
-            }
+            tables.require_owner(Object::View(view), "SHOW CREATE VIEW")?;
             Ok(of_view(view))
         }
         None => Ok(of_table(tables.record(name)?)),

@@ -113,7 +113,7 @@ pub(crate) fn already(table: &TableRecord, taken: &Taken) -> EngineError {
 }
 
 /// What a unique key is called.
-pub(crate) fn kind(key: &UniqueRecord) -> &'static str {
+fn kind(key: &UniqueRecord) -> &'static str {
     if key.primary { "primary key" } else { "unique key" }
 }
 

@@ -84,6 +84,19 @@ def test_few_rows_stay_hot_and_many_go_to_files(db):
     assert one(db, "SELECT count(DISTINCT _updated) AS n FROM t") == 1
 
 
+def test_the_many_rows_of_a_query_go_to_files_with_the_table_made_of_them(db):
+    assert db.run("CREATE TABLE few AS SELECT value AS n, 'value ' || value % 7 AS v FROM generate_series(0, 9)") == 10
+    assert kinds(db, "few") == {}
+    made = f"SELECT value AS n, 'value ' || value % 7 AS v FROM generate_series(0, {ROWS - 1})"
+    for statement in ("CREATE TABLE t", "CREATE OR REPLACE TABLE t"):
+        assert db.run(f"{statement} AS {made}") == ROWS
+        assert kinds(db) == {"bulk": ROWS}
+        assert contents(db) == expected(data())
+    with pytest.raises(seracdb.Error, match="division by zero"):
+        db.run(f"CREATE TABLE bad AS SELECT 1 / (value - {ROWS - 1}) AS n, repeat('x', 100) AS v FROM generate_series(0, {ROWS})")
+    assert kinds(db, "bad") == {}
+
+
 def test_all_rows_have_the_time_of_their_commit(db):
     db.run("CREATE TABLE t (n BIGINT, v TEXT)")
     db.run("INSERT INTO t VALUES (-1, 'before')")

@@ -7,7 +7,6 @@ use datafusion::sql::sqlparser::ast::{
     NullsDistinctOption, OrderByOptions, Query, SelectItem, SetExpr, TableConstraint, TableWithJoins,
 };
 use datafusion::sql::sqlparser::parser::Parser;
-use seracdb_storage::key_codec::can_be_unique;
 use seracdb_storage::system_columns;
 
 use super::dialect::SeracDialect;
@@ -157,12 +156,6 @@ pub(crate) fn check(keys: &[UniqueDef], columns: &mut [ColumnDef], nullable: &Ha
             let Some(column) = columns.iter_mut().find(|column| column.name == *name) else {
                 return Err(EngineError::not_found(format!("{what}: the table has no column '{name}'")));
             };
-            if !can_be_unique(&column.data_type) {
-                let data_type = &column.data_type;
-                return Err(EngineError::invalid(format!(
-                    "{what}: values of column '{name}' have parts ({data_type}), and cannot be a key"
-                )));
-            }
             if key.primary && nullable.contains(name) {
                 return Err(EngineError::invalid(format!("column '{name}' is both NULL and in the PRIMARY KEY")));
             }

@@ -38,8 +38,12 @@ impl Writable<'_> {
         names.filter(|(_, (name, _))| !self.generated.contains(name)).map(|(place, _)| place).collect()
     }
 
-    fn name_at(&self, place: usize) -> Option<&str> {
-        Some(&self.user_columns[*self.places().get(place)?].0)
+    /// The names of the columns that are given, by place. `listed`: as the statement lists them.
+    fn names(&self, listed: &[String]) -> Vec<String> {
+        match listed.is_empty() {
+            true => self.places().into_iter().map(|place| self.user_columns[place].0.clone()).collect(),
+            false => listed.to_vec(),
+        }
     }
 }
 
@@ -66,24 +70,18 @@ pub(crate) fn put_defaults(
     };
     match &mut statement {
         Statement::Insert(insert) => {
-            let listed = insert.columns.clone();
-            for name in &listed {
+            for name in &insert.columns {
                 require_column(name, writable.user_columns, &insert.table)?;
             }
-            let name_at = |place: usize| match listed.is_empty() {
-                true => writable.name_at(place),
-                false => listed.get(place).map(String::as_str),
-            };
             match &mut insert.source {
                 InsertSource::Values(rows) => {
+                    let names = writable.names(&insert.columns);
                     for row in rows {
-                        for (place, value) in row.iter_mut().enumerate() {
-                            name_at(place).map_or(Ok(()), |name| put(name, value))?;
-                        }
+                        names.iter().zip(row).try_for_each(|(name, value)| put(name, value))?;
                     }
                 }
                 InsertSource::Query(_) => {
-                    for name in &listed {
+                    for name in &insert.columns {
                         put(name, &mut Expr::value(Value::Null))?;
                     }
                 }
@@ -103,16 +101,11 @@ pub(crate) fn put_defaults(
                         assignments.iter_mut().try_for_each(|(name, value)| put(name, value))?;
                     }
                     MergeAction::Insert { columns, values } => {
-                        let all = || {
-                            let places = writable.places().into_iter();
-                            places.map(|place| writable.user_columns[place].0.clone()).collect()
-                        };
-                        let names: Vec<String> = if columns.is_empty() { all() } else { columns.clone() };
+                        let mut names = writable.names(columns);
                         // Those that are not given have their defaults too.
                         let mut given: Vec<Expr> = values.take().unwrap_or_default();
                         names.iter().zip(&mut given).try_for_each(|(name, value)| put(name, value))?;
                         let missing = writable.user_columns.iter().map(|(name, _)| name);
-                        let mut names = names;
                         if given.is_empty() {
                             names.clear();
                         }
