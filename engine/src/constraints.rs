@@ -21,8 +21,9 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use parking_lot::Mutex;
-use seracdb_storage::catalog::TableRecord;
+use seracdb_storage::catalog::{CheckRecord, TableRecord};
 use seracdb_storage::keys::TableId;
+use seracdb_storage::schema::TableSchema;
 
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
@@ -56,13 +57,15 @@ pub(crate) struct Constraints {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConstraintCache(Arc<Mutex<Planned>>);
 
-type Planned = HashMap<(TableId, u32, u32, i64), Arc<Constraints>>;
+type Planned = HashMap<TableId, (TableSchema, Vec<CheckRecord>, Arc<Constraints>)>;
 
 impl Engine {
     /// What a table says of its values.
     pub(crate) fn constraints(&self, table: &TableRecord) -> Result<Arc<Constraints>> {
-        let key = (table.id, table.schema().version, table.alterations, table.created_at_ns);
-        if let Some(known) = self.constraints.0.lock().get(&key) {
+        // By what they are made of: a version that was rolled back is not the next one of its number.
+        if let Some((schema, checks, known)) = self.constraints.0.lock().get(&table.id)
+            && (schema, checks) == (table.schema(), &table.checks)
+        {
             return Ok(Arc::clone(known));
         }
         let planned = Arc::new(Constraints::plan(&self.state, table)?);
@@ -70,7 +73,7 @@ impl Engine {
         if known.len() >= TABLES_MAX {
             known.clear();
         }
-        known.insert(key, Arc::clone(&planned));
+        known.insert(table.id, (table.schema().clone(), table.checks.clone(), Arc::clone(&planned)));
         Ok(planned)
     }
 }
@@ -151,6 +154,20 @@ impl Constraints {
             }
             None => Ok(arrow::array::new_null_array(self.columns.field(place).data_type(), rows)),
         }
+    }
+
+    /// What a column is in rows that were there before it: one value of its type. Refuses a DEFAULT that is another in each row.
+    pub(crate) fn initial_value(&self, state: &SessionState, place: usize) -> Result<ArrayRef> {
+        if let Some(Some(default)) = self.defaults.get(place) {
+            let refused = refuse_functions(
+                default,
+                |volatility| volatility == Volatility::Volatile,
+                "is another value in each row: add the column without a DEFAULT, UPDATE the rows, then ALTER COLUMN … SET DEFAULT",
+            );
+            refused
+                .map_err(|error| error.about(&format!("DEFAULT of column '{}'", self.columns.field(place).name())))?;
+        }
+        self.default_values(|| state, place, 1)
     }
 
     /// Whether new rows need nothing of it.
@@ -266,10 +283,14 @@ fn physical(state: &SessionState, columns: &SchemaRef, expr: Expr) -> Result<Arc
 
 /// Refuses what is another value the next time.
 fn of_row_alone(expr: &Expr) -> Result<()> {
+    let changes = |volatility| volatility != Volatility::Immutable;
+    refuse_functions(expr, changes, "is another value the next time: it is possible in a DEFAULT only")
+}
+
+/// Refuses functions that are `refused`, and says what they are.
+fn refuse_functions(expr: &Expr, refused: impl Fn(Volatility) -> bool, they: &str) -> Result<()> {
     let changes = |expr: &Expr| match expr {
-        Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
-            Some(call.func.name().to_owned())
-        }
+        Expr::ScalarFunction(call) if refused(call.func.signature().volatility) => Some(call.func.name().to_owned()),
         _ => None,
     };
     let mut found = None;
@@ -279,9 +300,7 @@ fn of_row_alone(expr: &Expr) -> Result<()> {
     });
     looked.map_err(|error| from_datafusion(error, &LOCATION_COLUMNS))?;
     match found {
-        Some(name) => Err(EngineError::invalid(format!(
-            "{name}() is another value the next time: it is possible in a DEFAULT only"
-        ))),
+        Some(name) => Err(EngineError::invalid(format!("{name}() {they}"))),
         None => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::Field;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{
-    CatalogChange, CheckRecord, NamespaceRecord, Readers, TableChange, TableKind, TableRecord, UniqueRecord,
+    CatalogChange, CheckRecord, NamespaceRecord, Readers, TableKind, TableRecord, UniqueRecord,
 };
 use seracdb_storage::key_codec::can_be_unique;
 use seracdb_storage::keys::Scope;
@@ -19,14 +19,12 @@ use crate::identity::Role;
 use crate::naming::check_name;
 use crate::rights::{Object, denied};
 use crate::session::{Session, describes};
-use crate::sql::dml::require_column;
-use crate::sql::statement::{self, AlterTable, CheckDef, CreateTable, UniqueDef};
+use crate::sql::statement::{self, CheckDef, CreateTable, UniqueDef};
 use crate::sql::{Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
-use crate::write::user_columns;
-use crate::{api_tokens, comments, indexes, system_jobs, system_queries, table_options, views};
+use crate::{alter, api_tokens, comments, indexes, system_jobs, system_queries, table_options, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -52,7 +50,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
             create_table(engine, session, &engine.tables_for(session, statement)?, create).await
         }
         Statement::AlterTable { name, if_exists, change } => {
-            alter_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, change).await
+            alter::alter_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, change).await
         }
         Statement::DropTable { name, if_exists, cascade } => {
             drop_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, *cascade).await
@@ -137,7 +135,7 @@ async fn create_namespace(engine: &Engine, session: &Session, name: &str, if_not
 }
 
 /// The table that a statement is about, which only its owner may run; `None` when it is not there and need not be.
-fn own_table<'a>(
+pub(crate) fn own_table<'a>(
     engine: &Engine,
     session: &Session,
     tables: &'a Tables,
@@ -167,43 +165,6 @@ async fn drop_table(
     let (namespace, name) = (record.namespace.clone(), record.name.clone());
     let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
     drop_named(engine, session, vec![change], if_exists).await
-}
-
-async fn alter_table(
-    engine: &Arc<Engine>,
-    session: &Session,
-    tables: &Tables,
-    name: &TableName,
-    if_exists: bool,
-    change: &AlterTable,
-) -> Result<()> {
-    let Some(record) = own_table(engine, session, tables, name, if_exists, "ALTER TABLE")? else { return Ok(()) };
-    let change = match change {
-        AlterTable::Options(options) => {
-            let mut all = record.options.clone();
-            for (name, value) in options {
-                match value {
-                    Some(value) => all.insert(name.clone(), value.clone()),
-                    None => all.remove(name),
-                };
-            }
-            TableChange::Options { options: options.clone(), ttl_ns: ttl_ns(record.kind, &all)? }
-        }
-        AlterTable::Default { column, default } => {
-            let columns = user_columns(record.schema());
-            let place = require_column(column, &columns, name)?;
-            let known = &record.schema().columns[place];
-            if known.generated.is_some() {
-                return Err(EngineError::invalid(format!("column '{column}' is GENERATED: it has no default")));
-            }
-            TableChange::Default { column: known.id, default: default.clone() }
-        }
-    };
-    let mut altered = TableRecord::clone(record);
-    change.apply(&mut altered);
-    table_options::check(&altered)?;
-    Constraints::plan(&engine.state, &altered)?;
-    engine.change_catalog(session, vec![CatalogChange::AlterTable { table: record.id, change }]).await
 }
 
 /// Drops, and removes rows and files once nobody reads them any more.

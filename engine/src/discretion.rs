@@ -32,6 +32,11 @@ pub(crate) fn is_read(what: &str, name: &str) -> String {
     format!("{what} '{name}' is read by a view of another user: that has to be dropped first, or use CASCADE")
 }
 
+/// What is said of a view that reads a column.
+pub(crate) fn is_read_by_another(what: &str) -> String {
+    format!("{what} is read by a view of another user: that has to be dropped first")
+}
+
 fn is_taken(name: &str) -> String {
     format!("'{name}' exists already: choose another name")
 }

@@ -163,7 +163,9 @@ impl From<StorageError> for EngineError {
                 | CatalogError::UserExists(_)
                 | CatalogError::TokenExists(_),
             ) => ErrorKind::AlreadyExists,
-            StorageError::Catalog(CatalogError::UserChanged(_) | CatalogError::AnotherNow(_)) => ErrorKind::Aborted,
+            StorageError::Catalog(
+                CatalogError::UserChanged(_) | CatalogError::AnotherNow(_) | CatalogError::TableAltered(..),
+            ) => ErrorKind::Aborted,
             StorageError::Catalog(CatalogError::FirstUser(_)) => ErrorKind::FailedPrecondition,
             StorageError::Catalog(
                 CatalogError::NotEmpty(_)
@@ -180,7 +182,9 @@ impl From<StorageError> for EngineError {
             StorageError::TooLarge { .. } | StorageError::Codec(CodecError::TooLarge { .. }) => {
                 ErrorKind::ResourceExhausted
             }
-            StorageError::Codec(CodecError::UnsupportedType { .. }) => ErrorKind::InvalidArgument,
+            StorageError::Codec(CodecError::UnsupportedType { .. }) | StorageError::TooOld { .. } => {
+                ErrorKind::InvalidArgument
+            }
             StorageError::DamagedFile(_) => ErrorKind::DataLoss,
             StorageError::ObjectStore(_) => ErrorKind::Unavailable,
             _ => ErrorKind::Internal,
@@ -196,8 +200,17 @@ impl From<StorageError> for EngineError {
             | StorageError::Rocks(_)
             | StorageError::ObjectStore(_)
             | StorageError::Parquet(_) => "the storage failed; the server's log says why".to_owned(),
+            StorageError::TooOld { oldest } => format!(
+                "what rows were is kept since {}: that is the oldest time to read, by compaction.retention_seconds",
+                time_text(oldest.get())
+            ),
             other => other.to_string(),
         };
         Self::caused(kind, message, error)
     }
+}
+
+/// A time as SQL has it. `ns`: since 1970.
+pub(crate) fn time_text(ns: i64) -> String {
+    chrono::DateTime::from_timestamp_nanos(ns).format("TIMESTAMP '%Y-%m-%d %H:%M:%S%.9f'").to_string()
 }

@@ -1,5 +1,6 @@
 //! Executing: a prepared statement on the newest snapshot, with its parameters bound.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use crate::sql::statement::TransactionStatement;
 use crate::sql::{Statement, TableName};
 use crate::system;
 use crate::system_jobs;
-use crate::tables::Tables;
+use crate::tables::{Tables, reads_changes};
 use crate::transaction;
 use crate::write::Written;
 
@@ -305,6 +306,11 @@ async fn physical(
             true => "a parameter's value decides of which type the result is: write the value into the statement",
             false => "the tables of this statement have changed: prepare it again",
         }));
+    }
+    let mut state = Cow::Borrowed(state);
+    if reads_changes(plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))? {
+        // Spread over threads they would be in no order.
+        state.to_mut().config_mut().options_mut().execution.target_partitions = 1;
     }
     let plan = run.unless_stopped(state.create_physical_plan(plan)).await?;
     let plan = plan.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;

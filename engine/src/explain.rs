@@ -12,6 +12,7 @@ use crate::scan::{FILE_COLUMN, POSITION_COLUMN, SCAN_FIGURES};
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::CATALOG;
 use crate::sql::planner::ALL_USERS_CATALOG;
+use crate::sql::time_travel::CHANGES_CATALOG;
 
 /// Characters of a line of figures.
 const WIDTH: usize = 100;
@@ -42,6 +43,7 @@ fn plan(text: &str, detail: Detail) -> String {
     let text = text
         .replace(&format!("{TARGET_CATALOG}."), "")
         .replace(&format!("{ALL_USERS_CATALOG}."), "")
+        .replace(&format!("{CHANGES_CATALOG}."), "")
         .replace(TARGET_CATALOG, CATALOG)
         .replace(ALL_USERS_CATALOG, CATALOG)
         .replace(FILE_COLUMN, "(file)")

@@ -7,6 +7,7 @@
 //! UPDATE   prepared → sql (dml) → tables → write → scan (cold, hot) → storage: commit
 //! ```
 
+mod alter;
 mod api_tokens;
 mod audit;
 mod audit_changes;

@@ -244,6 +244,7 @@ impl Engine {
             limits: self.limits,
             settings: Arc::clone(&self.settings),
             jobs: Arc::clone(&self.jobs),
+            store: Arc::clone(&self.store),
         })
     }
 

@@ -6,25 +6,26 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::common::tree_node::Transformed;
-use datafusion::datasource::provider_as_source;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use seracdb_storage::catalog::{Catalog, NamespaceRecord, Privilege, TableKind, TableRecord, ViewRecord};
 use seracdb_storage::keys::{Owner, Scope};
 use seracdb_storage::snapshot::Snapshot;
+use seracdb_storage::store::Store;
 use seracdb_storage::system_columns::CommitTs;
 
 use crate::audit_log::{self, AUDIT_LOG};
 use crate::effective::refused_shared;
 use crate::engine::SettingRow;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Result, time_text};
 use crate::identity::{Principal, Role};
 use crate::information_schema;
 use crate::jobs::Jobs;
 use crate::rights::{Object, denied};
 use crate::running::Running;
-use crate::scan::{EveryonesTable, Exposure, ScopeTable, external};
+use crate::scan::{ChangesTable, EveryonesTable, Exposure, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
 use crate::session_list::SessionList;
 use crate::sql::Limits;
@@ -32,6 +33,7 @@ use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::planner::ALL_USERS_CATALOG;
 use crate::sql::suggest;
+use crate::sql::time_travel::{CHANGES_CATALOG, Timed, moment};
 use crate::system::{SYSTEM_SCHEMA, SystemTable, system_tables};
 use crate::temporary::is_temporary;
 use crate::transaction::Staged;
@@ -73,6 +75,8 @@ pub(crate) struct Tables {
     pub settings: Arc<[SettingRow]>,
     /// The jobs of the server.
     pub jobs: Arc<Jobs>,
+    /// What knows what rows were.
+    pub store: Arc<Store>,
 }
 
 impl Tables {
@@ -153,6 +157,9 @@ impl Tables {
         if name.catalog() == Some(ALL_USERS_CATALOG) {
             return self.everyones_source(name);
         }
+        if name.catalog() == Some(CHANGES_CATALOG) {
+            return self.changes_source(name);
+        }
         let is_target = name.catalog() == Some(TARGET_CATALOG);
         if let Some(catalog) = name.catalog().filter(|catalog| !is_target && *catalog != CATALOG) {
             return Err(external(EngineError::not_found(format!(
@@ -164,7 +171,7 @@ impl Tables {
         let schema = self.provider(&name, exposure)?.schema();
         // In a view a name means something else than outside, but a plan has both.
         name.namespace = Some(self.namespace_of(&name).to_owned());
-        Ok(Arc::new(Named { name, exposure, schema, of_all_users: false }))
+        Ok(Arc::new(Named { name, exposure, schema, shows: Shows::Rows }))
     }
 
     fn everyones_source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
@@ -172,7 +179,52 @@ impl Tables {
         let mut name = TableName { namespace, table: name.table().to_owned() };
         let schema = self.everyones(&name, self.exposure).map_err(external)?.schema();
         name.namespace = Some(self.namespace_of(&name).to_owned());
-        Ok(Arc::new(Named { name, exposure: self.exposure, schema, of_all_users: true }))
+        Ok(Arc::new(Named { name, exposure: self.exposure, schema, shows: Shows::RowsOfAllUsers }))
+    }
+
+    fn changes_source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
+        let namespace = name.schema().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
+        let mut name = TableName { namespace, table: name.table().to_owned() };
+        let schema = ChangesTable::schema_of(self.readable(&name).map_err(external)?);
+        name.namespace = Some(self.namespace_of(&name).to_owned());
+        Ok(Arc::new(Named { name, exposure: Exposure::All, schema, shows: Shows::Changes }))
+    }
+
+    /// The rows of a table at a time, or what has become of them since.
+    fn timed(&self, timed: &Timed) -> Result<Arc<dyn TableProvider>> {
+        let Some(named) = timed.source.downcast_ref::<Named>() else {
+            return Err(EngineError::invalid("a view is read as it is now: write AS OF at the tables that it reads"));
+        };
+        if let Some(describing) = Some(self.namespace_of(&named.name)).filter(|namespace| describes(namespace)) {
+            return Err(EngineError::invalid(format!("tables of {describing} are read as they are now")));
+        }
+        let table = self.readable(&named.name)?;
+        if table.kind == TableKind::Stream {
+            return Err(EngineError::invalid(format!(
+                "'{}' is a stream table: what its rows were goes with them",
+                named.name
+            )));
+        }
+        let times = timed.times.iter().map(|time| moment(time, self.now_ns)).collect::<Result<Vec<_>>>()?;
+        if let Some(future) = times.iter().find(|time| **time > self.now_ns) {
+            return Err(EngineError::invalid(format!("{} is still to come", time_text(*future))));
+        }
+        if times[0] < table.created_at_ns {
+            return Err(EngineError::invalid(format!(
+                "table '{}' was created later, at {}",
+                named.name,
+                time_text(table.created_at_ns)
+            )));
+        }
+        let until = times.get(1).map_or(self.snapshot.ts(), |until| CommitTs::stored(*until));
+        let scope = self.scope(table);
+        let rows =
+            |exposure| ScopeTable::new(Arc::clone(&self.snapshot), None, scope, Arc::clone(table), None, exposure);
+        let (store, since) = (Arc::clone(&self.store), CommitTs::stored(times[0]));
+        Ok(match named.shows {
+            Shows::Changes => Arc::new(ChangesTable::new(rows(Exposure::All), store, since, until)),
+            _ => Arc::new(rows(named.exposure).read_as_of(store, since)),
+        })
     }
 
     /// The rows of all users of a table.
@@ -210,11 +262,15 @@ impl Tables {
                 Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias)))
             }
             LogicalPlan::TableScan(mut scan) => {
+                if let Some(timed) = scan.source.downcast_ref::<Timed>() {
+                    scan.source = provider_as_source(self.timed(timed).map_err(external)?);
+                    return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
+                }
                 let Some(named) = scan.source.downcast_ref::<Named>() else {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
                 };
                 let (name, exposure) = (&named.name, named.exposure);
-                scan.source = provider_as_source(match named.of_all_users {
+                scan.source = provider_as_source(match named.shows == Shows::RowsOfAllUsers {
                     true => Arc::new(self.everyones(name, exposure).map_err(external)?),
                     false => self.provider(name, exposure)?,
                 });
@@ -231,16 +287,28 @@ impl Tables {
             SYSTEM_SCHEMA => return self.system_table(&name.table),
             _ => {}
         }
-        if self.reach == Some(Reach::OwnRows) {
-            self.refuse_shared(name).map_err(external)?;
-        }
-        let record = self.record(name).map_err(external)?;
         // What a statement needs to change rows is asked where its target is known.
-        if exposure != Exposure::Located {
-            self.require_right(Object::Table(record), Privilege::Select).map_err(external)?;
-            self.require_right_of_actor(record).map_err(external)?;
+        let record = match exposure {
+            Exposure::Located => self.reachable(name),
+            Exposure::Visible | Exposure::All => self.readable(name),
+        };
+        Ok(Arc::new(self.table(record.map_err(external)?, exposure)))
+    }
+
+    /// A table that the statement may name.
+    fn reachable(&self, name: &TableName) -> Result<&Arc<TableRecord>> {
+        if self.reach == Some(Reach::OwnRows) {
+            self.refuse_shared(name)?;
         }
-        Ok(Arc::new(self.table(record, exposure)))
+        self.record(name)
+    }
+
+    /// A table that it may read.
+    fn readable(&self, name: &TableName) -> Result<&Arc<TableRecord>> {
+        let record = self.reachable(name)?;
+        self.require_right(Object::Table(record), Privilege::Select)?;
+        self.require_right_of_actor(record)?;
+        Ok(record)
     }
 
     /// Refuses to read for another user what belongs to no user, and what the actor itself may not read.
@@ -312,14 +380,35 @@ impl Tables {
     }
 }
 
+/// Whether a plan reads the changes of a table, which come in the order of their commits.
+pub(crate) fn reads_changes(plan: &LogicalPlan) -> DfResult<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+        {
+            found |= provider.downcast_ref::<ChangesTable>().is_some();
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
 /// A table that a plan names.
 struct Named {
     /// With its namespace.
     name: TableName,
     exposure: Exposure,
     schema: SchemaRef,
-    /// Whether its rows are those of all users.
-    of_all_users: bool,
+    shows: Shows,
+}
+
+/// What of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Rows,
+    RowsOfAllUsers,
+    Changes,
 }
 
 /// Namespace and name of the table that a plan names here.

@@ -37,6 +37,7 @@ use crate::sql::limits::{Size, fit_with};
 use crate::sql::mentions::{mentions_identifier, relations_of};
 use crate::sql::names::CATALOG;
 use crate::sql::statement::CreateView;
+use crate::sql::time_travel::mentions_time;
 use crate::sql::{self, Limits, Statement, TableName};
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
@@ -257,6 +258,11 @@ fn new_view(engine: &Engine, tables: &Tables, namespace: &str, create: &CreateVi
         return Err(EngineError::invalid(format!(
             "a view cannot read the temporary table '{name}', which goes with its session"
         )));
+    }
+    if mentions_time(&create.query) {
+        return Err(EngineError::invalid(
+            "a view cannot read a table AS OF a time, or changes(…): its times would pass",
+        ));
     }
     let (state, mut query) = (engine.statement_state(engine.stop()), Query::clone(&create.query));
     let tables = inside(tables, &tables.namespace, &query);

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::keys::TableId;
 use crate::paths;
 use crate::schema::TableSchema;
-use crate::system_columns::{DELETED, DELETED_COLUMN_ID, ID, ID_COLUMN_ID, UPDATED, UPDATED_COLUMN_ID};
+use crate::system_columns::{
+    DELETED, DELETED_COLUMN_ID, FIRST_USER_COLUMN_ID, ID, ID_COLUMN_ID, UPDATED, UPDATED_COLUMN_ID,
+};
 
 pub use comments::CommentOn;
 use grants::GrantKey;
@@ -184,7 +186,7 @@ pub struct DroppedTable {
     pub prefix: String,
 }
 
-/// What changes of a table without another version of its columns: nothing that is stored in rows.
+/// What changes of a table. What is stored of its rows stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableChange {
     /// Options by name; `None` = as if it had never been said.
@@ -201,13 +203,31 @@ pub enum TableChange {
         /// As SQL; `None` = NULL.
         default: Option<String>,
     },
+    /// The next version of its columns. Indexes and comments of columns that are gone go too.
+    Columns {
+        /// The columns, with the next version's number.
+        schema: TableSchema,
+        /// What holds of every row, in terms of these.
+        checks: Vec<CheckRecord>,
+        /// How often the table had been altered otherwise when this was decided.
+        alterations: u32,
+    },
+    /// Another name, in the same namespace.
+    Name(String),
 }
 
 impl TableChange {
     /// Makes the change. A column that is not there has none.
-    pub fn apply(&self, table: &mut TableRecord) {
+    ///
+    /// Errors: [`CatalogError::TableAltered`].
+    pub fn apply(&self, table: &mut TableRecord) -> Result<(), CatalogError> {
+        if let Self::Columns { schema, checks, alterations } = self {
+            return next_columns(table, schema, checks, *alterations);
+        }
         table.alterations += 1;
         match self {
+            Self::Columns { .. } => {}
+            Self::Name(name) => table.name.clone_from(name),
             Self::Options { options, ttl_ns } => {
                 for (name, value) in options {
                     match value {
@@ -224,7 +244,27 @@ impl TableChange {
                 }
             }
         }
+        Ok(())
     }
+}
+
+/// What was decided on other columns than there are is not done: it would undo what has happened to them.
+fn next_columns(
+    table: &mut TableRecord,
+    schema: &TableSchema,
+    checks: &[CheckRecord],
+    alterations: u32,
+) -> Result<(), CatalogError> {
+    let stays = |id: &u32| *id < FIRST_USER_COLUMN_ID || schema.columns.iter().any(|column| column.id == *id);
+    let follows = schema.version == table.schema().version + 1 && alterations == table.alterations;
+    if !follows || !table.unique.iter().flat_map(|key| &key.columns).all(stays) {
+        return Err(CatalogError::TableAltered(table.namespace.clone(), table.name.clone()));
+    }
+    table.indexes.retain(|index| index.columns.iter().all(stays));
+    table.column_comments.retain(|id, _| stays(id));
+    table.checks = checks.to_vec();
+    table.schemas.push(schema.clone());
+    Ok(())
 }
 
 /// One change of the catalog.
@@ -378,6 +418,9 @@ pub enum CatalogError {
     /// Too many views over one another.
     #[error("the view '{0}.{1}' would be the end of more than {VIEW_NESTING_MAX} views that read one another")]
     ViewsTooDeep(String, String),
+    /// The table is not what it was when its change was decided.
+    #[error("table '{0}.{1}' was altered by another meanwhile: run the statement again")]
+    TableAltered(String, String),
     /// The index is not there.
     #[error("index '{0}' does not exist")]
     NoIndex(String),
@@ -688,8 +731,21 @@ impl Catalog {
         let Some(record) = self.by_id.get(&table) else {
             return Err(CatalogError::NoTable(String::new(), table.0.to_string()));
         };
+        let before = (record.namespace.clone(), record.name.clone());
         let mut record = (**record).clone();
-        change.apply(&mut record);
+        change.apply(&mut record)?;
+        if record.name != before.1 {
+            let (namespace, name) = (record.namespace.clone(), record.name.clone());
+            if self.table(&namespace, &name).is_some() {
+                return Err(CatalogError::TableExists(namespace, name));
+            }
+            if self.view(&namespace, &name).is_some() {
+                return Err(CatalogError::ViewExists(namespace, name));
+            }
+            // A view finds what it reads by name.
+            self.release("table", &before.0, &before.1, Readers::Refuse)?;
+            self.tables.remove(&before);
+        }
         Ok(vec![self.put(CatalogRecord::Table(record))])
     }
 
@@ -699,6 +755,9 @@ impl Catalog {
         };
         if self.index(&record.namespace, &index.name).is_some() {
             return Err(CatalogError::IndexExists(record.namespace.clone(), index.name.clone()));
+        }
+        if !index.columns.iter().all(|id| record.column_name(*id).is_some()) {
+            return Err(CatalogError::TableAltered(record.namespace.clone(), record.name.clone()));
         }
         let mut record = (*record).clone();
         record.indexes.push(index.clone());

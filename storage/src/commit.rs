@@ -48,7 +48,7 @@ pub const COMMIT_BYTES_MAX: usize = 1 << 30;
 pub struct Commit {
     /// What it has read. Kept open until the commit is decided.
     pub snapshot: Arc<Snapshot>,
-    /// Tables that must still be there, with this schema version.
+    /// Tables that must still be there, with the schema version that their rows have: those that came later can read them.
     pub expects: Vec<(TableId, u32)>,
     /// Changes of the catalog, made first.
     pub catalog: Vec<CatalogChange>,
@@ -303,7 +303,7 @@ impl CommitState {
             catalog_writes.extend(Arc::make_mut(&mut catalog).apply(change)?);
         }
         for (table, version) in &commit.expects {
-            if catalog.table_by_id(*table).is_none_or(|table| table.schema().version != *version) {
+            if catalog.table_by_id(*table).is_none_or(|table| table.schema().version < *version) {
                 return Err(StorageError::Conflict);
             }
         }
@@ -450,7 +450,10 @@ impl CommitState {
         batch: &mut WriteBatch,
     ) -> Result<()> {
         self.table_is_there(scope)?;
-        self.load_header(scope)?.version += 1;
+        let header = self.load_header(scope)?;
+        header.version += 1;
+        let archived = records.iter().filter_map(|record| record.archived_at);
+        header.history_from = archived.fold(header.history_from, CommitTs::max);
         records.iter().for_each(|record| append_record(&self.rocks, scope, record, batch));
         self.append_header(scope, batch);
         Ok(())
@@ -499,6 +502,7 @@ impl CommitState {
         }
         let header = self.load_header(scope)?;
         header.recovering = false;
+        header.history_from = ts;
         header.spared = header.spared.max(recovered.max_batch);
         header.max_batch = header.max_batch.max(recovered.max_batch);
         header.next_batch = header.next_batch.max(BatchNumber(recovered.max_batch.0 + 1));

@@ -5,6 +5,7 @@ use crate::delete_log::DamagedEntry;
 use crate::keys::Scope;
 use crate::manifest::Fault;
 use crate::row_codec::CodecError;
+use crate::system_columns::CommitTs;
 
 /// An error of the storage crate. `Display` says what happened; the cause is in `source()`.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,12 @@ pub enum StorageError {
         store: String,
         /// What is known of the new owner.
         owner: String,
+    },
+    /// A time of which the rows are no more.
+    #[error("what rows were before {} (nanoseconds since 1970) is not kept", .oldest.get())]
+    TooOld {
+        /// The oldest time of which they are.
+        oldest: CommitTs,
     },
     /// The lease on the object store was not renewed in time.
     #[error(

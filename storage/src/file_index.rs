@@ -143,9 +143,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::catalog::TableKind;
-    use crate::keys::TableId;
     use crate::schema::{Column, TableSchema};
+    use crate::test_table::table_record;
 
     fn column(id: u32, name: &str, data_type: DataType) -> Column {
         Column::new(id, name, data_type, true)
@@ -153,24 +152,7 @@ mod tests {
 
     fn table(schemas: Vec<Vec<Column>>) -> TableRecord {
         let schemas = schemas.into_iter().zip(1..).map(|(columns, version)| TableSchema { version, columns });
-        TableRecord {
-            id: TableId(1),
-            namespace: "app".into(),
-            name: "t".into(),
-            kind: TableKind::Shared,
-            prefix: "app/t".into(),
-            options: BTreeMap::new(),
-            indexes: vec![],
-            unique: vec![],
-            checks: vec![],
-            alterations: 0,
-            ttl_ns: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            schemas: schemas.collect(),
-            created_at_ns: 0,
-            created_by: "root".into(),
-        }
+        TableRecord { schemas: schemas.collect(), ..table_record() }
     }
 
     fn record(schema_version: u32, name: &str, min: Value, max: Value) -> BatchRecord {

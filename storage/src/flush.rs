@@ -198,15 +198,15 @@ impl ScopeFiles {
 
     /// Names of the float columns that hold NaN in any version.
     fn columns_with_nan(&self) -> Result<HashSet<String>> {
-        let mut unseen = float_columns(&self.schema);
+        let mut unseen = float_columns(self.schema());
         let mut found = HashSet::new();
         let mut cursor = self.sealed_rows();
         while !unseen.is_empty() {
             let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? else { break };
-            let columns = chunk.decode(&self.layout, &unseen)?;
+            let columns = chunk.decode(&self.reader, &unseen)?;
             for (place, column) in std::mem::take(&mut unseen).into_iter().zip(columns) {
                 if holds_nan(&column) {
-                    found.insert(self.schema.columns[place].name.clone());
+                    found.insert(self.schema().columns[place].name.clone());
                 } else {
                     unseen.push(place);
                 }

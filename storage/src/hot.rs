@@ -12,9 +12,10 @@ use arrow::array::ArrayRef;
 use rocksdb::DBRawIterator;
 
 use crate::error::{Result, StorageError};
+use crate::evolution::RowReader;
 use crate::keys::{Generation, RowKey, Scope, after_prefix, generation_prefix, id_bytes, row_prefix};
 use crate::rocks::{Family, RocksSnapshot};
-use crate::row_codec::{self, CodecError, RowLayout};
+use crate::row_codec;
 use crate::system_columns::{CommitTs, RowId};
 
 /// Which versions of a row are read.
@@ -34,6 +35,8 @@ pub struct HotCursor {
     versions: Versions,
     /// Versions of commits before this are left out: they have expired.
     not_before: Option<CommitTs>,
+    /// Newer versions than this are passed over.
+    not_after: Option<CommitTs>,
     last_id: i64,
     /// `_id` and version part of the next key; `None` at the end.
     next: Option<Vec<u8>>,
@@ -42,12 +45,26 @@ pub struct HotCursor {
 impl HotCursor {
     /// Starts at the first row of these generations.
     pub fn new(scope: Scope, generations: Vec<Generation>, versions: Versions) -> Self {
-        Self { scope, generations, versions, not_before: None, last_id: i64::MAX, next: Some(Vec::new()) }
+        Self {
+            scope,
+            generations,
+            versions,
+            not_before: None,
+            not_after: None,
+            last_id: i64::MAX,
+            next: Some(Vec::new()),
+        }
     }
 
     /// Leaves out rows whose newest version is older than this.
     pub fn not_before(mut self, oldest: CommitTs) -> Self {
         self.not_before = Some(oldest);
+        self
+    }
+
+    /// Reads rows as they were after the last commit up to this one.
+    pub fn not_after(mut self, newest: CommitTs) -> Self {
+        self.not_after = Some(newest);
         self
     }
 
@@ -70,6 +87,10 @@ impl HotCursor {
             if chunk.len() == rows_max || chunk.is_full() {
                 self.next = Some(key.encode()[KEY_TAIL..].to_vec());
                 break;
+            }
+            if self.not_after.is_some_and(|newest| key.updated > newest) {
+                merge.advance(source);
+                continue;
             }
             match self.versions {
                 Versions::All => {
@@ -146,12 +167,11 @@ impl HotChunk {
         self.ends.push(self.bytes.len());
     }
 
-    /// The schema version that all values of this chunk were written with must be the layout's.
-    /// Gives the columns at these places of the layout.
-    pub fn decode(&self, layout: &RowLayout, projection: &[usize]) -> Result<Vec<ArrayRef>, CodecError> {
+    /// The columns of the reader's table at these places.
+    pub fn decode(&self, reader: &RowReader, projection: &[usize]) -> Result<Vec<ArrayRef>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let values: Vec<&[u8]> = starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end]).collect();
-        row_codec::decode_rows(layout, &values, projection)
+        reader.decode(&values, projection)
     }
 
     /// The versions that `keep` marks.

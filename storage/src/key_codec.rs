@@ -41,6 +41,14 @@ pub fn can_be_unique(data_type: &DataType) -> bool {
     kind_of(data_type).is_some()
 }
 
+/// Whether values have the same bytes as those of another type that theirs widens to.
+pub fn keeps_keys(from: &DataType, to: &DataType) -> bool {
+    let is_number = |kind| matches!(kind, Kind::Signed | Kind::Unsigned | Kind::Float | Kind::Bytes);
+    let kinds = (kind_of(from), kind_of(to));
+    // Days are not the moments that they widen to, and decimals are counted in other units.
+    kinds.0 == kinds.1 && kinds.0.is_some_and(is_number) && *from != DataType::Date32
+}
+
 /// What a type's values are encoded as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

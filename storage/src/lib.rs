@@ -22,12 +22,14 @@ pub mod compact;
 pub mod delete_log;
 pub mod delete_vector;
 mod error;
+pub mod evolution;
 #[cfg(test)]
 mod faulty_bucket;
 pub mod file_index;
 pub mod flush;
 #[cfg(test)]
 mod golden_tests;
+pub mod history;
 pub mod hot;
 pub mod hot_cache;
 pub mod hot_size;

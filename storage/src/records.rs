@@ -48,6 +48,13 @@ pub struct ScopeHeader {
     /// left of something, and stay.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub spared: BatchNumber,
+    /// What rows were before this is not known any more: files that said it are gone, or their records were lost.
+    #[serde(default, skip_serializing_if = "is_the_beginning")]
+    pub history_from: CommitTs,
+}
+
+fn is_the_beginning(at: &CommitTs) -> bool {
+    *at == CommitTs::default()
 }
 
 fn is_zero(number: &BatchNumber) -> bool {
@@ -68,6 +75,7 @@ impl Default for ScopeHeader {
             recovering: false,
             keys_lost: false,
             spared: BatchNumber(0),
+            history_from: CommitTs::default(),
         }
     }
 }

@@ -35,12 +35,16 @@ pub struct Column {
     /// What it is of the other columns, as SQL, if no statement writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<String>,
+    /// What it is in rows that were written before it was there: a row of it alone, as the row codec has it, in hex; NULL when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<String>,
 }
 
 impl Column {
-    /// A column with neither.
+    /// A column with none of these.
     pub fn new(id: u32, name: impl Into<String>, data_type: DataType, nullable: bool) -> Self {
-        Self { id, name: name.into(), nullable, data_type, default: None, generated: None }
+        Self { id, name: name.into(), nullable, data_type, default: None, generated: None, initial: None }
     }
 }
 

@@ -13,11 +13,11 @@ use crate::commit::{ActiveFile, LogChange};
 use crate::delete_log::MaskedRow;
 use crate::delete_vector;
 use crate::error::{Result, StorageError};
+use crate::evolution::{Evolution, RowReader};
 use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
 use crate::objects::Objects;
 use crate::paths;
 use crate::records::{BatchKind, BatchRecord, BatchStatus, DeletesRef, ScopeHeader};
-use crate::row_codec::RowLayout;
 use crate::schema::TableSchema;
 use crate::scope_place::ScopePlace;
 use crate::segment::{FOOTER_FORMAT, Footer, Segment, SegmentWriter};
@@ -42,9 +42,8 @@ impl Deref for ScopeFiles {
 /// What the files of a scope are made by.
 pub(crate) struct NewFiles {
     pub(crate) scope: Scope,
-    pub(crate) schema: TableSchema,
     filters: FilterPlan,
-    pub(crate) layout: Arc<RowLayout>,
+    pub(crate) reader: Arc<RowReader>,
     pub(crate) place: ScopePlace,
     /// The last commit that is visible while they are written.
     as_of: CommitTs,
@@ -93,10 +92,23 @@ impl NewFiles {
     }
 
     /// The same for a table that the catalog need not have.
-    pub(crate) fn of_table(table: &TableRecord, place: ScopePlace, as_of: CommitTs) -> Result<Self> {
-        let schema = table.schema().clone();
-        let layout = Arc::new(RowLayout::new(schema.version, &schema.user_fields().into())?);
-        Ok(Self { scope: place.scope, schema, filters: FilterPlan::of(table), layout, place, as_of })
+    pub(crate) fn of_table(table: &Arc<TableRecord>, place: ScopePlace, as_of: CommitTs) -> Result<Self> {
+        let reader = Arc::new(RowReader::new(Arc::clone(table))?);
+        Ok(Self { scope: place.scope, filters: FilterPlan::of(table), reader, place, as_of })
+    }
+
+    /// The columns of the files.
+    pub(crate) fn schema(&self) -> &TableSchema {
+        self.reader.table().schema()
+    }
+
+    /// How the columns of a file become those of the table now.
+    pub(crate) fn evolution(&self, file: &BatchRecord) -> Result<Evolution> {
+        let table = self.reader.table();
+        let known = table.schemas.iter().find(|schema| schema.version == file.schema_version);
+        let unknown =
+            || StorageError::Damaged(format!("the table had no version {} of its columns", file.schema_version));
+        Evolution::between(known.ok_or_else(unknown)?, table.schema())
     }
 
     /// Where a file of this number comes to lie.
@@ -117,8 +129,7 @@ impl NewFiles {
         let (path, file) = objects.scratch_file(&name)?;
         let scratch = ScratchFile(path);
         let footer = self.footer(kind, replaces.clone(), objects.epoch());
-        let layout = Arc::clone(&self.layout);
-        let rows = SegmentWriter::create(file, &self.schema, layout, footer, with_nan, &self.filters)?;
+        let rows = SegmentWriter::create(file, Arc::clone(&self.reader), footer, with_nan, &self.filters)?;
         Ok(Unfinished { file: scratch, kind, replaces, rows })
     }
 
@@ -129,7 +140,7 @@ impl NewFiles {
             scope: self.place.scope_name(),
             kind,
             replaces,
-            schema_version: self.schema.version,
+            schema_version: self.schema().version,
             // Known when the rows are written.
             batch_number: BatchNumber(0),
             min_updated: CommitTs::default(),
@@ -156,7 +167,7 @@ impl NewFiles {
             row_count: segment.row_count,
             size_bytes: segment.size_bytes,
             checksum: segment.checksum,
-            schema_version: self.schema.version,
+            schema_version: self.schema().version,
             replaces: file.replaces.clone(),
             tombstones: segment.tombstones.len() as u64,
             deletes: None,

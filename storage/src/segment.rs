@@ -27,10 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::bloom::{BlockFilter, FileFilters, FilterPlan, is_filterable, key_hashes};
 use crate::bounds::column_bounds;
 use crate::error::{Result, StorageError};
+use crate::evolution::RowReader;
 use crate::hot::HotChunk;
 use crate::keys::{BatchNumber, TableId};
 use crate::records::{BatchKind, ColumnBounds};
-use crate::row_codec::RowLayout;
 use crate::schema::TableSchema;
 use crate::system_columns::{CommitTs, deleted_array, id_array, updated_array};
 
@@ -108,7 +108,7 @@ pub struct Segment {
 /// Writes one batch file.
 pub struct SegmentWriter {
     schema: SchemaRef,
-    layout: Arc<RowLayout>,
+    reader: Arc<RowReader>,
     writer: ArrowWriter<Checksummed<BufWriter<File>>>,
     footer: Footer,
     rows: usize,
@@ -132,12 +132,12 @@ impl SegmentWriter {
     /// it by key.
     pub fn create(
         file: File,
-        schema: &TableSchema,
-        layout: Arc<RowLayout>,
+        reader: Arc<RowReader>,
         footer: Footer,
         with_nan: &HashSet<String>,
         filters: &FilterPlan,
     ) -> Result<Self> {
+        let schema = reader.table().schema();
         let arrow_schema = match footer.kind {
             BatchKind::Bulk => schema.bulk_file(),
             _ => schema.file(),
@@ -151,7 +151,7 @@ impl SegmentWriter {
         let writer = ArrowWriter::try_new(sink, Arc::clone(&arrow_schema), Some(properties))?;
         Ok(Self {
             schema: arrow_schema,
-            layout,
+            reader,
             writer,
             footer,
             rows: 0,
@@ -168,9 +168,9 @@ impl SegmentWriter {
         if rows.is_empty() {
             return Ok(());
         }
-        let projection: Vec<usize> = (0..self.layout.column_count()).collect();
+        let projection: Vec<usize> = (0..self.reader.column_count()).collect();
         let mut columns = vec![id_array(rows.ids.clone())];
-        columns.extend(rows.decode(&self.layout, &projection)?);
+        columns.extend(rows.decode(&self.reader, &projection)?);
         columns.extend([updated_array(rows.updated.clone()), deleted_array(rows.deleted.clone())]);
         self.write_batch(&RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }

@@ -39,6 +39,7 @@ use crate::commit_names;
 use crate::committer::Committer;
 use crate::compact::CompactionConfig;
 use crate::error::{Result, StorageError};
+use crate::history::History;
 use crate::hot_size::FlushConfig;
 use crate::keys::{Scope, TableId};
 use crate::lease::{Ceilings, Lease};
@@ -170,6 +171,7 @@ pub struct Store {
     next_table_id: Mutex<u32>,
     scope_locks: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
     removing: tokio::sync::Mutex<()>,
+    history: Arc<History>,
     compaction: CompactionConfig,
     metrics: StorageMetrics,
     pace: Arc<dyn Pace>,
@@ -268,6 +270,7 @@ impl Store {
             next_table_id: Mutex::new(max_table_id + 1),
             scope_locks: Mutex::default(),
             removing: tokio::sync::Mutex::default(),
+            history: Arc::default(),
             compaction: config.compaction.clone(),
             metrics,
             pace,
@@ -416,6 +419,10 @@ impl Store {
             renewing.release().await;
         }
         self.rocks.close();
+    }
+
+    pub(crate) fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     pub(crate) fn compaction(&self) -> &CompactionConfig {

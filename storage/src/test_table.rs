@@ -13,7 +13,7 @@ use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord, U
 use crate::clock::ManualClock;
 use crate::commit::{Commit, ScopeWrite, Superseded, Values};
 use crate::error::Result;
-use crate::keys::Scope;
+use crate::keys::{Scope, TableId};
 use crate::records::BatchRecord;
 use crate::row_codec::{RowLayout, encode_rows};
 use crate::schema::TableSchema;
@@ -87,6 +87,28 @@ impl TestDir {
     }
 }
 
+/// A shared table without columns.
+pub(crate) fn table_record() -> TableRecord {
+    TableRecord {
+        id: TableId(1),
+        namespace: DEFAULT_NAMESPACE.into(),
+        name: "t".into(),
+        kind: TableKind::Shared,
+        prefix: String::new(),
+        options: BTreeMap::new(),
+        indexes: vec![],
+        unique: vec![],
+        checks: vec![],
+        alterations: 0,
+        ttl_ns: None,
+        comment: None,
+        column_comments: BTreeMap::new(),
+        schemas: vec![],
+        created_at_ns: 0,
+        created_by: "root".into(),
+    }
+}
+
 impl TestTable {
     pub(crate) async fn named(store: Arc<Store>, name: &str, objects: PathBuf) -> Self {
         Self::with_keys(store, name, objects, vec![]).await
@@ -99,24 +121,9 @@ impl TestTable {
         let id = match known {
             Some(id) => id,
             None => {
-                let table = TableRecord {
-                    id: store.new_table_id(),
-                    namespace: DEFAULT_NAMESPACE.into(),
-                    name: name.into(),
-                    kind: TableKind::Shared,
-                    prefix: String::new(),
-                    options: BTreeMap::new(),
-                    indexes: vec![],
-                    unique,
-                    checks: vec![],
-                    alterations: 0,
-                    ttl_ns: None,
-                    comment: None,
-                    column_comments: BTreeMap::new(),
-                    schemas: vec![schema],
-                    created_at_ns: 0,
-                    created_by: "root".into(),
-                };
+                let schemas = vec![schema];
+                let table =
+                    TableRecord { id: store.new_table_id(), name: name.into(), unique, schemas, ..table_record() };
                 let (id, snapshot) = (table.id, store.snapshot());
                 let catalog = vec![CatalogChange::CreateTable(table)];
                 store.commit(Commit::of_catalog(snapshot, catalog, vec![])).await.unwrap();
@@ -136,7 +143,7 @@ impl TestTable {
 
     /// The values that are there, in order.
     pub(crate) fn values(&self) -> Vec<i64> {
-        let found = reading::live(&self.store.snapshot(), self.scope, &self.layout, &self.objects);
+        let found = reading::live(&self.store.snapshot(), self.scope, &self.objects);
         let mut values: Vec<i64> = reading::by_id(&found).into_values().map(|(_, value)| value).collect();
         values.sort_unstable();
         values
@@ -159,7 +166,7 @@ impl TestTable {
 
     /// Deletes the rows of a value.
     pub(crate) async fn delete(&self, value: i64) {
-        let found = reading::live(&self.store.snapshot(), self.scope, &self.layout, &self.objects);
+        let found = reading::live(&self.store.snapshot(), self.scope, &self.objects);
         let found: Vec<_> = found.into_iter().filter(|row| row.value == Some(value)).collect();
         let ids: Vec<RowId> = found.iter().map(|row| RowId::stored(row.id)).collect();
         let mut edits = KeyEdits::default();

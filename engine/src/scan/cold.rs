@@ -26,6 +26,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
+use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
@@ -39,6 +40,7 @@ use seracdb_storage::system_columns::CommitTs;
 use crate::engine::{PruningConfig, Pushdown};
 use crate::error::EngineError;
 
+use super::evolved::EvolvedColumns;
 use super::figures::{Figure, Figures, ScanTotals};
 use super::prune::FileFilter;
 use super::reader::{CountedReaders, CountedStore};
@@ -98,7 +100,8 @@ pub(super) async fn scan(
         bloom_filter_skips = figures.value(Figure::BloomSkips),
         "files chosen"
     );
-    let scan = Scan { tier, view, projection, state, limit, objects, by_key: filter.has_keys() };
+    let evolved = EvolvedColumns::of(&table.table).map_err(external)?;
+    let scan = Scan { tier, view, projection, state, limit, objects, evolved, by_key: filter.has_keys() };
     let (of_main, bulk): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|file| main.is_bulk || !is_bulk(file.record));
     let mut plans = vec![scan.plan(source, &main, figures, &of_main)?];
     if !bulk.is_empty() {
@@ -118,6 +121,7 @@ struct Scan<'a> {
     state: &'a dyn Session,
     limit: Option<usize>,
     objects: Arc<dyn ObjectStore>,
+    evolved: Arc<dyn PhysicalExprAdapterFactory>,
     /// Who asks for a key gets few rows: only the pages of those are decoded.
     by_key: bool,
 }
@@ -211,6 +215,7 @@ impl Scan<'_> {
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(OBJECTS_URL)?, Arc::new(source))
             .with_file_groups(groups(files, self.state.config().target_partitions()))
             .with_statistics(statistics)
+            .with_expr_adapter(Some(Arc::clone(&self.evolved)))
             .with_projection_indices(Some(projection))?
             .with_limit(self.limit)
             .build();

@@ -18,12 +18,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
 use seracdb_storage::StorageError;
+use seracdb_storage::evolution::RowReader;
+use seracdb_storage::history::PinnedTime;
 use seracdb_storage::hot::{HotChunk, HotCursor, Versions};
 use seracdb_storage::hot_cache::HotRows;
 use seracdb_storage::keys::{Generation, Scope};
-use seracdb_storage::row_codec::RowLayout;
 use seracdb_storage::snapshot::{ScopeView, Snapshot};
-use seracdb_storage::system_columns::{deleted_array, id_array, updated_array};
+use seracdb_storage::system_columns::{CommitTs, deleted_array, id_array, updated_array};
 
 use super::{ScopeTable, external};
 use crate::transaction::{STAGED_FILE, StagedScope};
@@ -56,11 +57,23 @@ struct Rows {
     whole: Option<(Scope, Vec<Generation>)>,
     staged: Option<StagedScope>,
     ids: RangeInclusive<i64>,
-    layout: RowLayout,
+    reader: RowReader,
     /// Places of the user columns to decode.
     decoded: Vec<usize>,
     sources: Vec<Source>,
     schema: SchemaRef,
+    /// Keeps what the statement reads of the past, in files too.
+    _time: Option<Arc<PinnedTime>>,
+}
+
+/// Which versions of hot rows are read.
+pub(super) enum HotVersions {
+    /// Of each row the newest.
+    Newest,
+    /// The newest of commits up to this one.
+    Until(CommitTs, Arc<PinnedTime>),
+    /// All, tombstones too.
+    All(Arc<PinnedTime>),
 }
 
 /// How far a scan has read.
@@ -78,6 +91,7 @@ impl HotRowsExec {
         view: &ScopeView,
         projection: &[usize],
         ids: RangeInclusive<i64>,
+        versions: HotVersions,
     ) -> DfResult<Self> {
         let columns = table.table.schema();
         let user_count = columns.columns.len();
@@ -91,9 +105,16 @@ impl HotRowsExec {
             place => [Source::Updated, Source::Deleted, Source::File, Source::Position][place - 1 - user_count],
         };
         let sources = projection.iter().map(|&column| source(column)).collect();
-        let layout = RowLayout::new(columns.version, &columns.user_fields().into())
-            .map_err(|e| external(StorageError::from(e)))?;
-        let mut cursor = HotCursor::new(table.scope, view.generations.clone(), Versions::Live).within(ids.clone());
+        let reader = RowReader::new(Arc::clone(&table.table)).map_err(|e| external(StorageError::from(e)))?;
+        let generations = view.generations.clone();
+        let (mut cursor, time) = match versions {
+            HotVersions::Newest => (HotCursor::new(table.scope, generations, Versions::Live), None),
+            HotVersions::Until(at, time) => {
+                (HotCursor::new(table.scope, generations, Versions::Live).not_after(at), Some(time))
+            }
+            HotVersions::All(time) => (HotCursor::new(table.scope, generations, Versions::All), Some(time)),
+        };
+        cursor = cursor.within(ids.clone());
         if let Some(oldest) = table.not_before {
             cursor = cursor.not_before(oldest);
         }
@@ -105,9 +126,9 @@ impl HotRowsExec {
             Boundedness::Bounded,
         );
         let (snapshot, staged) = (Arc::clone(&table.snapshot), table.staged.clone());
-        let is_whole = table.not_before.is_none() && ids == (i64::MIN..=i64::MAX);
+        let is_whole = time.is_none() && table.not_before.is_none() && ids == (i64::MIN..=i64::MAX);
         let whole = is_whole.then(|| (table.scope, view.generations.clone()));
-        let rows = Rows { snapshot, cursor, whole, staged, ids, layout, decoded, sources, schema };
+        let rows = Rows { snapshot, cursor, whole, staged, ids, reader, decoded, sources, schema, _time: time };
         Ok(Self { rows: Arc::new(rows), properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 }
@@ -170,7 +191,7 @@ impl Rows {
     }
 
     fn batch(&self, chunk: &HotChunk, committed: bool) -> DfResult<RecordBatch> {
-        let user = chunk.decode(&self.layout, &self.decoded).map_err(|e| external(StorageError::from(e)))?;
+        let user = chunk.decode(&self.reader, &self.decoded).map_err(external)?;
         let rows = chunk.len();
         let column = |source: &Source| -> ArrayRef {
             match source {

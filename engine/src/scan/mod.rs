@@ -8,8 +8,10 @@
 //! A row is in exactly one of the two: the commit that superseded or deleted it masked its position in its file, and a
 //! generation that became a file is no longer read as hot rows. So any predicate may be pushed down.
 
+mod changes;
 mod cold;
 mod everyone;
+mod evolved;
 mod figures;
 mod hot;
 mod id_range;
@@ -31,14 +33,17 @@ use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::file_index::FileIndex;
 use seracdb_storage::keys::Scope;
 use seracdb_storage::snapshot::{ScopeView, Snapshot};
+use seracdb_storage::store::Store;
 use seracdb_storage::system_columns::{CommitTs, UPDATED};
 
 use crate::error::EngineError;
 use crate::transaction::StagedScope;
 
+pub(crate) use changes::ChangesTable;
 pub(crate) use cold::{ColdTier, OBJECTS_URL};
 pub(crate) use everyone::EveryonesTable;
 pub(crate) use figures::NAMES as SCAN_FIGURES;
+use hot::{HotRowsExec, HotVersions};
 
 /// Number of the batch file that a row lies in; 0 for a hot row, [`crate::transaction::STAGED_FILE`] for one that is not
 /// committed.
@@ -69,6 +74,8 @@ pub(crate) struct ScopeTable {
     pub(crate) table: Arc<TableRecord>,
     /// Rows of older commits have expired.
     pub(crate) not_before: Option<CommitTs>,
+    /// What knows what its rows were, when they are read as of a time.
+    past: Option<(Arc<Store>, CommitTs)>,
     schema: SchemaRef,
     located: SchemaRef,
 }
@@ -96,7 +103,13 @@ impl ScopeTable {
             Exposure::Located => fields.len(),
         };
         let schema = Arc::new(Schema::new(fields[..shown].to_vec()));
-        Self { snapshot, staged, scope, table, not_before, schema, located: Arc::new(Schema::new(fields)) }
+        let located = Arc::new(Schema::new(fields));
+        Self { snapshot, staged, scope, table, not_before, past: None, schema, located }
+    }
+
+    /// The same as it was after the last commit up to a time.
+    pub(crate) fn read_as_of(self, store: Arc<Store>, at: CommitTs) -> Self {
+        Self { past: Some((store, at)), ..self }
     }
 }
 
@@ -122,10 +135,16 @@ impl TableProvider for ScopeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let view = self.view().await?;
+        let (view, versions) = match &self.past {
+            Some((store, at)) => {
+                let past = store.past(&self.snapshot, self.scope, *at).await.map_err(external)?;
+                (past.view, HotVersions::Until(*at, past.pin))
+            }
+            None => (self.view().await?, HotVersions::Newest),
+        };
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let hot: Arc<dyn ExecutionPlan> =
-            Arc::new(hot::HotRowsExec::new(self, &view, &projection, id_range::of(filters))?);
+            Arc::new(HotRowsExec::new(self, &view, &projection, id_range::of(filters), versions)?);
         if view.files.is_empty() {
             return Ok(hot);
         }

@@ -4,48 +4,149 @@ use std::collections::BTreeMap;
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::constraints::kept;
-use super::ddl::options;
+use super::ddl::{Declared, column, options};
 use super::names::{TableName, fold};
 use super::parse::{Reader, comes_later};
-use super::statement::{AlterTable, Statement};
-use super::types::refuse_system_column;
-use crate::error::Result;
+use super::statement::{AlterTable, ColumnChange, Statement};
+use super::types::{column_type, refuse_system_column};
+use super::validate::unsupported;
+use crate::error::{EngineError, Result};
 
 /// [IF EXISTS] name action.
 pub(crate) fn alter_table(reader: &mut Reader<'_>) -> Result<Statement> {
     let if_exists = reader.words(&["IF", "EXISTS"]);
     let name = TableName::parse(&reader.object_name()?)?;
-    let change = action(reader)?;
+    let change = match first(reader)? {
+        AlterTable::Columns(mut changes) => {
+            while reader.parser.consume_token(&Token::Comma) {
+                match action(reader)? {
+                    Some(AlterTable::Columns(more)) => changes.extend(more),
+                    _ => return Err(alone()),
+                }
+            }
+            AlterTable::Columns(changes)
+        }
+        _ if reader.parser.peek_token_ref().token == Token::Comma => return Err(alone()),
+        change => change,
+    };
     Ok(Statement::AlterTable { name, if_exists, change })
 }
 
-fn action(reader: &mut Reader<'_>) -> Result<AlterTable> {
-    if reader.word("RESET") {
-        let parsed = reader.parser.parse_parenthesized_column_list(IsOptional::Mandatory, false);
-        let names = reader.at(parsed)?;
-        return Ok(AlterTable::Options(names.iter().map(|name| (name.value.to_lowercase(), None)).collect()));
+fn alone() -> EngineError {
+    EngineError::invalid(
+        "one ALTER TABLE can ADD, DROP and ALTER … TYPE several columns: write what else is to change as another one",
+    )
+}
+
+fn first(reader: &mut Reader<'_>) -> Result<AlterTable> {
+    let found = action(reader)?;
+    let token = reader.parser.peek_token();
+    found.ok_or_else(|| {
+        reader.expected("ADD, DROP, RENAME, ALTER COLUMN, SET (…) or RESET (…) after ALTER TABLE", &token)
+    })
+}
+
+/// `None` for something else.
+fn action(reader: &mut Reader<'_>) -> Result<Option<AlterTable>> {
+    if reader.word("ADD") {
+        return add(reader).map(|change| Some(AlterTable::Columns(vec![change])));
+    }
+    if reader.word("DROP") {
+        return drop(reader).map(|change| Some(AlterTable::Columns(vec![change])));
+    }
+    if reader.word("RENAME") {
+        return rename(reader).map(Some);
     }
     if reader.word("ALTER") {
         reader.word("COLUMN");
-        let parsed = reader.parser.parse_identifier();
-        let column = fold(&reader.at(parsed)?);
-        refuse_system_column(&column)?;
-        return alter_column(reader, column);
+        let column = own_column(reader)?;
+        return alter_column(reader, column).map(Some);
+    }
+    if reader.word("RESET") {
+        let parsed = reader.parser.parse_parenthesized_column_list(IsOptional::Mandatory, false);
+        let names = reader.at(parsed)?;
+        let reset = names.iter().map(|name| (name.value.to_lowercase(), None)).collect();
+        return Ok(Some(AlterTable::Options(reset)));
     }
     let parsed = reader.parser.parse_options(Keyword::SET);
     let set: BTreeMap<String, String> = options(reader.at(parsed)?)?;
-    if !set.is_empty() {
-        return Ok(AlterTable::Options(set.into_iter().map(|(name, value)| (name, Some(value))).collect()));
-    }
-    for later in ["ADD", "DROP", "RENAME"] {
-        if reader.word(later) {
-            return Err(comes_later(&format!("ALTER TABLE … {later}")));
+    let set: BTreeMap<_, _> = set.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    Ok((!set.is_empty()).then_some(AlterTable::Options(set)))
+}
+
+/// The name of a column that is not SeracDB's own.
+fn own_column(reader: &mut Reader<'_>) -> Result<String> {
+    let parsed = reader.parser.parse_identifier();
+    let column = fold(&reader.at(parsed)?);
+    refuse_system_column(&column)?;
+    Ok(column)
+}
+
+/// [COLUMN] [IF NOT EXISTS] name type [NOT NULL | NULL] [DEFAULT expr].
+fn add(reader: &mut Reader<'_>) -> Result<ColumnChange> {
+    // A column may be called so, and has a type then.
+    let before_columns = reader.parser.peek_nth_token_ref(1).token == Token::LParen;
+    for (words, is_constraint) in [
+        (&["CONSTRAINT"][..], true),
+        (&["PRIMARY", "KEY"], true),
+        (&["FOREIGN", "KEY"], true),
+        (&["UNIQUE"], before_columns),
+        (&["CHECK"], before_columns),
+    ] {
+        if is_constraint && reader.words(words) {
+            return Err(comes_later(&format!("ALTER TABLE … ADD {}", words.join(" "))));
         }
     }
-    let token = reader.parser.peek_token();
-    Err(reader.expected("SET (…), RESET (…) or ALTER COLUMN after ALTER TABLE", &token))
+    reader.word("COLUMN");
+    let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
+    let parsed = reader.parser.parse_column_def();
+    let (mut unique, mut checks) = (vec![], vec![]);
+    let Declared { column, .. } = column(reader.at(parsed)?, &mut unique, &mut checks, reader.limits)?;
+    let later = match (unique.first(), checks.is_empty(), &column.generated) {
+        (Some(key), ..) => Some(key.what()),
+        (_, false, _) => Some("CHECK"),
+        (.., Some(_)) => Some("GENERATED"),
+        _ => None,
+    };
+    match later {
+        Some(what) => Err(comes_later(&format!("ALTER TABLE … ADD COLUMN … {what}"))),
+        None => Ok(ColumnChange::Add { column, if_not_exists }),
+    }
+}
+
+/// [COLUMN] [IF EXISTS] name [CASCADE | RESTRICT].
+fn drop(reader: &mut Reader<'_>) -> Result<ColumnChange> {
+    if reader.word("CONSTRAINT") {
+        return Err(comes_later("ALTER TABLE … DROP CONSTRAINT"));
+    }
+    reader.word("COLUMN");
+    let if_exists = reader.words(&["IF", "EXISTS"]);
+    let column = own_column(reader)?;
+    if reader.word("CASCADE") {
+        return Err(unsupported("DROP COLUMN … CASCADE (drop what reads it first)"));
+    }
+    reader.word("RESTRICT");
+    Ok(ColumnChange::Drop { column, if_exists })
+}
+
+/// TO name, [COLUMN] name TO name.
+fn rename(reader: &mut Reader<'_>) -> Result<AlterTable> {
+    if reader.word("TO") {
+        return Ok(AlterTable::Rename(TableName::parse(&reader.object_name()?)?));
+    }
+    if reader.word("CONSTRAINT") {
+        return Err(comes_later("ALTER TABLE … RENAME CONSTRAINT"));
+    }
+    reader.word("COLUMN");
+    let column = own_column(reader)?;
+    if !reader.word("TO") {
+        let token = reader.parser.peek_token();
+        return Err(reader.expected("TO and the new name", &token));
+    }
+    Ok(AlterTable::RenameColumn { column, to: own_column(reader)? })
 }
 
 fn alter_column(reader: &mut Reader<'_>, column: String) -> Result<AlterTable> {
@@ -57,11 +158,21 @@ fn alter_column(reader: &mut Reader<'_>, column: String) -> Result<AlterTable> {
     if reader.words(&["DROP", "DEFAULT"]) {
         return Ok(AlterTable::Default { column, default: None });
     }
-    for later in [&["SET", "NOT", "NULL"][..], &["DROP", "NOT", "NULL"], &["TYPE"], &["SET", "DATA", "TYPE"]] {
-        if reader.words(later) {
-            return Err(comes_later(&format!("ALTER COLUMN … {}", later.join(" "))));
+    if reader.words(&["DROP", "NOT", "NULL"]) {
+        return Ok(AlterTable::Columns(vec![ColumnChange::DropNotNull(column)]));
+    }
+    if reader.word("TYPE") || reader.words(&["SET", "DATA", "TYPE"]) {
+        let parsed = reader.parser.parse_data_type();
+        let data_type = column_type(&reader.at(parsed)?)
+            .map_err(|error| EngineError { message: format!("column '{column}': {}", error.message), ..error })?;
+        if reader.word("USING") {
+            return Err(unsupported("ALTER COLUMN … TYPE … USING (values stay what they are: the type becomes wider)"));
         }
+        return Ok(AlterTable::Columns(vec![ColumnChange::Type { column, data_type }]));
+    }
+    if reader.words(&["SET", "NOT", "NULL"]) {
+        return Err(comes_later("ALTER COLUMN … SET NOT NULL"));
     }
     let token = reader.parser.peek_token();
-    Err(reader.expected("SET DEFAULT or DROP DEFAULT after ALTER COLUMN", &token))
+    Err(reader.expected("TYPE, SET DEFAULT, DROP DEFAULT or DROP NOT NULL after ALTER COLUMN", &token))
 }

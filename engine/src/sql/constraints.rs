@@ -1,10 +1,12 @@
 //! PRIMARY KEY, UNIQUE and CHECK of a column or of a table, and expressions that are kept as text.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     CheckConstraint, ColumnOption, ConstraintCharacteristics, Expr, Ident, IndexColumn, IndexOption, IndexType,
-    NullsDistinctOption, OrderByOptions, Query, SelectItem, SetExpr, TableConstraint, TableWithJoins,
+    NullsDistinctOption, OrderByOptions, Query, SelectItem, SetExpr, TableConstraint, TableWithJoins, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use seracdb_storage::system_columns;
@@ -85,6 +87,53 @@ pub(crate) fn expression(text: &str) -> Result<Expr> {
     let parsed = Parser::new(&SeracDialect).with_recursion_limit(RECURSION_MAX).try_with_sql(text);
     let parsed = parsed.and_then(|mut parser| parser.parse_expr());
     parsed.map_err(|error| EngineError::internal(format!("'{text}' is kept and cannot be read: {error}")))
+}
+
+/// Whether an expression that was kept names a column of its row.
+pub(crate) fn names_column(expr: &Expr, column: &str) -> bool {
+    struct Find<'a>(&'a str);
+    impl Visitor for Find<'_> {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let first = match expr {
+                Expr::Identifier(name) => Some(name),
+                Expr::CompoundIdentifier(parts) => parts.first(),
+                _ => None,
+            };
+            match first.is_some_and(|name| fold(name) == self.0) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Find(column)).is_break()
+}
+
+/// An expression that was kept, for a column that has another name now.
+pub(crate) fn renamed(text: &str, column: &str, to: &str) -> Result<String> {
+    struct Rename<'a>(&'a str, &'a str);
+    impl VisitorMut for Rename<'_> {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            let first = match expr {
+                Expr::Identifier(name) => Some(name),
+                Expr::CompoundIdentifier(parts) => parts.first_mut(),
+                _ => None,
+            };
+            if let Some(name) = first.filter(|name| fold(name) == self.0) {
+                *name = quoted(self.1);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut expr = expression(text)?;
+    if !names_column(&expr, column) {
+        return Ok(text.to_owned());
+    }
+    let _ = VisitMut::visit(&mut expr, &mut Rename(column, to));
+    Ok(expr.to_string())
 }
 
 /// The row that an expression is of. No statement can name it.

@@ -336,12 +336,12 @@ fn as_query(reader: &mut Reader<'_>) -> Result<Box<Query>> {
 }
 
 /// A column, and whether it was said that it may be NULL.
-struct Declared {
-    column: ColumnDef,
+pub(super) struct Declared {
+    pub(super) column: ColumnDef,
     says_null: bool,
 }
 
-fn column(
+pub(super) fn column(
     column: SqlColumn,
     unique: &mut Vec<UniqueDef>,
     checks: &mut Vec<CheckDef>,

@@ -88,6 +88,7 @@ impl Dialect for SeracDialect {
         supports_select_wildcard_except,
         supports_select_wildcard_replace,
         supports_order_by_all,
+        supports_table_versioning,
         supports_window_function_null_treatment_arg,
         supports_window_clause_named_window_reference,
     );

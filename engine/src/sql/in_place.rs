@@ -6,19 +6,23 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, NamedWindowExpr, Query, Select, TableFactor,
-    TableFunctionArgs, Value, ValueWithSpan, VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowSpec,
-    WindowType,
+    TableFunctionArgs, TableVersion, Value, ValueWithSpan, VisitMut, VisitorMut, WindowFrame, WindowFrameBound,
+    WindowSpec, WindowType,
 };
+
+use super::time_travel::takes_times;
 
 /// What a literal in such a place is.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     /// An argument of a table function, the offset of a window frame.
     Number,
+    /// `AS OF $1`, `changes(…, $1)`.
+    Time,
     /// `LIKE … ESCAPE $1`.
     Escape,
     /// `AT TIME ZONE $1`.
@@ -33,6 +37,7 @@ impl Place {
     fn data_type(self) -> DataType {
         match self {
             Self::Number => DataType::Int64,
+            Self::Time => DataType::Timestamp(TimeUnit::Nanosecond, None),
             _ => DataType::Utf8,
         }
     }
@@ -41,6 +46,7 @@ impl Place {
     fn stand_in(self) -> Value {
         match self {
             Self::Number => Value::Number("1".to_owned(), false),
+            Self::Time => Value::Number("0".to_owned(), false),
             Self::Escape => Value::SingleQuotedString("\\".to_owned()),
             Self::Zone => Value::SingleQuotedString("UTC".to_owned()),
             Self::Part => Value::SingleQuotedString("year".to_owned()),
@@ -125,10 +131,16 @@ impl VisitorMut for Places<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { args: Some(TableFunctionArgs { args, .. }), .. }
-        | TableFactor::Function { args, .. } = factor
-        {
-            args.iter_mut().for_each(|argument| self.put_argument(argument, Place::Number));
+        match factor {
+            TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(time)), .. } => {
+                self.put_expr(time, Place::Time);
+            }
+            TableFactor::Table { name, args: Some(TableFunctionArgs { args, .. }), .. }
+            | TableFactor::Function { name, args, .. } => {
+                let place = if takes_times(name) { Place::Time } else { Place::Number };
+                args.iter_mut().for_each(|argument| self.put_argument(argument, place));
+            }
+            _ => {}
         }
         ControlFlow::Continue(())
     }
@@ -149,7 +161,9 @@ impl VisitorMut for Places<'_> {
 
 fn literal(value: &ScalarValue) -> Value {
     match value {
-        ScalarValue::Int64(Some(number)) => Value::Number(number.to_string(), false),
+        ScalarValue::Int64(Some(number)) | ScalarValue::TimestampNanosecond(Some(number), None) => {
+            Value::Number(number.to_string(), false)
+        }
         value if value.is_null() => Value::Null,
         ScalarValue::Utf8(Some(text)) => Value::SingleQuotedString(text.clone()),
         other => Value::SingleQuotedString(other.to_string()),

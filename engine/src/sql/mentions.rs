@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint, JoinOperator, ObjectName, Query,
-    Select, SelectItem, TableFactor, Value, Visit, Visitor, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName,
+    Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, Visitor, WildcardAdditionalOptions,
 };
 
 use super::ctes::Ctes;
@@ -203,27 +203,76 @@ impl Visitor for Find<'_> {
             }
         }
         for join in select.from.iter().flat_map(|table| &table.joins) {
-            let (JoinOperator::Join(constraint)
-            | JoinOperator::Inner(constraint)
-            | JoinOperator::Left(constraint)
-            | JoinOperator::LeftOuter(constraint)
-            | JoinOperator::Right(constraint)
-            | JoinOperator::RightOuter(constraint)
-            | JoinOperator::FullOuter(constraint)
-            | JoinOperator::CrossJoin(constraint)
-            | JoinOperator::Semi(constraint)
-            | JoinOperator::LeftSemi(constraint)
-            | JoinOperator::RightSemi(constraint)
-            | JoinOperator::Anti(constraint)
-            | JoinOperator::LeftAnti(constraint)
-            | JoinOperator::RightAnti(constraint)) = &join.join_operator
-            else {
-                continue;
-            };
-            if let JoinConstraint::Using(columns) = constraint {
+            if let Some(JoinConstraint::Using(columns)) = constraint_of(join) {
                 columns.iter().try_for_each(|column| self.object(column))?;
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+fn constraint_of(join: &Join) -> Option<&JoinConstraint> {
+    match &join.join_operator {
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
+        | JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint)
+        | JoinOperator::CrossJoin(constraint)
+        | JoinOperator::Semi(constraint)
+        | JoinOperator::LeftSemi(constraint)
+        | JoinOperator::RightSemi(constraint)
+        | JoinOperator::Anti(constraint)
+        | JoinOperator::LeftAnti(constraint)
+        | JoinOperator::RightAnti(constraint) => Some(constraint),
+        _ => None,
+    }
+}
+
+/// Whether a query is another one when a table that it reads has not this column, or calls it something else: it names the column,
+/// or all of a table's.
+pub(crate) fn depends_on_column(query: &Query, name: &str) -> bool {
+    query.visit(&mut Find { name }).is_break() || query.visit(&mut NamesAll).is_break()
+}
+
+struct NamesAll;
+
+impl Visitor for NamesAll {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        let is_wildcard =
+            |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        let is_natural = |join: &Join| matches!(constraint_of(join), Some(JoinConstraint::Natural));
+        match select.projection.iter().any(is_wildcard)
+            || select.from.iter().flat_map(|table| &table.joins).any(is_natural)
+        {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Table { alias: Some(alias), .. } if !alias.columns.is_empty() => ControlFlow::Break(()),
+            TableFactor::NestedJoin { table_with_joins, .. }
+                if table_with_joins
+                    .joins
+                    .iter()
+                    .any(|join| matches!(constraint_of(join), Some(JoinConstraint::Natural))) =>
+            {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        match &*query.body {
+            SetExpr::Table(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     }
 }

@@ -44,6 +44,7 @@ mod subject;
 pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
+pub(crate) mod time_travel;
 mod tokens;
 mod transactions;
 pub(crate) mod types;

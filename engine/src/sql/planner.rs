@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 
 use super::mentions::ALL_USERS;
 use super::names::TableName;
+use super::time_travel::{self, Timed};
 use crate::error::EngineError;
 use crate::scan::external;
 
@@ -50,10 +51,11 @@ impl<'a> Planner<'a> {
     /// for INSERT.
     pub(crate) fn plan(
         &self,
-        query: Query,
+        mut query: Query,
         parameters: Vec<Option<FieldRef>>,
         values_schema: Option<DFSchemaRef>,
     ) -> DfResult<LogicalPlan> {
+        time_travel::as_calls(&mut query);
         let mut options = ParserOptions::from(&self.state.config_options().sql_parser);
         // Clients and stored columns have no views.
         options.map_string_types_to_utf8view = false;
@@ -74,6 +76,10 @@ impl ContextProvider for Planner<'_> {
         if name == ALL_USERS {
             let table = all_users_of(&args).map_err(external)?;
             return (self.tables)(&table);
+        }
+        if let Some(call) = time_travel::call_of(name, &args) {
+            let (table, times) = call.map_err(external)?;
+            return Ok(Arc::new(Timed { source: (self.tables)(&table)?, times: times.to_vec() }));
         }
         let function = self
             .state

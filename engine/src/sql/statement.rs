@@ -434,6 +434,45 @@ pub(crate) enum AlterTable {
         /// As it is kept; `None` = none.
         default: Option<String>,
     },
+    /// Changes of columns, one after the other.
+    Columns(Vec<ColumnChange>),
+    /// RENAME [COLUMN] column TO name.
+    RenameColumn {
+        /// The column.
+        column: String,
+        /// What it is to be called.
+        to: String,
+    },
+    /// RENAME TO name.
+    Rename(TableName),
+}
+
+/// What ALTER TABLE does to a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ColumnChange {
+    /// ADD [COLUMN].
+    Add {
+        /// The column.
+        column: ColumnDef,
+        /// One of its name that is there already is no error.
+        if_not_exists: bool,
+    },
+    /// DROP [COLUMN].
+    Drop {
+        /// The column.
+        column: String,
+        /// None of this name is no error.
+        if_exists: bool,
+    },
+    /// ALTER [COLUMN] column [SET DATA] TYPE type.
+    Type {
+        /// The column.
+        column: String,
+        /// What it is to be: one of the types of [`super::types::storable`].
+        data_type: DataType,
+    },
+    /// ALTER [COLUMN] column DROP NOT NULL.
+    DropNotNull(String),
 }
 
 /// CREATE TABLE … AS query.

@@ -10,6 +10,7 @@ use super::dialect::SeracDialect;
 use super::dml::TARGET_CATALOG;
 use super::limits::Limits;
 use super::planner::ALL_USERS_CATALOG;
+use super::time_travel::CHANGES_CATALOG;
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// The highest parameter: what other databases allow, and a list of that length is made for every statement.
@@ -50,7 +51,7 @@ pub(crate) fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>>
 }
 
 /// By which statements of ours are told from a client's: what they mean is read without a right to.
-const OWN_NAMES: [&str; 5] = [TARGET_CATALOG, ALL_USERS_CATALOG, EXCLUDED, ROW, DEFAULT_MARK];
+const OWN_NAMES: [&str; 6] = [TARGET_CATALOG, ALL_USERS_CATALOG, EXCLUDED, ROW, DEFAULT_MARK, CHANGES_CATALOG];
 
 /// Refuses names that are ours.
 fn refuse_own_names(tokens: &[TokenWithSpan]) -> Result<()> {

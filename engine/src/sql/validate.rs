@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Fetch, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr, TableFactor, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    Fetch, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr, TableFactor, TableVersion,
+    Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::limits::{self, Limits};
@@ -104,7 +104,8 @@ impl VisitorMut for Admit {
                 ..
             } => {
                 refuse_if(sample.is_some(), "TABLESAMPLE")?;
-                refuse_if(version.is_some(), "a table AS OF a time")?;
+                let as_of = matches!(version, None | Some(TableVersion::ForSystemTimeAsOf(_)));
+                refuse_if(!as_of, "AT, BEFORE, CHANGES or VERSION behind a table (write FOR SYSTEM_TIME AS OF time)")?;
                 refuse_if(*with_ordinality, "WITH ORDINALITY")?;
                 let hinted = !with_hints.is_empty() || !index_hints.is_empty();
                 refuse_if(

@@ -152,6 +152,13 @@ impl Staged {
     /// Changes the catalog.
     pub(crate) fn change(&mut self, change: CatalogChange) -> Result<()> {
         Arc::make_mut(&mut self.catalog).apply(&change).map_err(seracdb_storage::StorageError::from)?;
+        if let CatalogChange::AlterTable { table, .. } = &change
+            && self.tables.get(table).is_some()
+            && let Some(altered) = self.catalog.table_by_id(*table)
+        {
+            // Tombstones, too, may be of a newer version than the rows before them.
+            self.tables.insert_cow(*table, altered.schema().version);
+        }
         self.bytes += CHANGE_BYTES;
         self.changes.insert_cow(self.changes.len(), Arc::new(change));
         Ok(())

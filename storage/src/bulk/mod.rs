@@ -61,24 +61,26 @@ pub struct BulkLoad {
 }
 
 impl Store {
-    /// Begins a bulk load into a scope of a table. The table may be one that no commit has yet: its folder is reserved then.
+    /// Begins a bulk load of rows with these columns of a table into a scope. The table may be one that no commit has yet: its folder is reserved then.
     pub async fn begin_bulk_load(self: &Arc<Self>, table: &TableRecord, scope: Scope) -> Result<BulkLoad> {
-        let (new, reservation) = match self.snapshot().catalog().table_by_id(table.id) {
-            Some(_) => {
+        let known = self.snapshot().catalog().table_by_id(table.id).map(|known| known.prefix.clone());
+        let (prefix, reservation) = match known {
+            Some(prefix) => {
                 // Until then nobody knows which numbers are free.
                 self.recover(scope).await?;
-                let snapshot = self.snapshot();
-                (NewFiles::new(snapshot.catalog(), scope, snapshot.ts())?, None)
+                (prefix, None)
             }
             None => {
                 let (reservation, prefix) = self.reserve(table).await?;
-                let snapshot = self.snapshot();
-                let table = TableRecord { prefix, ..table.clone() };
-                let place = ScopePlace::of_table(snapshot.catalog(), &table, scope)?;
-                (NewFiles::of_table(&table, place, snapshot.ts())?, Some(reservation))
+                (prefix, Some(reservation))
             }
         };
-        let floats = float_columns(&new.schema);
+        let snapshot = self.snapshot();
+        // With the columns that the rows will have, whatever becomes of the table meanwhile.
+        let table = Arc::new(TableRecord { prefix, ..table.clone() });
+        let place = ScopePlace::of_table(snapshot.catalog(), &table, scope)?;
+        let new = NewFiles::of_table(&table, place, snapshot.ts())?;
+        let floats = float_columns(new.schema());
         Ok(BulkLoad {
             store: Arc::clone(self),
             new: Arc::new(new),
@@ -147,7 +149,7 @@ impl BulkLoad {
             // Whether a file has statistics of a column is settled when it begins.
             self.end_file().await?;
             self.floats.retain(|place| !found.contains(place));
-            self.with_nan.extend(found.iter().map(|place| self.new.schema.columns[*place].name.clone()));
+            self.with_nan.extend(found.iter().map(|place| self.new.schema().columns[*place].name.clone()));
         }
         let mut all = vec![id_array(ids.iter().map(|id| id.get()).collect())];
         all.extend(columns);

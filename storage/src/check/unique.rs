@@ -12,11 +12,11 @@ use super::finding::{Faults, Invariant};
 use super::rows::CHUNK_ROWS;
 use super::scope::{Batches, Place};
 use crate::error::Result;
+use crate::evolution::RowReader;
 use crate::hot::{HotCursor, Versions as HotVersions};
 use crate::keys::{BatchNumber, SCOPE_LEN};
 use crate::recovery::resolve::Versions;
 use crate::rocks::{Family, RocksSnapshot};
-use crate::row_codec::RowLayout;
 use crate::schema::TableSchema;
 use crate::unique::UniqueKey;
 
@@ -127,12 +127,11 @@ fn hot_rows(
     hasher: &Hasher,
     row: &mut impl FnMut(u32, u64, i64),
 ) -> Result<()> {
-    let schema = place.table.schema();
-    let Ok(layout) = RowLayout::new(schema.version, &schema.user_fields().into()) else { return Ok(()) };
-    let all: Vec<usize> = (0..layout.column_count()).collect();
+    let Ok(reader) = RowReader::new(Arc::clone(&place.table)) else { return Ok(()) };
+    let all: Vec<usize> = (0..reader.column_count()).collect();
     let mut cursor = HotCursor::new(place.place.scope, batches.header.visible_generations(), HotVersions::Live);
     while let Some(chunk) = cursor.next_chunk(rocks, CHUNK_ROWS)? {
-        let columns = chunk.decode(&layout, &all)?;
+        let columns = chunk.decode(&reader, &all)?;
         for key in &hasher.keys {
             for (id, key_bytes) in chunk.ids.iter().zip(key.encode_rows(&columns, chunk.len())?) {
                 if let Some(key_bytes) = key_bytes {

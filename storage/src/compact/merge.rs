@@ -6,15 +6,16 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{cast, filter_record_batch, interleave_record_batch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, interleave_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
+use crate::evolution::Evolution;
 use crate::segment::SegmentWriter;
-use crate::system_columns::{CommitTs, UPDATED, updated_array};
+use crate::system_columns::{CommitTs, DELETED, ID, UPDATED, updated_array};
 
 const CHUNK_ROWS: usize = 8192;
 
@@ -25,6 +26,8 @@ pub(super) struct Source<'a> {
     pub(super) masked: &'a [MaskedRow],
     /// `_updated` of all rows, when the file does not hold it.
     pub(super) updated: Option<CommitTs>,
+    /// How its columns become those of the output.
+    pub(super) evolution: &'a Evolution,
 }
 
 /// Writes the rows of the inputs, each with its masked rows in order of position, to `output`. Of the masked rows only
@@ -89,11 +92,12 @@ struct Input<'a> {
     masked: &'a [MaskedRow],
     /// `_updated` of all rows, when the file does not hold it.
     updated: Option<CommitTs>,
+    evolution: &'a Evolution,
 }
 
 impl<'a> Input<'a> {
     fn open(source: Source<'a>, schema: &SchemaRef) -> Result<Self> {
-        let Source { path, masked, updated } = source;
+        let Source { path, masked, updated, evolution } = source;
         let file = File::open(path).map_err(StorageError::io(format!("reading {}", path.display())))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(CHUNK_ROWS).build()?;
         Ok(Self {
@@ -106,6 +110,7 @@ impl<'a> Input<'a> {
             position: 0,
             masked,
             updated,
+            evolution,
         })
     }
 
@@ -115,7 +120,7 @@ impl<'a> Input<'a> {
         self.batch = RecordBatch::new_empty(Arc::clone(&self.schema));
         while self.batch.num_rows() == 0 {
             let Some(read) = self.reader.next() else { return Ok(false) };
-            let read = conform(&read?, &self.schema, self.updated)?;
+            let read = conform(&read?, &self.schema, self.evolution, self.updated)?;
             let (from, rows) = (self.position, read.num_rows());
             self.position += rows as u32;
             let (here, later) = self.masked.split_at(self.masked.partition_point(|row| row.position < self.position));
@@ -156,18 +161,30 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The rows with the columns of the table as it is now.
-fn conform(batch: &RecordBatch, schema: &SchemaRef, updated: Option<CommitTs>) -> Result<RecordBatch> {
-    let column = |field: &Arc<arrow::datatypes::Field>| -> Result<ArrayRef> {
-        if let Some(updated) = updated.filter(|_| field.name() == UPDATED) {
-            return Ok(updated_array(vec![updated.get(); batch.num_rows()]));
-        }
-        Ok(match batch.column_by_name(field.name()) {
-            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
-            Some(column) => cast(column, field.data_type())?,
-            None => new_null_array(field.data_type(), batch.num_rows()),
-        })
+/// The rows with the columns of the table as it is now. In every file the user's come after `_id`.
+fn conform(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    evolution: &Evolution,
+    updated: Option<CommitTs>,
+) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let own = |name: &str| {
+        let missing = || StorageError::Damaged(format!("a batch file has no column '{name}'"));
+        batch.column_by_name(name).cloned().ok_or_else(missing)
     };
-    let columns = schema.fields().iter().map(column).collect::<Result<_>>()?;
+    let deleted = own(DELETED)?;
+    let deleted = deleted.as_boolean();
+    let column = |(place, field): (usize, &Arc<arrow::datatypes::Field>)| -> Result<ArrayRef> {
+        match (field.name().as_str(), updated) {
+            (UPDATED, Some(updated)) => Ok(updated_array(vec![updated.get(); rows])),
+            (name @ (ID | UPDATED | DELETED), _) => own(name),
+            _ => {
+                let read = |old: usize| Arc::clone(batch.column(old + 1));
+                Ok(evolution.column(place - 1, rows, read, |row| deleted.value(row))?)
+            }
+        }
+    };
+    let columns = schema.fields().iter().enumerate().map(column).collect::<Result<_>>()?;
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }

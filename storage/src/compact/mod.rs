@@ -23,15 +23,18 @@ use roaring::RoaringBitmap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::TableRecord;
 use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
+use crate::evolution::Evolution;
+use crate::file_index::name_in_file;
 use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
 use crate::objects::{LocalCopy, blocking};
 use crate::paths;
 use crate::progress::Progress;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
-use crate::schema::TableSchema;
+use crate::schema::Column;
 use crate::scope_files::{ScopeFiles, Scratch};
 use crate::segment::float_columns;
 use crate::snapshot::ScopeView;
@@ -199,12 +202,12 @@ impl Store {
             let name = format!("{}-{}-{number}-input-{}", job.scope.table.0, job.scope.owner.0, record.batch_number);
             let file = self.objects().fetch(&record.file_path, &name, record.size_bytes, record.checksum).await?;
             let masked = log.remove(&record.batch_number).unwrap_or_default();
-            sources.push((file, masked, record.updated_of_all()));
+            sources.push((file, masked, record.updated_of_all(), job.evolution(record)?));
         }
         let replaces = replaced_by(inputs, &others);
         let (job, objects, stopping) = (Arc::clone(job), self.objects().clone(), self.stopping());
         let progress = Arc::clone(progress);
-        let with_nan = columns_with_nan(&job.schema, inputs);
+        let with_nan = columns_with_nan(job.reader.table(), inputs);
         blocking(move || {
             let keep = |row: &MaskedRow| {
                 let tombstone = row.superseded_by == row.updated;
@@ -215,9 +218,13 @@ impl Store {
             };
             let name = number.to_string();
             let mut output = job.create(&objects, &name, BatchKind::Compact, replaces.clone(), &with_nan)?;
-            let sources: Vec<(LocalCopy, Vec<MaskedRow>, Option<CommitTs>)> = sources;
-            let inputs =
-                sources.iter().map(|(file, masked, updated)| Source { path: file.path(), masked, updated: *updated });
+            let sources: Vec<(LocalCopy, Vec<MaskedRow>, Option<CommitTs>, Evolution)> = sources;
+            let inputs = sources.iter().map(|(file, masked, updated, evolution)| Source {
+                path: file.path(),
+                masked,
+                updated: *updated,
+                evolution,
+            });
             let masked = merge::merge(inputs, keep, &mut output.rows, |rows, bytes| match stopping.is_cancelled() {
                 true => Err(StorageError::Stopped),
                 false => progress.go_on(rows, bytes),
@@ -244,7 +251,8 @@ impl Store {
     pub(crate) async fn remove_expired(&self, scope: Scope) -> Result<usize> {
         let snapshot = self.snapshot();
         let expired = self.expired();
-        let records: Vec<_> = snapshot.records(scope)?.into_iter().filter(expired).collect();
+        let expired = snapshot.records(scope)?.into_iter().filter(expired).collect();
+        let records = self.history().removable(expired);
         if records.is_empty() {
             return Ok(0);
         }
@@ -331,13 +339,16 @@ fn id_range(file: &BatchRecord) -> Option<(i64, i64)> {
 }
 
 /// Float columns that may hold NaN: those of which an input has values and no bounds.
-fn columns_with_nan(schema: &TableSchema, inputs: &[BatchRecord]) -> HashSet<String> {
-    let floats = float_columns(schema).into_iter().map(|at| &schema.columns[at].name);
-    let is_unknown = |name: &&String| {
-        inputs.iter().any(|record| match record.column_min_max.get(*name) {
-            Some(bounds) => bounds.min.is_none() && bounds.null_count < record.row_count,
-            None => true,
+fn columns_with_nan(table: &TableRecord, inputs: &[BatchRecord]) -> HashSet<String> {
+    let floats = float_columns(table.schema()).into_iter().map(|at| &table.schema().columns[at]);
+    let is_unknown = |column: &&Column| {
+        inputs.iter().any(|record| {
+            let name = name_in_file(table, record, column.id, &column.data_type);
+            match name.and_then(|name| record.column_min_max.get(name)) {
+                Some(bounds) => bounds.min.is_none() && bounds.null_count < record.row_count,
+                None => true,
+            }
         })
     };
-    floats.filter(is_unknown).cloned().collect()
+    floats.filter(is_unknown).map(|column| column.name.clone()).collect()
 }

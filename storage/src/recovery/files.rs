@@ -9,10 +9,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::resolve::Versions;
 use crate::bounds::column_bounds;
 use crate::bulk::proof::Proof;
+use crate::catalog::TableRecord;
 use crate::error::{Result, StorageError};
 use crate::keys::BatchNumber;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
-use crate::schema::TableSchema;
 use crate::segment::{FOOTER_FORMAT, Footer};
 
 /// A batch file as its footer describes it.
@@ -40,10 +40,10 @@ pub(super) struct Chosen {
 pub(super) fn read(
     path: String,
     bytes: Bytes,
-    schema: &TableSchema,
+    table: &TableRecord,
     proof: Option<&Proof>,
 ) -> Result<Option<BatchFile>> {
-    match try_read(&path, bytes, schema, proof) {
+    match try_read(&path, bytes, table, proof) {
         Ok(file) if file.footer.format_version > FOOTER_FORMAT => {
             let (found, known) = (file.footer.format_version, FOOTER_FORMAT);
             Err(StorageError::FormatVersion { path: path.into(), found, known })
@@ -56,10 +56,13 @@ pub(super) fn read(
     }
 }
 
-fn try_read(path: &str, bytes: Bytes, schema: &TableSchema, proof: Option<&Proof>) -> Result<BatchFile, String> {
+fn try_read(path: &str, bytes: Bytes, table: &TableRecord, proof: Option<&Proof>) -> Result<BatchFile, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let metadata = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|e| text(&e))?.metadata().clone();
     let footer = Footer::read(&metadata)?;
+    let schema = table.schemas.iter().find(|schema| schema.version == footer.schema_version);
+    let schema =
+        schema.ok_or_else(|| format!("the table never had version {} of its columns", footer.schema_version))?;
     let proof = proof.filter(|proof| footer.kind == BatchKind::Bulk && proof.batch_number == footer.batch_number);
     // Without a proof nothing is read of a bulk file.
     let updated = (footer.kind == BatchKind::Bulk).then(|| proof.map(|proof| proof.updated).unwrap_or_default());

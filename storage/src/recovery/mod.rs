@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::bulk::proof;
+use crate::catalog::TableRecord;
 use crate::delete_log::MaskedRow;
 use crate::delete_vector;
 use crate::error::{Result, StorageError};
@@ -38,7 +39,6 @@ use crate::manifest::{Fault, Manifest, check_files};
 use crate::objects::{Listed, Objects, blocking};
 use crate::paths;
 use crate::records::BatchRecord;
-use crate::schema::TableSchema;
 use crate::scope_files::ScopeFiles;
 use crate::scope_place::ScopePlace;
 use crate::snapshot::Masks;
@@ -222,7 +222,7 @@ impl Store {
         tracing::warn!(manifest, reason, "manifest_corruption_detected");
         tracing::info!(manifest, from = "footers", "manifest_rebuild_started");
         let started = self.clock().monotonic();
-        let recovered = from_footers(self.objects(), place, &job.schema).await?;
+        let recovered = from_footers(self.objects(), place, job.reader.table()).await?;
         let milliseconds = milliseconds_since(self.clock().monotonic(), started);
         tracing::info!(manifest, batches = recovered.records.len(), milliseconds, "manifest_rebuild_completed");
         Ok(recovered)
@@ -278,7 +278,7 @@ async fn from_manifest(objects: &Objects, place: &ScopePlace, manifest: Manifest
 }
 
 /// The records that the files themselves prove.
-pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: &TableSchema) -> Result<Recovered> {
+pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, table: &Arc<TableRecord>) -> Result<Recovered> {
     let listed = objects.list(&place.prefix).await?;
     let batches = listed.iter().filter(|(path, _)| path.ends_with(".parquet"));
     let batch = |(path, found): (&String, &Listed)| {
@@ -288,9 +288,9 @@ pub(crate) async fn from_footers(objects: &Objects, place: &ScopePlace, schema: 
     let room = &Room::default();
     let read: Vec<Option<files::BatchFile>> = stream::iter(batches)
         .map(|(path, size_bytes, is_proven)| async move {
-            let (schema, name) = (schema.clone(), path.clone());
+            let (table, name) = (Arc::clone(table), path.clone());
             let proof = if is_proven { proof::of(objects, place, &path).await? } else { None };
-            room.read(objects, &path, size_bytes, move |bytes| files::read(name, bytes, &schema, proof.as_ref())).await
+            room.read(objects, &path, size_bytes, move |bytes| files::read(name, bytes, &table, proof.as_ref())).await
         })
         .buffered(FILES_AT_ONCE)
         .try_collect()

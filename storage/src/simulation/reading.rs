@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
@@ -11,12 +12,12 @@ use roaring::RoaringBitmap;
 use super::model::Rows;
 use crate::commit::Location;
 use crate::delete_vector;
+use crate::evolution::RowReader;
 use crate::hot::{HotCursor, Versions};
 use crate::keys::{Generation, Scope};
 use crate::manifest::Manifest;
 use crate::records::{BatchRecord, BatchStatus};
 use crate::recovery::Recovered;
-use crate::row_codec::RowLayout;
 use crate::snapshot::Snapshot;
 use crate::system_columns::updated_array;
 
@@ -30,7 +31,7 @@ pub(crate) struct Found {
 }
 
 /// What queries read.
-pub(crate) fn live(snapshot: &Snapshot, scope: Scope, layout: &RowLayout, objects: &Path) -> Vec<Found> {
+pub(crate) fn live(snapshot: &Snapshot, scope: Scope, objects: &Path) -> Vec<Found> {
     let view = snapshot.scope(scope).unwrap();
     let mut found = Vec::new();
     for record in view.files.iter() {
@@ -44,7 +45,7 @@ pub(crate) fn live(snapshot: &Snapshot, scope: Scope, layout: &RowLayout, object
         assert!(rows.iter().all(|row| row.value.is_some()), "batch {} shows a tombstone", record.batch_number);
         found.extend(rows);
     }
-    found.extend(hot(snapshot, scope, view.generations, Versions::Live, layout));
+    found.extend(hot(snapshot, scope, view.generations, Versions::Live));
     found
 }
 
@@ -130,17 +131,12 @@ fn rows_of(record: &BatchRecord, opened: File) -> Vec<Found> {
     rows
 }
 
-fn hot(
-    snapshot: &Snapshot,
-    scope: Scope,
-    generations: Vec<Generation>,
-    versions: Versions,
-    layout: &RowLayout,
-) -> Vec<Found> {
+fn hot(snapshot: &Snapshot, scope: Scope, generations: Vec<Generation>, versions: Versions) -> Vec<Found> {
+    let reader = RowReader::new(Arc::clone(snapshot.catalog().table_by_id(scope.table).unwrap())).unwrap();
     let mut rows = Vec::new();
     let mut cursor = HotCursor::new(scope, generations, versions);
     while let Some(chunk) = snapshot.hot_chunk(&mut cursor, 7).unwrap() {
-        let values = chunk.decode(layout, &[0]).unwrap();
+        let values = chunk.decode(&reader, &[0]).unwrap();
         for at in 0..chunk.len() {
             rows.push(Found {
                 id: chunk.ids[at],

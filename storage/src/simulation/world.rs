@@ -262,7 +262,7 @@ impl World {
         };
         // Few rows at times: many would nearly always be changed since a held snapshot.
         let share = [1, 2, 4, 16][self.rng.below(4) as usize];
-        let found = reading::live(&snapshot, self.scope, &self.layout, &self.objects());
+        let found = reading::live(&snapshot, self.scope, &self.objects());
         let rows: Vec<Found> = found.into_iter().filter(|_| self.rng.one_in(share)).collect();
         if rows.is_empty() {
             return;
@@ -440,7 +440,7 @@ impl World {
     fn learn(&mut self, rows: &[(i64, i64)]) {
         let (scope, objects) = (self.scope, self.objects());
         let snapshot = self.life().store.snapshot();
-        let found = reading::by_id(&reading::live(&snapshot, scope, &self.layout, &objects));
+        let found = reading::by_id(&reading::live(&snapshot, scope, &objects));
         let there: Vec<_> = rows.iter().filter_map(|(id, value)| Some((*id, found.get(id)?.0, *value))).collect();
         assert!(there.is_empty() || there.len() == rows.len(), "half a commit is there");
         for (id, updated, value) in there {
@@ -463,7 +463,7 @@ impl World {
         let snapshot = self.life().store.snapshot();
         for snapshot in self.held.iter().chain([&snapshot]) {
             let expected = self.model.rows_at(snapshot.ts().get());
-            let found = reading::live(snapshot, scope, &self.layout, &objects);
+            let found = reading::live(snapshot, scope, &objects);
             assert_eq!(reading::by_id(&found), expected, "what a query at {} reads", snapshot.ts().get());
         }
         self.check_recovery(&snapshot);
@@ -477,11 +477,11 @@ impl World {
     /// The files alone, also those that no record names yet, say what was right once the last of them was written.
     fn check_recovery(&mut self, snapshot: &Snapshot) {
         let place = ScopePlace::of(snapshot.catalog(), self.scope).unwrap();
-        let schema = snapshot.catalog().table_by_id(self.scope.table).unwrap().schema().clone();
+        let table = Arc::clone(snapshot.catalog().table_by_id(self.scope.table).unwrap());
         let objects = self.objects();
         let life = self.life.as_mut().unwrap();
         let (recovered, rows) = loop {
-            let recovered = life.runtime.block_on(recovery::from_footers(life.store.objects(), &place, &schema));
+            let recovered = life.runtime.block_on(recovery::from_footers(life.store.objects(), &place, &table));
             // An orphan may be removed while it is read.
             let rows = recovered.as_ref().ok().and_then(|recovered| reading::recovered(recovered, &objects));
             match (recovered, rows) {

@@ -3,12 +3,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, ObjectName, ObjectNamePart,
-    Query, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::sql::names::quoted;
+use super::call;
 
 /// Makes functions of the arrays that need their surroundings.
 pub(super) fn as_functions(query: &mut Query) {
@@ -24,7 +21,7 @@ impl VisitorMut for Rewrite {
         if let Expr::Array(array) = expr
             && array.elem.visit(&mut NeedsSurroundings).is_break()
         {
-            *expr = make_array(std::mem::take(&mut array.elem));
+            *expr = call("make_array", std::mem::take(&mut array.elem));
         }
         ControlFlow::Continue(())
     }
@@ -45,18 +42,4 @@ impl Visitor for NeedsSurroundings {
     fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
         ControlFlow::Break(())
     }
-}
-
-fn make_array(elements: Vec<Expr>) -> Expr {
-    let args = elements.into_iter().map(|element| FunctionArg::Unnamed(FunctionArgExpr::Expr(element))).collect();
-    Expr::Function(Function {
-        name: ObjectName(vec![ObjectNamePart::Identifier(quoted("make_array"))]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
 }

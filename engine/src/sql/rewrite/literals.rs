@@ -4,13 +4,17 @@
 //!   that a DOUBLE does hold stays a DOUBLE, until it meets a NUMERIC ([`crate::sql::rules`]).
 //! - TIMESTAMP without a precision is one in nanoseconds, which ends in 2262: it is TIMESTAMP(6), as in CREATE TABLE, unless
 //!   the literal has more digits. A precision in between is the next one that there is.
+//! - TIME is in nanoseconds too, and could not be compared with a column: it is TIME(6), unless the literal has more digits.
 //! - `U&'…'` has no plan; the parser has read its escapes already.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, ExactNumberInfo, Expr, Query, SetExpr, TypedString, Value, ValueWithSpan, VisitMut, VisitorMut,
+    CastKind, DataType, ExactNumberInfo, Expr, Query, SetExpr, TimezoneInfo, TypedString, Value, ValueWithSpan,
+    VisitMut, VisitorMut,
 };
+
+use super::call;
 
 /// Digits a NUMERIC has at most.
 const DIGITS_MAX: usize = 76;
@@ -62,6 +66,31 @@ impl VisitorMut for Read {
         }
         ControlFlow::Continue(())
     }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let (data_type, literal) = match expr {
+            Expr::TypedString(TypedString { data_type, value, .. }) => (data_type, text(value)),
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr, .. } => match &**expr {
+                Expr::Value(value) => (data_type, text(value)),
+                _ => (data_type, None),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        if let DataType::Time(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) = data_type
+            && literal.is_none_or(|text| fraction_digits(text) <= 6)
+        {
+            *data_type = DataType::Time(None, TimezoneInfo::None);
+            let time = std::mem::replace(expr, Expr::value(Value::Null));
+            *expr = call("arrow_cast", [time, Expr::value(Value::SingleQuotedString("Time64(µs)".to_owned()))]);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Digits after the point of a literal's seconds.
+fn fraction_digits(text: &str) -> usize {
+    let fraction = text.rsplit_once('.').map_or("", |(_, fraction)| fraction);
+    fraction.bytes().take_while(u8::is_ascii_digit).count()
 }
 
 fn text(value: &ValueWithSpan) -> Option<&str> {
@@ -75,8 +104,7 @@ fn set_precision(data_type: &mut DataType, literal: Option<&str>) {
     let DataType::Timestamp(precision, _) = data_type else { return };
     *precision = match *precision {
         None => {
-            let fraction = literal.and_then(|text| text.rsplit_once('.')).map_or("", |(_, fraction)| fraction);
-            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            let digits = literal.map_or(0, fraction_digits);
             Some(if digits > 6 { 9 } else { 6 })
         }
         Some(1 | 2) => Some(3),
@@ -172,6 +200,9 @@ mod tests {
             ("a::TIMESTAMP(2)", "a::TIMESTAMP(3)"),
             ("DATE '2024-01-01'", "DATE '2024-01-01'"),
             ("U&'\\00e4'", "'ä'"),
+            ("TIME '12:00:00'", "arrow_cast(TIME '12:00:00', 'Time64(µs)')"),
+            ("TIME '12:00:00.1234567'", "TIME '12:00:00.1234567'"),
+            ("a::TIME(3)", "arrow_cast(a::TIME, 'Time64(µs)')"),
         ] {
             assert_eq!(after(written), read);
         }

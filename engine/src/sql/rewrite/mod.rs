@@ -9,7 +9,10 @@ pub(crate) mod same_names;
 mod shadowing;
 mod using;
 
-use datafusion::sql::sqlparser::ast::{Query, SetExpr};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query,
+    SetExpr,
+};
 
 use crate::error::Result;
 
@@ -25,4 +28,19 @@ pub(crate) fn prepare(query: &mut Query) -> Result<()> {
     row_in::as_exists(query)?;
     using::merge_columns(query)?;
     multisets::count_rows(query)
+}
+
+/// A call of a function.
+fn call(function: &str, args: impl IntoIterator<Item = Expr>) -> Expr {
+    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(function)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
 }

@@ -12,12 +12,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join, JoinConstraint,
-    JoinOperator, ObjectName, OrderByKind, Query, ReplaceSelectElement, ReplaceSelectItem, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByKind, Query, ReplaceSelectElement,
+    ReplaceSelectItem, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins,
+    VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
+use super::call;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::sql::names::{fold, quoted};
 use crate::sql::wildcards::exclude;
@@ -136,7 +136,7 @@ fn wildcard_items(table: &TableWithJoins) -> Result<Option<Vec<SelectItem>>> {
     let replacements = columns.iter().map(|column| {
         let expr = match outer {
             Outer::Right => qualified(&right, column),
-            Outer::Full => coalesce(qualified(&left, column), qualified(&right, column)),
+            Outer::Full => call("coalesce", [qualified(&left, column), qualified(&right, column)]),
         };
         Box::new(ReplaceSelectElement { expr, column_name: column.clone(), as_keyword: true })
     });
@@ -203,7 +203,7 @@ fn merge_full_joins(table: &TableWithJoins, merged: &mut Vec<Merged>) -> Result<
             return Err(refused("a FULL JOIN … USING of more than two tables"));
         };
         for column in columns.iter().filter_map(column_ident) {
-            let value = coalesce(qualified(&left, &column), qualified(&right, &column));
+            let value = call("coalesce", [qualified(&left, &column), qualified(&right, &column)]);
             merged.push(Merged { column, value });
         }
     }
@@ -262,24 +262,6 @@ fn column_ident(name: &ObjectName) -> Option<Ident> {
 fn qualified(table: &ObjectName, column: &Ident) -> Expr {
     let parts = table.0.iter().filter_map(|part| part.as_ident().cloned());
     Expr::CompoundIdentifier(parts.chain([column.clone()]).collect())
-}
-
-fn coalesce(left: Expr, right: Expr) -> Expr {
-    let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("coalesce")]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: vec![argument(left), argument(right)],
-            clauses: vec![],
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    })
 }
 
 fn output_name(item: &SelectItem) -> Option<String> {

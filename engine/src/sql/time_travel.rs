@@ -1,0 +1,163 @@
+//! `t FOR SYSTEM_TIME AS OF time` and `changes('ns.t', since [, until])`: tables with times, which are expressions without rows.
+//!
+//! Both are table functions to the planner, so that it plans their times, and parameters may be in them. What they are when a
+//! statement runs is found where its tables are bound: `now()` in them is the statement's.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use datafusion::common::{DFSchema, ScalarValue, TableReference};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, TableSource, TableType};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
+    TableFunctionArgs, TableVersion, Value, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+use super::names::{TableName, fold};
+use crate::error::{EngineError, Result};
+
+/// The function that AS OF becomes: `as_of('ns.t', time)`.
+pub(crate) const AS_OF: &str = "as_of";
+/// The catalog in which the planner asks for the changes of a table. No statement can name it.
+pub(crate) const CHANGES_CATALOG: &str = "seracdb changes";
+/// The function that gives the changes of a table.
+pub(crate) const CHANGES: &str = "changes";
+
+/// A table with times.
+pub(crate) struct Timed {
+    /// What the table is.
+    pub source: Arc<dyn TableSource>,
+    /// AS OF has one; `changes` has since, and perhaps until.
+    pub times: Vec<Expr>,
+}
+
+impl TableSource for Timed {
+    fn schema(&self) -> SchemaRef {
+        self.source.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+}
+
+/// Makes calls of functions of tables AS OF a time.
+pub(crate) fn as_calls(query: &mut Query) {
+    let _ = VisitMut::visit(query, &mut Calls);
+}
+
+struct Calls;
+
+impl VisitorMut for Calls {
+    type Break = ();
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, alias, args, version, .. } = factor
+            && let Some(TableVersion::ForSystemTimeAsOf(time)) = version
+        {
+            let arg = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+            let table = arg(SqlExpr::value(Value::SingleQuotedString(name.to_string())));
+            let time = arg(std::mem::replace(time, SqlExpr::value(Value::Null)));
+            *args = Some(TableFunctionArgs { args: vec![table, time], settings: None });
+            if alias.is_none()
+                && let Some(ObjectNamePart::Identifier(last)) = name.0.last()
+            {
+                *alias = Some(TableAlias { explicit: true, name: last.clone(), columns: vec![], at: None });
+            }
+            *name = ObjectName::from(vec![Ident::new(AS_OF)]);
+            *version = None;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// What a call is asked for as, and its times. `None`: another function.
+pub(crate) fn call_of<'a>(name: &str, args: &'a [Expr]) -> Option<Result<(TableReference, &'a [Expr])>> {
+    let (catalog, times_max) = match name {
+        AS_OF => (None, 1),
+        CHANGES => (Some(CHANGES_CATALOG), 2),
+        _ => return None,
+    };
+    let wrong = || {
+        EngineError::invalid(
+            "write changes('namespace.table', since), or changes('namespace.table', since, until), with the table's name as a text",
+        )
+    };
+    let called = || {
+        let [Expr::Literal(ScalarValue::Utf8(Some(text)), _), times @ ..] = args else { return Err(wrong()) };
+        let name = TableName::of_text(text).ok_or_else(wrong)?;
+        if times.is_empty() || times.len() > times_max {
+            return Err(wrong());
+        }
+        let table = match (catalog, name.namespace) {
+            (Some(catalog), namespace) => TableReference::full(catalog, namespace.unwrap_or_default(), name.table),
+            (None, Some(namespace)) => TableReference::partial(namespace, name.table),
+            (None, None) => TableReference::bare(name.table),
+        };
+        Ok((table, times))
+    };
+    Some(called())
+}
+
+/// Whether a function's arguments, but for the first, are times.
+pub(crate) fn takes_times(function: &ObjectName) -> bool {
+    function
+        .0
+        .last()
+        .and_then(ObjectNamePart::as_ident)
+        .is_some_and(|name| [AS_OF, CHANGES].contains(&fold(name).as_str()))
+}
+
+/// Whether a query reads a table at a time, or its changes.
+pub(crate) fn mentions_time(query: &Query) -> bool {
+    struct Find;
+    impl Visitor for Find {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            match factor {
+                TableFactor::Table { version: Some(_), .. } => ControlFlow::Break(()),
+                TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. }
+                    if takes_times(name) =>
+                {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    Visit::visit(query, &mut Find).is_break()
+}
+
+/// Nanoseconds since 1970 of a time; `now_ns`: the statement's.
+pub(crate) fn moment(time: &Expr, now_ns: i64) -> Result<i64> {
+    let wrong = |why: String| EngineError::invalid(format!("a time of AS OF or changes(…): {why}"));
+    let known = || -> DfResult<Expr> {
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(DFSchema::empty()))
+            .with_config_options(Arc::new(ConfigOptions::default()))
+            .with_query_execution_start_time(Some(chrono::DateTime::from_timestamp_nanos(now_ns)))
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        simplifier.simplify(simplifier.coerce(time.clone(), &DFSchema::empty())?)
+    };
+    let Expr::Literal(value, _) = known().map_err(|error| wrong(error.strip_backtrace()))? else {
+        return Err(wrong("it may not depend on rows".into()));
+    };
+    let of_zone = |data_type: &DataType| match data_type {
+        DataType::Timestamp(_, zone) => zone.clone(),
+        _ => None,
+    };
+    // In UTC, whatever its zone.
+    let as_time = DataType::Timestamp(TimeUnit::Nanosecond, of_zone(&value.data_type()));
+    match value.cast_to(&as_time).map_err(|error| wrong(error.strip_backtrace()))? {
+        ScalarValue::TimestampNanosecond(Some(ns), _) => Ok(ns),
+        ScalarValue::TimestampNanosecond(None, _) => Err(wrong("it is NULL".into())),
+        other => Err(wrong(format!("{other} is none"))),
+    }
+}
