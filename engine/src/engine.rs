@@ -21,6 +21,7 @@ use crate::error::{EngineError, Result};
 use crate::functions::functions;
 use crate::give_way;
 use crate::jobs::{Jobs, JobsConfig};
+use crate::json;
 use crate::memory::FairPool;
 use crate::plans::Plans;
 use crate::running::{HistoryConfig, Running, UserLimits};
@@ -208,7 +209,8 @@ impl Engine {
         let running = Running::new(config.user, config.queries, Arc::clone(&runtime), Arc::clone(store.clock()));
         let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
         let mut state = rules::state_builder();
-        state.scalar_functions().get_or_insert_default().extend(functions(&store));
+        state.scalar_functions().get_or_insert_default().extend(functions(&store).into_iter().chain(json::functions()));
+        state.expr_planners().get_or_insert_default().push(Arc::new(json::JsonOperators));
         if config.planted_panic {
             state.scalar_functions().get_or_insert_default().push(Arc::new(planted_panic()));
         }

@@ -27,8 +27,17 @@ use crate::system::{SYSTEM_SCHEMA, SystemTable, system_tables};
 use crate::tables::Tables;
 
 /// The tables that there are: not DataFusion's settings, which name files of the server.
-pub(crate) const INFORMATION_TABLES: [&str; 8] =
-    ["columns", "key_column_usage", "parameters", "routines", "schemata", "table_constraints", "tables", "views"];
+pub(crate) const INFORMATION_TABLES: [&str; 9] = [
+    "check_constraints",
+    "columns",
+    "key_column_usage",
+    "parameters",
+    "routines",
+    "schemata",
+    "table_constraints",
+    "tables",
+    "views",
+];
 
 /// The last column of the tables that have one.
 const COMMENT: &str = "comment";
@@ -43,6 +52,7 @@ pub(crate) fn table(tables: &Tables, name: &str) -> DfResult<Arc<dyn TableProvid
         "views" => Some(views(tables)),
         "table_constraints" => Some(table_constraints(tables)),
         "key_column_usage" => Some(key_column_usage(tables)),
+        "check_constraints" => Some(check_constraints(tables)),
         _ => None,
     };
     if let Some(rows) = ours {
@@ -108,6 +118,19 @@ fn table_constraints(tables: &Tables) -> Result<RecordBatch> {
             let texts = [CATALOG, &table.namespace, name, CATALOG, &table.namespace, &table.name, kind];
             let texts = texts.into_iter().chain(["NO", "NO", "YES"]).map(Some).chain([nulls]);
             texts.enumerate().for_each(|(column, text)| rows.text(column, text));
+        }
+    }
+    rows.finish()
+}
+
+/// What holds of every row of tables, as it was written.
+fn check_constraints(tables: &Tables) -> Result<RecordBatch> {
+    let columns = ["constraint_catalog", "constraint_schema", "constraint_name", "check_clause"];
+    let mut rows = Rows::new(schema(&columns.map(|name| (name, TEXT, false))));
+    for table in tables.stored() {
+        for check in &table.checks {
+            let texts = [CATALOG, &table.namespace, &check.name, &check.expr];
+            texts.into_iter().enumerate().for_each(|(column, text)| rows.text(column, Some(text)));
         }
     }
     rows.finish()

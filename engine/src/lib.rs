@@ -32,6 +32,7 @@ mod indexes;
 mod information_schema;
 mod ingest;
 mod jobs;
+mod json;
 mod listing;
 mod load;
 mod memory;

@@ -1,4 +1,5 @@
-//! The SQL files of `slt/`, each run four ways: rows hot, flushed after every statement, half and half, and never committed.
+//! The SQL files of `slt/`, each run five ways: rows hot, flushed after every statement, half and half, merged after every flush, and
+//! never committed.
 //! The answers must not differ.
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ enum Tier {
     Hot,
     Cold,
     Mixed,
+    /// After every statement, and their files are merged.
+    Merged,
     /// Never: all of it is one transaction.
     Staged,
 }
@@ -49,8 +52,12 @@ impl AsyncDB for Database {
             Kind::Update => {
                 let count = statement.update().await?;
                 self.updates += 1;
-                if self.tier == Tier::Cold || (self.tier == Tier::Mixed && self.updates.is_multiple_of(2)) {
+                let always = matches!(self.tier, Tier::Cold | Tier::Merged);
+                if always || (self.tier == Tier::Mixed && self.updates.is_multiple_of(2)) {
                     self.client.update("STORAGE FLUSH ALL").await?;
+                }
+                if self.tier == Tier::Merged {
+                    self.merge().await?;
                 }
                 DBOutput::StatementComplete(count)
             }
@@ -67,6 +74,20 @@ impl AsyncDB for Database {
 
     async fn sleep(duration: Duration) {
         tokio::time::sleep(duration).await;
+    }
+}
+
+impl Database {
+    /// Merges the files of every table that has several.
+    async fn merge(&self) -> Result<(), Error> {
+        let sql = "SELECT replace(namespace, '\"', '\"\"') AS n, replace(\"table\", '\"', '\"\"') AS t FROM system.tables WHERE files > 1";
+        let statement = self.client.prepare(sql).await?;
+        let tables = statement.query().await?.collect().await?;
+        statement.close().await?;
+        for name in tables.iter().flat_map(rows) {
+            self.client.update(&format!("STORAGE COMPACT TABLE \"{}\".\"{}\"", name[0], name[1])).await?;
+        }
+        Ok(())
     }
 }
 
@@ -107,7 +128,7 @@ async fn run_all(tier: Tier) {
         if tier == Tier::Staged && COMMITTED.contains(&name.as_str()) {
             continue;
         }
-        let server = TestServer::start();
+        let server = TestServer::start_with(&[("SERACDB_COMPACTION__FAN_IN", "2")]);
         let client = Arc::new(server.client().await);
         if tier == Tier::Staged {
             client.update("BEGIN").await.unwrap();
@@ -139,6 +160,11 @@ async fn sql_on_flushed_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_on_rows_half_hot_half_flushed() {
     run_all(Tier::Mixed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_on_merged_rows() {
+    run_all(Tier::Merged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
