@@ -36,6 +36,11 @@ use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::write::user_columns;
 
+/// Versions of a table's columns.
+const VERSIONS_MAX: usize = 1000;
+/// Bytes in memory of what rows have that were there before a column.
+const INITIAL_BYTES_MAX: usize = 64 << 10;
+
 /// ALTER TABLE.
 pub(crate) async fn alter_table(
     engine: &Arc<Engine>,
@@ -66,9 +71,9 @@ pub(crate) async fn alter_table(
         }
         AlterTable::Columns(changes) => {
             let next = Next::new(tables, name, record).changed(changes)?.with_initial_values(engine)?;
-            next.end()
+            next.end()?
         }
-        AlterTable::RenameColumn { column, to } => Next::new(tables, name, record).renamed(column, to)?.end(),
+        AlterTable::RenameColumn { column, to } => Next::new(tables, name, record).renamed(column, to)?.end()?,
         AlterTable::Rename(to) => rename(tables, name, record, to)?,
     };
     let Some(change) = change else { return Ok(()) };
@@ -119,12 +124,22 @@ impl<'a> Next<'a> {
     }
 
     /// The change; `None` when nothing is another than before.
-    fn end(self) -> Option<TableChange> {
+    ///
+    /// Errors: the table was altered too often. All versions of its columns are kept, and read with every one of its rows.
+    fn end(self) -> Result<Option<TableChange>> {
         let Self { record, columns, checks, .. } = self;
         let before = record.schema();
         let schema = TableSchema { version: before.version + 1, columns };
         let is_same = schema.columns == before.columns && checks == record.checks;
-        (!is_same).then_some(TableChange::Columns { schema, checks, alterations: record.alterations })
+        if !is_same && record.schemas.len() >= VERSIONS_MAX {
+            return Err(EngineError::new(
+                ErrorKind::ResourceExhausted,
+                format!(
+                    "the columns of a table change {VERSIONS_MAX} times at most: CREATE TABLE … AS makes another one"
+                ),
+            ));
+        }
+        Ok((!is_same).then_some(TableChange::Columns { schema, checks, alterations: record.alterations }))
     }
 
     fn changed(mut self, changes: &[ColumnChange]) -> Result<Self> {
@@ -314,6 +329,12 @@ impl<'a> Next<'a> {
             if !column.nullable && value.is_null(0) {
                 let name = &column.name;
                 return Err(EngineError::invalid(format!("column '{name}' is NOT NULL, and its DEFAULT is NULL")));
+            }
+            if value.get_array_memory_size() > INITIAL_BYTES_MAX {
+                return Err(EngineError::invalid(format!(
+                    "the DEFAULT of column '{}' has more than {INITIAL_BYTES_MAX} bytes: add it without, then UPDATE the rows",
+                    column.name
+                )));
             }
             self.columns[place] = column.clone().with_initial(&value)?;
         }

@@ -25,7 +25,7 @@ use crate::information_schema;
 use crate::jobs::Jobs;
 use crate::rights::{Object, denied};
 use crate::running::Running;
-use crate::scan::{ChangesTable, EveryonesTable, Exposure, ScopeTable, external};
+use crate::scan::{ChangesTable, EveryonesTable, Exposure, OP_COLUMN, Past, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
 use crate::session_list::SessionList;
 use crate::sql::Limits;
@@ -185,7 +185,13 @@ impl Tables {
     fn changes_source(&self, name: &TableReference) -> DfResult<Arc<dyn TableSource>> {
         let namespace = name.schema().filter(|namespace| !namespace.is_empty()).map(str::to_owned);
         let mut name = TableName { namespace, table: name.table().to_owned() };
-        let schema = ChangesTable::schema_of(self.readable(&name).map_err(external)?);
+        let table = self.readable(&name).map_err(external)?;
+        if table.column_id(OP_COLUMN).is_some() {
+            return Err(external(EngineError::invalid(format!(
+                "changes(…) has a column {OP_COLUMN} of its own: rename that of table '{name}'"
+            ))));
+        }
+        let schema = ChangesTable::schema_of(table);
         name.namespace = Some(self.namespace_of(&name).to_owned());
         Ok(Arc::new(Named { name, exposure: Exposure::All, schema, shows: Shows::Changes }))
     }
@@ -205,9 +211,9 @@ impl Tables {
                 named.name
             )));
         }
-        let times = timed.times.iter().map(|time| moment(time, self.now_ns)).collect::<Result<Vec<_>>>()?;
         // Commits go on from the last one when the clock steps back.
         let latest = self.now_ns.max(self.snapshot.ts().get());
+        let times = timed.times.iter().map(|time| moment(time, latest)).collect::<Result<Vec<_>>>()?;
         if let Some(future) = times.iter().find(|time| **time > latest) {
             return Err(EngineError::invalid(format!("{} is still to come", time_text(*future))));
         }
@@ -222,10 +228,11 @@ impl Tables {
         let scope = self.scope(table);
         let rows =
             |exposure| ScopeTable::new(Arc::clone(&self.snapshot), None, scope, Arc::clone(table), None, exposure);
-        let (store, since) = (Arc::clone(&self.store), CommitTs::stored(times[0]));
+        let newest = self.staged.is_none();
+        let since = Past { store: Arc::clone(&self.store), at: CommitTs::stored(times[0]), newest };
         Ok(match named.shows {
-            Shows::Changes => Arc::new(ChangesTable::new(rows(Exposure::All), store, since, until)),
-            _ => Arc::new(rows(named.exposure).read_as_of(store, since)),
+            Shows::Changes => Arc::new(ChangesTable::new(rows(Exposure::All), since, until)),
+            _ => Arc::new(rows(named.exposure).read_as_of(since)),
         })
     }
 

@@ -264,6 +264,11 @@ impl CommitState {
         &self.catalog
     }
 
+    /// Has all later commits come after a time.
+    pub(crate) fn settle(&mut self, at: CommitTs) {
+        self.clock.pass(at);
+    }
+
     pub(crate) fn last_ts(&self) -> CommitTs {
         self.clock.last()
     }

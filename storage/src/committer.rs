@@ -50,6 +50,8 @@ enum Request {
     ForgetBatches(Scope, BTreeSet<BatchNumber>, Vec<Vec<u8>>, oneshot::Sender<Result<Committed<()>>>),
     ForgetTable(TableId, oneshot::Sender<Result<Committed<()>>>),
     Recovered(Scope, Arc<Recovered>, oneshot::Sender<Result<Committed<()>>>),
+    /// Has all later commits come after a time.
+    Settle(CommitTs, oneshot::Sender<Result<Committed<()>>>),
     /// Looks at the lease, also when nothing is committed.
     CheckLease,
     Stop,
@@ -63,7 +65,7 @@ impl Request {
             Self::Commit(commit, _) => {
                 !commit.catalog.is_empty() || !commit.files.is_empty() || !commit.audit.is_empty()
             }
-            Self::CheckLease | Self::Stop => false,
+            Self::Settle(..) | Self::CheckLease | Self::Stop => false,
             _ => true,
         }
     }
@@ -120,6 +122,11 @@ impl Committer {
         let committed = self.ask(|reply| Request::Commit(commit, reply)).await;
         self.metrics.committed(begun, committed.is_ok());
         committed
+    }
+
+    /// A snapshot of all commits that there will ever be up to a time, which is not above the clock's.
+    pub(crate) async fn settle(&self, at: CommitTs) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(|reply| Request::Settle(at, reply)).await?.1)
     }
 
     pub(crate) async fn seal(&self, scope: Scope) -> Result<Committed<BatchNumber>> {
@@ -273,6 +280,10 @@ impl Run {
         match request {
             Request::Commit(commit, reply) => {
                 settle(covered(&self.state).and_then(|()| self.state.commit(&commit, now, batch)), reply)
+            }
+            Request::Settle(at, reply) => {
+                self.state.settle(at);
+                settle(Ok(()), reply)
             }
             Request::Seal(scope, reply) => settle(self.state.seal(scope, batch), reply),
             Request::ReserveBatch(scope, reply) => settle(self.state.reserve_batch(scope, batch), reply),

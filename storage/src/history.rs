@@ -118,6 +118,14 @@ pub struct Feed {
 }
 
 impl Store {
+    /// A snapshot of all commits up to a time, none of which is still under way. `at`: not above the clock's.
+    pub async fn settled(&self, snapshot: &Arc<Snapshot>, at: CommitTs) -> Result<Arc<Snapshot>> {
+        match at <= snapshot.ts() {
+            true => Ok(Arc::clone(snapshot)),
+            false => self.committer().settle(at).await,
+        }
+    }
+
     /// What a scope was after the last commit up to a time, as this snapshot knows it.
     ///
     /// Errors: [`StorageError::TooOld`].
@@ -199,7 +207,9 @@ impl Store {
         snapshot.view(scope).await?;
         let retention = i64::try_from(self.compaction().retention_seconds).unwrap_or(i64::MAX);
         let kept = CommitTs::stored(self.clock().now_ns().saturating_sub(retention.saturating_mul(1_000_000_000)));
-        let known = snapshot.header(scope)?.unwrap_or_default().history_from;
+        let header = snapshot.header(scope)?.unwrap_or_default();
+        // The records that would say are not in this snapshot.
+        let known = if header.recovering { CommitTs::stored(snapshot.ts().get() + 1) } else { header.history_from };
         let oldest = kept.max(known);
         let pin = if at < oldest { None } else { self.history().pin(at) };
         pin.ok_or(StorageError::TooOld { oldest })

@@ -39,11 +39,10 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use roaring::RoaringTreemap;
 use seracdb_storage::catalog::TableRecord;
-use seracdb_storage::store::Store;
 use seracdb_storage::system_columns::{CommitTs, ID, UPDATED, id_field, updated_field};
 
 use super::hot::{HotRowsExec, HotVersions};
-use super::{ScopeTable, cold, external};
+use super::{Past, ScopeTable, cold, external};
 
 /// The column that says what a version did: `insert`, `update` or `delete`.
 pub(crate) const OP_COLUMN: &str = "_op";
@@ -53,17 +52,16 @@ pub(crate) const OP_COLUMN: &str = "_op";
 pub(crate) struct ChangesTable {
     /// With all columns.
     rows: ScopeTable,
-    store: Arc<Store>,
-    since: CommitTs,
+    since: Past,
     until: CommitTs,
     schema: SchemaRef,
 }
 
 impl ChangesTable {
     /// Those of commits after `since`, up to `until`.
-    pub(crate) fn new(rows: ScopeTable, store: Arc<Store>, since: CommitTs, until: CommitTs) -> Self {
+    pub(crate) fn new(rows: ScopeTable, since: Past, until: CommitTs) -> Self {
         let schema = Self::schema_of(&rows.table);
-        Self { rows, store, since, until, schema }
+        Self { rows: rows.with_tombstones(), since, until, schema }
     }
 
     /// `_id`, the user's columns, which are NULL where a row is deleted, `_updated`, `_op`.
@@ -81,18 +79,20 @@ impl ChangesTable {
         own: &[usize],
         state: &dyn Session,
     ) -> DfResult<(Arc<dyn ExecutionPlan>, Arc<RoaringTreemap>)> {
-        let feed = self.store.feed(&self.rows.snapshot, self.rows.scope, self.since).await.map_err(external)?;
+        let Past { store, at: since, .. } = &self.since;
+        let snapshot = self.since.snapshot(&self.rows.snapshot, self.until).await?;
+        let feed = store.feed(&snapshot, self.rows.scope, *since).await.map_err(external)?;
         let width = self.rows.located().fields().len();
         let system = [0, width - 4, width - 3, width - 2];
         let projection: Vec<usize> = own.iter().copied().chain(system).collect();
         let time = |at: CommitTs| lit(ScalarValue::TimestampNanosecond(Some(at.get()), None));
-        let span = col(UPDATED).gt(time(self.since)).and(col(UPDATED).lt_eq(time(self.until)));
+        let span = col(UPDATED).gt(time(*since)).and(col(UPDATED).lt_eq(time(self.until)));
         let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !feed.view.files.is_empty() {
             let filters = [span.clone()];
             plans = cold::scan(&self.rows, &feed.view, &projection, &filters, state, None).await?;
         }
-        let all = HotVersions::All(feed.pin);
+        let all = HotVersions::All(snapshot, feed.pin);
         plans.push(Arc::new(HotRowsExec::new(&self.rows, &feed.view, &projection, i64::MIN..=i64::MAX, all)?));
         let all: Arc<dyn ExecutionPlan> = match plans.len() {
             1 => plans.remove(0),
@@ -272,7 +272,8 @@ impl Passing {
         for row in 0..rows.num_rows() {
             let this = (id.value(row), version.value(row));
             let is_known = self.last.is_some_and(|(last, _)| last == this.0) || self.earlier.contains(this.0 as u64);
-            once.push(self.last != Some(this));
+            // What one commit has loaded in bulk and deleted was never there.
+            once.push(self.last != Some(this) && (is_known || !deleted.value(row)));
             ops.push(match (deleted.value(row), is_known) {
                 (true, _) => "delete",
                 (false, true) => "update",

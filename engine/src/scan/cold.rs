@@ -142,10 +142,9 @@ impl Layout {
 
     /// The table as DataFusion reads it from these files.
     fn schema(&self, table: &ScopeTable) -> TableSchema {
-        let full = table.table.schema().full();
         let located = table.located();
         let mut partition = Vec::new();
-        let mut own = full.fields().to_vec();
+        let mut own = located.fields()[..self.width].to_vec();
         if self.is_bulk {
             own.remove(self.width - 2);
             partition.push(Arc::clone(&located.fields()[self.width - 2]));

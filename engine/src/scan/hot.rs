@@ -70,10 +70,10 @@ struct Rows {
 pub(super) enum HotVersions {
     /// Of each row the newest.
     Newest,
-    /// The newest of commits up to this one.
-    Until(CommitTs, Arc<PinnedTime>),
+    /// The newest of commits up to this one, by a snapshot that has them.
+    Until(Arc<Snapshot>, CommitTs, Arc<PinnedTime>),
     /// All, tombstones too.
-    All(Arc<PinnedTime>),
+    All(Arc<Snapshot>, Arc<PinnedTime>),
 }
 
 /// How far a scan has read.
@@ -107,12 +107,16 @@ impl HotRowsExec {
         let sources = projection.iter().map(|&column| source(column)).collect();
         let reader = RowReader::new(Arc::clone(&table.table)).map_err(|e| external(StorageError::from(e)))?;
         let generations = view.generations.clone();
-        let (mut cursor, time) = match versions {
-            HotVersions::Newest => (HotCursor::new(table.scope, generations, Versions::Live), None),
-            HotVersions::Until(at, time) => {
-                (HotCursor::new(table.scope, generations, Versions::Live).not_after(at), Some(time))
+        let (mut cursor, snapshot, time) = match versions {
+            HotVersions::Newest => {
+                (HotCursor::new(table.scope, generations, Versions::Live), Arc::clone(&table.snapshot), None)
             }
-            HotVersions::All(time) => (HotCursor::new(table.scope, generations, Versions::All), Some(time)),
+            HotVersions::Until(snapshot, at, time) => {
+                (HotCursor::new(table.scope, generations, Versions::Live).not_after(at), snapshot, Some(time))
+            }
+            HotVersions::All(snapshot, time) => {
+                (HotCursor::new(table.scope, generations, Versions::All), snapshot, Some(time))
+            }
         };
         cursor = cursor.within(ids.clone());
         if let Some(oldest) = table.not_before {
@@ -125,7 +129,7 @@ impl HotRowsExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        let (snapshot, staged) = (Arc::clone(&table.snapshot), table.staged.clone());
+        let staged = table.staged.clone();
         let is_whole = time.is_none() && table.not_before.is_none() && ids == (i64::MIN..=i64::MAX);
         let whole = is_whole.then(|| (table.scope, view.generations.clone()));
         let rows = Rows { snapshot, cursor, whole, staged, ids, reader, decoded, sources, schema, _time: time };

@@ -39,7 +39,7 @@ use seracdb_storage::system_columns::{CommitTs, UPDATED};
 use crate::error::EngineError;
 use crate::transaction::StagedScope;
 
-pub(crate) use changes::ChangesTable;
+pub(crate) use changes::{ChangesTable, OP_COLUMN};
 pub(crate) use cold::{ColdTier, OBJECTS_URL};
 pub(crate) use everyone::EveryonesTable;
 pub(crate) use figures::NAMES as SCAN_FIGURES;
@@ -64,6 +64,27 @@ pub(crate) enum Exposure {
     Located,
 }
 
+/// A time of which rows are read.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    /// What knows what they were.
+    pub(crate) store: Arc<Store>,
+    /// The last commit up to it counts.
+    pub(crate) at: CommitTs,
+    /// Whether commits count that come while the statement begins: not in a transaction, which has one snapshot.
+    pub(crate) newest: bool,
+}
+
+impl Past {
+    /// A snapshot that has every commit up to a time.
+    async fn snapshot(&self, of_statement: &Arc<Snapshot>, until: CommitTs) -> DfResult<Arc<Snapshot>> {
+        match self.newest {
+            true => self.store.settled(of_statement, until).await.map_err(external),
+            false => Ok(Arc::clone(of_statement)),
+        }
+    }
+}
+
 /// A scope as a table.
 #[derive(Debug)]
 pub(crate) struct ScopeTable {
@@ -75,7 +96,7 @@ pub(crate) struct ScopeTable {
     /// Rows of older commits have expired.
     pub(crate) not_before: Option<CommitTs>,
     /// What knows what its rows were, when they are read as of a time.
-    past: Option<(Arc<Store>, CommitTs)>,
+    past: Option<Past>,
     schema: SchemaRef,
     located: SchemaRef,
 }
@@ -108,8 +129,19 @@ impl ScopeTable {
     }
 
     /// The same as it was after the last commit up to a time.
-    pub(crate) fn read_as_of(self, store: Arc<Store>, at: CommitTs) -> Self {
-        Self { past: Some((store, at)), ..self }
+    pub(crate) fn read_as_of(self, past: Past) -> Self {
+        Self { past: Some(past), ..self }
+    }
+
+    /// The same for who reads tombstones, too, which have no values.
+    fn with_tombstones(mut self) -> Self {
+        let nullable = |field: &FieldRef| match self.table.schema().columns.iter().any(|own| own.name == *field.name())
+        {
+            true => Arc::new(Field::clone(field).with_nullable(true)),
+            false => Arc::clone(field),
+        };
+        self.located = Arc::new(Schema::new(self.located.fields().iter().map(nullable).collect::<Vec<_>>()));
+        self
     }
 }
 
@@ -136,9 +168,10 @@ impl TableProvider for ScopeTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let (view, versions) = match &self.past {
-            Some((store, at)) => {
-                let past = store.past(&self.snapshot, self.scope, *at).await.map_err(external)?;
-                (past.view, HotVersions::Until(*at, past.pin))
+            Some(time) => {
+                let snapshot = time.snapshot(&self.snapshot, time.at).await?;
+                let past = time.store.past(&snapshot, self.scope, time.at).await.map_err(external)?;
+                (past.view, HotVersions::Until(snapshot, time.at, past.pin))
             }
             None => (self.view().await?, HotVersions::Newest),
         };

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
     WindowSpec, WindowType,
 };
 
+use super::rewrite::call;
 use super::time_travel::takes_times;
 
 /// What a literal in such a place is.
@@ -68,7 +69,27 @@ struct Places<'a> {
     found: BTreeMap<usize, DataType>,
 }
 
+/// Parameters within a time, each a time itself.
+struct Times<'a, 'v>(&'a mut Places<'v>);
+
+impl VisitorMut for Times<'_, '_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if matches!(expr, Expr::Value(ValueWithSpan { value: Value::Placeholder(_), .. })) {
+            self.0.put_expr(expr, Place::Time);
+            let time = std::mem::replace(expr, Expr::value(Value::Null));
+            *expr = call("arrow_cast", [time, Expr::value(Value::SingleQuotedString("Timestamp(ns)".to_owned()))]);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 impl Places<'_> {
+    fn put_times(&mut self, time: &mut Expr) {
+        let _ = time.visit(&mut Times(self));
+    }
+
     fn put(&mut self, value: &mut Value, place: Place) {
         let Value::Placeholder(name) = value else { return };
         let Some(number) = name.strip_prefix('$').and_then(|number| number.parse::<usize>().ok()) else { return };
@@ -133,12 +154,17 @@ impl VisitorMut for Places<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(time)), .. } => {
-                self.put_expr(time, Place::Time);
+                self.put_times(time);
             }
             TableFactor::Table { name, args: Some(TableFunctionArgs { args, .. }), .. }
             | TableFactor::Function { name, args, .. } => {
-                let place = if takes_times(name) { Place::Time } else { Place::Number };
-                args.iter_mut().for_each(|argument| self.put_argument(argument, place));
+                let times = takes_times(name);
+                for argument in args {
+                    match argument {
+                        FunctionArg::Unnamed(FunctionArgExpr::Expr(time)) if times => self.put_times(time),
+                        argument => self.put_argument(argument, Place::Number),
+                    }
+                }
             }
             _ => {}
         }

@@ -187,6 +187,16 @@ impl Find<'_> {
 impl Visitor for Find<'_> {
     type Break = ();
 
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let TableFactor::NestedJoin { table_with_joins, .. } = factor else { return ControlFlow::Continue(()) };
+        for join in &table_with_joins.joins {
+            if let Some(JoinConstraint::Using(columns)) = constraint_of(join) {
+                columns.iter().try_for_each(|column| self.object(column))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
             Expr::Identifier(ident) => self.ident(ident),

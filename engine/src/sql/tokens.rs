@@ -45,6 +45,7 @@ pub(crate) fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>>
         ));
     }
     refuse_own_names(&tokens)?;
+    free_aliases(&mut tokens);
     check_depth(&tokens, limits)?;
     number_placeholders(&mut tokens)?;
     Ok(tokens)
@@ -72,6 +73,26 @@ pub(crate) fn syntax_error(at: Location, message: &str) -> EngineError {
         (0, message) => format!("syntax error: {message}"),
         (line, message) => format!("syntax error at line {line}, column {}: {message}", at.column),
     })
+}
+
+/// Has `FROM t at` and the like mean an alias: the parser takes these words behind a table for a clause of other databases.
+fn free_aliases(tokens: &mut [TokenWithSpan]) {
+    let is_clause = |next: Option<&Token>| match next {
+        Some(Token::LParen) => true,
+        // AT TIME ZONE.
+        Some(Token::Word(word)) => word.keyword == Keyword::TIME,
+        _ => false,
+    };
+    for at in 0..tokens.len() {
+        let mut behind = tokens[at + 1..].iter().map(|token| &token.token);
+        let next = behind.find(|token| !matches!(token, Token::Whitespace(_))).cloned();
+        if let Token::Word(word) = &mut tokens[at].token
+            && matches!(word.keyword, Keyword::AT | Keyword::BEFORE | Keyword::CHANGES)
+            && !is_clause(next.as_ref())
+        {
+            word.keyword = Keyword::NoKeyword;
+        }
+    }
 }
 
 /// Turns `?` into `$1`, `$2`, … in order; checks `$n`.

@@ -101,8 +101,10 @@ impl VisitorMut for Admit {
                 json_path,
                 sample,
                 index_hints,
+                args,
                 ..
             } => {
+                refuse_if(version.is_some() && args.is_some(), "a table function AS OF a time")?;
                 refuse_if(sample.is_some(), "TABLESAMPLE")?;
                 let as_of = matches!(version, None | Some(TableVersion::ForSystemTimeAsOf(_)));
                 refuse_if(!as_of, "AT, BEFORE, CHANGES or VERSION behind a table (write FOR SYSTEM_TIME AS OF time)")?;

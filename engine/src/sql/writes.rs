@@ -230,7 +230,7 @@ pub(super) fn target(table: TableWithJoins, verb: &str) -> Result<(TableName, Op
     refuse(!table.joins.is_empty(), || comes_later(&format!("{verb} with a JOIN (write a subquery in WHERE)")))?;
     let mut relation = table.relation;
     // `UPDATE t SET …` is followed by SET, never by one of these; a table function or sample is.
-    let TableFactor::Table { name, alias, args: None, .. } = &mut relation else {
+    let TableFactor::Table { name, alias, args: None, version: None, .. } = &mut relation else {
         return Err(unsupported(&format!("{verb} of anything but a table")));
     };
     let name = TableName::parse(name)?;

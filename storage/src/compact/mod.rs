@@ -28,7 +28,6 @@ use crate::commit::{LogChange, Publication};
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
 use crate::evolution::Evolution;
-use crate::file_index::name_in_file;
 use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
 use crate::objects::{LocalCopy, blocking};
 use crate::paths;
@@ -36,7 +35,7 @@ use crate::progress::Progress;
 use crate::records::{BatchKind, BatchRecord, BatchStatus};
 use crate::schema::Column;
 use crate::scope_files::{ScopeFiles, Scratch};
-use crate::segment::float_columns;
+use crate::segment::{float_columns, holds_nan};
 use crate::snapshot::ScopeView;
 use crate::steps::Step;
 use crate::store::Store;
@@ -343,10 +342,16 @@ fn columns_with_nan(table: &TableRecord, inputs: &[BatchRecord]) -> HashSet<Stri
     let floats = float_columns(table.schema()).into_iter().map(|at| &table.schema().columns[at]);
     let is_unknown = |column: &&Column| {
         inputs.iter().any(|record| {
-            let name = name_in_file(table, record, column.id, &column.data_type);
-            match name.and_then(|name| record.column_min_max.get(name)) {
-                Some(bounds) => bounds.min.is_none() && bounds.null_count < record.row_count,
-                None => true,
+            let schema = table.schemas.iter().find(|schema| schema.version == record.schema_version);
+            let Some(schema) = schema else { return true };
+            match schema.columns.iter().find(|known| known.id == column.id) {
+                // Integers and decimals have none.
+                Some(known) if !known.data_type.is_floating() => false,
+                Some(known) => record
+                    .column_min_max
+                    .get(&known.name)
+                    .is_none_or(|bounds| bounds.min.is_none() && bounds.null_count < record.row_count),
+                None => column.initial_value().map_or(true, |value| holds_nan(&value)),
             }
         })
     };

@@ -25,7 +25,12 @@ impl CommitClock {
         CommitTs(now_ns.max(self.last.0.saturating_add(1)))
     }
 
-    /// The highest timestamp given so far.
+    /// Gives no timestamp up to this one any more.
+    pub fn pass(&mut self, at: CommitTs) {
+        self.last = self.last.max(at);
+    }
+
+    /// The highest timestamp given so far, or passed.
     pub fn last(&self) -> CommitTs {
         self.last
     }
@@ -40,5 +45,8 @@ mod tests {
         let mut clock = CommitClock::after(CommitTs(100));
         let given: Vec<i64> = [50, 50, 200, 200, 10, 300].map(|now| clock.next(now).get()).to_vec();
         assert_eq!(given, [101, 102, 200, 201, 202, 300]);
+        clock.pass(CommitTs(400));
+        clock.pass(CommitTs(350));
+        assert_eq!(clock.next(310).get(), 401);
     }
 }

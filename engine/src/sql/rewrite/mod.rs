@@ -31,7 +31,7 @@ pub(crate) fn prepare(query: &mut Query) -> Result<()> {
 }
 
 /// A call of a function.
-fn call(function: &str, args: impl IntoIterator<Item = Expr>) -> Expr {
+pub(super) fn call(function: &str, args: impl IntoIterator<Item = Expr>) -> Expr {
     let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
