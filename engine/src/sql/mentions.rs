@@ -4,13 +4,15 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName,
-    Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, Visitor, WildcardAdditionalOptions,
+    Query, Select, SelectItem, SetExpr, TableFactor, TableFunctionArgs, Value, Visit, Visitor,
+    WildcardAdditionalOptions,
 };
 
 use super::ctes::Ctes;
 use super::defaults::is_mark;
 use super::names::{TableName, fold};
 use super::statement::{InsertSource, Statement};
+use super::time_travel::takes_times;
 
 /// Whether the statement names a column like this anywhere: in an expression, in USING, in EXCLUDE. A string is no name.
 pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
@@ -143,11 +145,19 @@ impl Visitor for Relations {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, args: None, .. } = factor
-            && self.ctes.find(name).is_none()
-            && let Ok(name) = TableName::parse(name)
-            && !self.found.contains(&name)
-        {
+        let found = match factor {
+            TableFactor::Table { name, args: None, .. } if self.ctes.find(name).is_none() => {
+                TableName::parse(name).ok()
+            }
+            TableFactor::Table { name, args: Some(TableFunctionArgs { args, .. }), .. }
+            | TableFactor::Function { name, args, .. }
+                if takes_times(name) =>
+            {
+                args.first().and_then(|table| named(std::slice::from_ref(table)))
+            }
+            _ => None,
+        };
+        if let Some(name) = found.filter(|name| !self.found.contains(name)) {
             self.found.push(name);
         }
         ControlFlow::Continue(())
