@@ -172,7 +172,9 @@ impl Store {
         };
         // What was superseded in files that are read.
         snapshot.visit_delete_log(scope, since, |key, rows| {
-            if decode_delete_log_key(key).is_some() {
+            // Of files that are newer no row was there before.
+            let is_newer = |file| records.iter().any(|known| known.batch_number == file && known.min_updated > since);
+            if decode_delete_log_key(key).is_some_and(|(_, file)| !is_newer(file)) {
                 let rows = rows()?.into_iter();
                 rows.filter(|row| row.updated <= since && row.superseded_by > since).for_each(|row| add(row.id.get()));
             }
