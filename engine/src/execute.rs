@@ -34,7 +34,7 @@ use crate::sql::statement::TransactionStatement;
 use crate::sql::{Statement, TableName};
 use crate::system;
 use crate::system_jobs;
-use crate::tables::{Tables, reads_changes};
+use crate::tables::Tables;
 use crate::transaction;
 use crate::write::Written;
 
@@ -308,7 +308,7 @@ async fn physical(
         }));
     }
     let mut state = Cow::Borrowed(state);
-    if reads_changes(plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))? {
+    if prepared.in_order {
         // Spread over threads they would be in no order.
         state.to_mut().config_mut().options_mut().execution.target_partitions = 1;
     }

@@ -29,9 +29,10 @@ use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::statement::AlterUser;
+use crate::sql::time_travel;
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Read, Statement};
-use crate::tables::Tables;
+use crate::tables::{Tables, reads_changes};
 use crate::views::Views;
 use crate::write;
 
@@ -60,6 +61,8 @@ pub struct Prepared {
     /// The tables of its columns, as far as they have one; of a SELECT only.
     origins: Vec<Option<Arc<Origin>>>,
     parameters: SchemaRef,
+    /// Whether it reads changes of a table: they come in the order of their commits.
+    pub(crate) in_order: bool,
     /// What was planned, and for which catalog, user and namespace.
     plan: Option<(Typed, Basis)>,
 }
@@ -190,7 +193,8 @@ impl Engine {
             let kind = kind_of(&statement);
             let (schema, parameters) = (listing::schema_of(&statement), parameter_schema(&[]));
             let (purpose, origins) = (Purpose::default(), vec![]);
-            return Ok(Prepared { statement, shown, purpose, kind, schema, origins, parameters, plan: None });
+            let (in_order, plan) = (false, None);
+            return Ok(Prepared { statement, shown, purpose, kind, schema, origins, parameters, in_order, plan });
         }
         self.prepare_over(&self.tables_for(session, &statement)?, statement, shown)
     }
@@ -209,9 +213,10 @@ impl Engine {
             _ => vec![],
         };
         let parameters = parameter_schema(&typed.parameters);
+        let in_order = reads_changes(&typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?;
         let plan = Some((typed, Basis::of(tables)));
         let purpose = Purpose::default();
-        Ok(Prepared { statement, shown, purpose, kind, schema, origins, parameters, plan })
+        Ok(Prepared { statement, shown, purpose, kind, schema, origins, parameters, in_order, plan })
     }
 
     /// What a statement's names mean now, in its transaction.
@@ -380,6 +385,7 @@ pub(crate) fn plan_query(
             !name.namespace.as_deref().is_some_and(describes) && tables.record(name).is_ok()
         })?;
     }
+    time_travel::as_calls(&mut query);
     let planner = Planner::new(state, source);
     let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone(), bound);
     plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use seracdb_storage::catalog::{Catalog, NamespaceRecord, Privilege, TableKind, TableRecord, ViewRecord};
@@ -25,7 +25,7 @@ use crate::information_schema;
 use crate::jobs::Jobs;
 use crate::rights::{Object, denied};
 use crate::running::Running;
-use crate::scan::{ChangesTable, EveryonesTable, Exposure, OP_COLUMN, Past, ScopeTable, external};
+use crate::scan::{AsOf, ChangesTable, EveryonesTable, Exposure, OP_COLUMN, ScopeTable, external};
 use crate::session::{INFORMATION_SCHEMA, Reach, describes};
 use crate::session_list::SessionList;
 use crate::sql::Limits;
@@ -229,7 +229,7 @@ impl Tables {
         let rows =
             |exposure| ScopeTable::new(Arc::clone(&self.snapshot), None, scope, Arc::clone(table), None, exposure);
         let newest = self.staged.is_none();
-        let since = Past { store: Arc::clone(&self.store), at: CommitTs::stored(times[0]), newest };
+        let since = AsOf { store: Arc::clone(&self.store), at: CommitTs::stored(times[0]), newest };
         Ok(match named.shows {
             Shows::Changes => Arc::new(ChangesTable::new(rows(Exposure::All), since, until)),
             _ => Arc::new(rows(named.exposure).read_as_of(since)),
@@ -279,9 +279,10 @@ impl Tables {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
                 };
                 let (name, exposure) = (&named.name, named.exposure);
-                scan.source = provider_as_source(match named.shows == Shows::RowsOfAllUsers {
-                    true => Arc::new(self.everyones(name, exposure).map_err(external)?),
-                    false => self.provider(name, exposure)?,
+                scan.source = provider_as_source(match named.shows {
+                    Shows::Rows => self.provider(name, exposure)?,
+                    Shows::RowsOfAllUsers => Arc::new(self.everyones(name, exposure).map_err(external)?),
+                    Shows::Changes => return Err(external(EngineError::internal("changes without a time"))),
                 });
                 Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
             }
@@ -389,14 +390,15 @@ impl Tables {
     }
 }
 
-/// Whether a plan reads the changes of a table, which come in the order of their commits.
+/// Whether a plan that is not bound yet reads the changes of a table.
 pub(crate) fn reads_changes(plan: &LogicalPlan) -> DfResult<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(timed) = scan.source.downcast_ref::<Timed>()
         {
-            found |= provider.downcast_ref::<ChangesTable>().is_some();
+            let named = timed.source.downcast_ref::<Named>();
+            found |= named.is_some_and(|named| named.shows == Shows::Changes);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

@@ -42,7 +42,7 @@ use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::system_columns::{CommitTs, ID, UPDATED, id_field, updated_field};
 
 use super::hot::{HotRowsExec, HotVersions};
-use super::{Past, ScopeTable, cold, external};
+use super::{AsOf, ScopeTable, cold, external};
 
 /// The column that says what a version did: `insert`, `update` or `delete`.
 pub(crate) const OP_COLUMN: &str = "_op";
@@ -52,14 +52,14 @@ pub(crate) const OP_COLUMN: &str = "_op";
 pub(crate) struct ChangesTable {
     /// With all columns.
     rows: ScopeTable,
-    since: Past,
+    since: AsOf,
     until: CommitTs,
     schema: SchemaRef,
 }
 
 impl ChangesTable {
     /// Those of commits after `since`, up to `until`.
-    pub(crate) fn new(rows: ScopeTable, since: Past, until: CommitTs) -> Self {
+    pub(crate) fn new(rows: ScopeTable, since: AsOf, until: CommitTs) -> Self {
         let schema = Self::schema_of(&rows.table);
         Self { rows: rows.with_tombstones(), since, until, schema }
     }
@@ -79,7 +79,7 @@ impl ChangesTable {
         own: &[usize],
         state: &dyn Session,
     ) -> DfResult<(Arc<dyn ExecutionPlan>, Arc<RoaringTreemap>)> {
-        let Past { store, at: since, .. } = &self.since;
+        let AsOf { store, at: since, .. } = &self.since;
         let snapshot = self.since.snapshot(&self.rows.snapshot, self.until).await?;
         let feed = store.feed(&snapshot, self.rows.scope, *since).await.map_err(external)?;
         let width = self.rows.located().fields().len();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::metadata::FieldMetadata;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
@@ -19,16 +19,15 @@ use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapter
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use seracdb_storage::catalog::TableRecord;
 
-use super::external;
 use crate::error::{EngineError, Result};
 
 /// The user columns of a table, by name.
 #[derive(Debug)]
-pub(super) struct EvolvedColumns(HashMap<String, Known>);
+pub(super) struct EvolvedColumns(Arc<HashMap<String, Known>>);
 
 #[derive(Debug)]
 struct Known {
-    id: String,
+    id: u32,
     /// In files that are older than it.
     initial: ScalarValue,
 }
@@ -40,58 +39,58 @@ impl EvolvedColumns {
         for column in &table.schema().columns {
             let initial = ScalarValue::try_from_array(&column.initial_value()?, 0);
             let initial = initial.map_err(|error| EngineError::internal(error.to_string()))?;
-            known.insert(column.name.clone(), Known { id: column.id.to_string(), initial });
+            known.insert(column.name.clone(), Known { id: column.id, initial });
         }
-        Ok(Arc::new(Self(known)))
+        Ok(Arc::new(Self(Arc::new(known))))
     }
+}
 
-    /// The place of a column in a file; `None` = it is not there.
-    fn place(&self, name: &str, file: &SchemaRef) -> Option<usize> {
-        match self.0.get(name) {
-            Some(known) => file.fields().iter().position(|field| field_id(field) == Some(&known.id)),
+impl PhysicalExprAdapterFactory for EvolvedColumns {
+    fn create(&self, table: SchemaRef, file: SchemaRef) -> DfResult<Arc<dyn PhysicalExprAdapter>> {
+        let id = |field: &Field| field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok();
+        let places = file.fields().iter().enumerate().filter_map(|(place, field)| Some((id(field)?, place))).collect();
+        Ok(Arc::new(OfFile { known: Arc::clone(&self.0), places, table, file }))
+    }
+}
+
+/// What columns of the table are in one file.
+#[derive(Debug)]
+struct OfFile {
+    known: Arc<HashMap<String, Known>>,
+    /// By column id.
+    places: HashMap<u32, usize>,
+    table: SchemaRef,
+    file: SchemaRef,
+}
+
+impl OfFile {
+    fn column(&self, name: &str) -> DfResult<Arc<dyn PhysicalExpr>> {
+        let field = self.table.field_with_name(name)?;
+        let known = self.known.get(name);
+        let place = match known {
+            Some(known) => self.places.get(&known.id).copied(),
             // The system's.
-            None => file.index_of(name).ok(),
-        }
-    }
-
-    fn expr(&self, field: &Field, file: &SchemaRef) -> DfResult<Arc<dyn PhysicalExpr>> {
-        if let Some(place) = self.place(field.name(), file) {
-            let found = file.field(place);
+            None => Some(self.file.index_of(name)?),
+        };
+        if let Some(place) = place {
+            let found = self.file.field(place);
             let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(found.name(), place));
             return Ok(match found.data_type() == field.data_type() {
                 true => column,
                 false => Arc::new(CastExpr::new_with_target_field(column, Arc::new(field.clone()), None)),
             });
         }
-        let missing = || external(EngineError::internal(format!("a batch file has no column '{}'", field.name())));
-        let value = self.0.get(field.name()).map(|known| known.initial.clone()).ok_or_else(missing)?;
+        let value = known.map_or(ScalarValue::Null, |known| known.initial.clone());
         Ok(Arc::new(Literal::new_with_metadata(value, Some(FieldMetadata::from(field)))))
     }
 }
-
-fn field_id(field: &Field) -> Option<&String> {
-    field.metadata().get(PARQUET_FIELD_ID_META_KEY)
-}
-
-impl PhysicalExprAdapterFactory for EvolvedColumns {
-    fn create(&self, table: SchemaRef, file: SchemaRef) -> DfResult<Arc<dyn PhysicalExprAdapter>> {
-        let exprs = table.fields().iter().map(|field| Ok((field.name().clone(), self.expr(field, &file)?)));
-        Ok(Arc::new(OfFile(exprs.collect::<DfResult<_>>()?)))
-    }
-}
-
-/// What each column of the table is in one file.
-#[derive(Debug)]
-struct OfFile(HashMap<String, Arc<dyn PhysicalExpr>>);
 
 impl PhysicalExprAdapter for OfFile {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> DfResult<Arc<dyn PhysicalExpr>> {
         let rewritten = expr.transform_down(|expr| {
             let Some(column) = expr.downcast_ref::<Column>() else { return Ok(Transformed::no(expr)) };
-            let unknown = || external(EngineError::internal(format!("a table has no column '{}'", column.name())));
-            let of_file = self.0.get(column.name()).cloned().ok_or_else(unknown)?;
             // Its columns are the file's.
-            Ok(Transformed::new(of_file, true, datafusion::common::tree_node::TreeNodeRecursion::Jump))
+            Ok(Transformed::new(self.column(column.name())?, true, TreeNodeRecursion::Jump))
         });
         rewritten.data()
     }

@@ -66,7 +66,7 @@ pub(crate) enum Exposure {
 
 /// A time of which rows are read.
 #[derive(Debug, Clone)]
-pub(crate) struct Past {
+pub(crate) struct AsOf {
     /// What knows what they were.
     pub(crate) store: Arc<Store>,
     /// The last commit up to it counts.
@@ -75,7 +75,7 @@ pub(crate) struct Past {
     pub(crate) newest: bool,
 }
 
-impl Past {
+impl AsOf {
     /// A snapshot that has every commit up to a time.
     async fn snapshot(&self, of_statement: &Arc<Snapshot>, until: CommitTs) -> DfResult<Arc<Snapshot>> {
         match self.newest {
@@ -96,7 +96,7 @@ pub(crate) struct ScopeTable {
     /// Rows of older commits have expired.
     pub(crate) not_before: Option<CommitTs>,
     /// What knows what its rows were, when they are read as of a time.
-    past: Option<Past>,
+    as_of: Option<AsOf>,
     schema: SchemaRef,
     located: SchemaRef,
 }
@@ -125,12 +125,12 @@ impl ScopeTable {
         };
         let schema = Arc::new(Schema::new(fields[..shown].to_vec()));
         let located = Arc::new(Schema::new(fields));
-        Self { snapshot, staged, scope, table, not_before, past: None, schema, located }
+        Self { snapshot, staged, scope, table, not_before, as_of: None, schema, located }
     }
 
     /// The same as it was after the last commit up to a time.
-    pub(crate) fn read_as_of(self, past: Past) -> Self {
-        Self { past: Some(past), ..self }
+    pub(crate) fn read_as_of(self, time: AsOf) -> Self {
+        Self { as_of: Some(time), ..self }
     }
 
     /// The same for who reads tombstones, too, which have no values.
@@ -167,7 +167,7 @@ impl TableProvider for ScopeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let (view, versions) = match &self.past {
+        let (view, versions) = match &self.as_of {
             Some(time) => {
                 let snapshot = time.snapshot(&self.snapshot, time.at).await?;
                 let past = time.store.past(&snapshot, self.scope, time.at).await.map_err(external)?;

@@ -51,11 +51,10 @@ impl<'a> Planner<'a> {
     /// for INSERT.
     pub(crate) fn plan(
         &self,
-        mut query: Query,
+        query: Query,
         parameters: Vec<Option<FieldRef>>,
         values_schema: Option<DFSchemaRef>,
     ) -> DfResult<LogicalPlan> {
-        time_travel::as_calls(&mut query);
         let mut options = ParserOptions::from(&self.state.config_options().sql_parser);
         // Clients and stored columns have no views.
         options.map_string_types_to_utf8view = false;
@@ -73,18 +72,20 @@ impl ContextProvider for Planner<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DfResult<Arc<dyn TableSource>> {
+        // As it was written.
+        let name = name.to_lowercase();
         if name == ALL_USERS {
             let table = all_users_of(&args).map_err(external)?;
             return (self.tables)(&table);
         }
-        if let Some(call) = time_travel::call_of(name, &args) {
+        if let Some(call) = time_travel::call_of(&name, &args) {
             let (table, times) = call.map_err(external)?;
             return Ok(Arc::new(Timed { source: (self.tables)(&table)?, times: times.to_vec() }));
         }
         let function = self
             .state
             .table_functions()
-            .get(name)
+            .get(&name)
             .ok_or_else(|| plan_datafusion_err!("table function '{name}' not found"))?;
         let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
         Ok(provider_as_source(provider))

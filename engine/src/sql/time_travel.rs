@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::names::{TableName, fold};
+use super::rewrite::is_rows;
 use crate::error::{EngineError, Result};
 
 /// The function that AS OF becomes: `as_of('ns.t', time)`.
@@ -48,6 +49,9 @@ impl TableSource for Timed {
 
 /// Makes calls of functions of tables AS OF a time.
 pub(crate) fn as_calls(query: &mut Query) {
+    if is_rows(query) {
+        return;
+    }
     let _ = VisitMut::visit(query, &mut Calls);
 }
 

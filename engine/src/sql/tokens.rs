@@ -84,11 +84,14 @@ fn free_aliases(tokens: &mut [TokenWithSpan]) {
         _ => false,
     };
     for at in 0..tokens.len() {
+        let Token::Word(word) = &tokens[at].token else { continue };
+        if !matches!(word.keyword, Keyword::AT | Keyword::BEFORE | Keyword::CHANGES) {
+            continue;
+        }
         let mut behind = tokens[at + 1..].iter().map(|token| &token.token);
-        let next = behind.find(|token| !matches!(token, Token::Whitespace(_))).cloned();
+        let is_alias = !is_clause(behind.find(|token| !matches!(token, Token::Whitespace(_))));
         if let Token::Word(word) = &mut tokens[at].token
-            && matches!(word.keyword, Keyword::AT | Keyword::BEFORE | Keyword::CHANGES)
-            && !is_clause(next.as_ref())
+            && is_alias
         {
             word.keyword = Keyword::NoKeyword;
         }

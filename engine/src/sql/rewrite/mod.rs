@@ -19,8 +19,7 @@ use crate::error::Result;
 /// Makes a query one that DataFusion answers rightly.
 pub(crate) fn prepare(query: &mut Query) -> Result<()> {
     literals::read(query);
-    // The rows of an INSERT, often thousands, have no subqueries.
-    if query.with.is_none() && matches!(query.body.as_ref(), SetExpr::Values(_)) {
+    if is_rows(query) {
         return Ok(());
     }
     arrays::as_functions(query);
@@ -28,6 +27,11 @@ pub(crate) fn prepare(query: &mut Query) -> Result<()> {
     row_in::as_exists(query)?;
     using::merge_columns(query)?;
     multisets::count_rows(query)
+}
+
+/// Whether a query is the rows of an INSERT, often thousands, which have no subqueries.
+pub(super) fn is_rows(query: &Query) -> bool {
+    query.with.is_none() && matches!(query.body.as_ref(), SetExpr::Values(_))
 }
 
 /// A call of a function.
