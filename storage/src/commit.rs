@@ -265,7 +265,7 @@ impl CommitState {
     }
 
     /// Has all later commits come after a time.
-    pub(crate) fn settle(&mut self, at: CommitTs) {
+    pub(crate) fn pass(&mut self, at: CommitTs) {
         self.clock.pass(at);
     }
 

@@ -51,7 +51,7 @@ enum Request {
     ForgetTable(TableId, oneshot::Sender<Result<Committed<()>>>),
     Recovered(Scope, Arc<Recovered>, oneshot::Sender<Result<Committed<()>>>),
     /// Has all later commits come after a time.
-    Settle(CommitTs, oneshot::Sender<Result<Committed<()>>>),
+    Pass(CommitTs, oneshot::Sender<Result<Committed<()>>>),
     /// Looks at the lease, also when nothing is committed.
     CheckLease,
     Stop,
@@ -65,7 +65,7 @@ impl Request {
             Self::Commit(commit, _) => {
                 !commit.catalog.is_empty() || !commit.files.is_empty() || !commit.audit.is_empty()
             }
-            Self::Settle(..) | Self::CheckLease | Self::Stop => false,
+            Self::Pass(..) | Self::CheckLease | Self::Stop => false,
             _ => true,
         }
     }
@@ -125,8 +125,8 @@ impl Committer {
     }
 
     /// A snapshot of all commits that there will ever be up to a time, which is not above the clock's.
-    pub(crate) async fn settle(&self, at: CommitTs) -> Result<Arc<Snapshot>> {
-        Ok(self.ask(|reply| Request::Settle(at, reply)).await?.1)
+    pub(crate) async fn pass(&self, at: CommitTs) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(|reply| Request::Pass(at, reply)).await?.1)
     }
 
     pub(crate) async fn seal(&self, scope: Scope) -> Result<Committed<BatchNumber>> {
@@ -281,8 +281,8 @@ impl Run {
             Request::Commit(commit, reply) => {
                 settle(covered(&self.state).and_then(|()| self.state.commit(&commit, now, batch)), reply)
             }
-            Request::Settle(at, reply) => {
-                self.state.settle(at);
+            Request::Pass(at, reply) => {
+                self.state.pass(at);
                 settle(Ok(()), reply)
             }
             Request::Seal(scope, reply) => settle(self.state.seal(scope, batch), reply),

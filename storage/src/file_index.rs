@@ -86,7 +86,7 @@ pub fn name_in_file<'a>(
         DELETED_COLUMN_ID => Some(DELETED),
         ..FIRST_USER_COLUMN_ID => None,
         _ => {
-            let schema = table.schemas.iter().find(|schema| schema.version == record.schema_version)?;
+            let schema = table.schema_of(record.schema_version)?;
             let found = schema.columns.iter().find(|known| known.id == column)?;
             (found.data_type == *data_type).then_some(found.name.as_str())
         }

@@ -105,7 +105,7 @@ impl NewFiles {
     /// How the columns of a file become those of the table now.
     pub(crate) fn evolution(&self, file: &BatchRecord) -> Result<Evolution> {
         let table = self.reader.table();
-        let known = table.schemas.iter().find(|schema| schema.version == file.schema_version);
+        let known = table.schema_of(file.schema_version);
         let unknown =
             || StorageError::Damaged(format!("the table had no version {} of its columns", file.schema_version));
         Evolution::between(known.ok_or_else(unknown)?, table.schema())

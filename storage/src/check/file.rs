@@ -71,7 +71,7 @@ fn read(
         Ok(footer) => check_footer(&footer, record, place, faults),
         Err(error) => faults.add(Invariant::Footers, error),
     }
-    let Some(schema) = place.table.schemas.iter().find(|schema| schema.version == record.schema_version) else {
+    let Some(schema) = place.table.schema_of(record.schema_version) else {
         return Ok(None);
     };
     let expected = if record.kind == BatchKind::Bulk { schema.bulk_file() } else { schema.file() };

@@ -65,7 +65,7 @@ fn check_record(record: &BatchRecord, header: &ScopeHeader, place: &Place, fault
     expect(record.status.is_read() == record.archived_at.is_none(), "is read and archived, or neither");
     expect(record.kind != BatchKind::Archive || !record.status.is_read(), "is of older versions, and is read");
     expect(record.since.is_none_or(|since| since <= header.version), "came with a version that there was not yet");
-    expect(place.table.schemas.iter().any(|schema| schema.version == record.schema_version), "has no schema");
+    expect(place.table.schema_of(record.schema_version).is_some(), "has no schema");
     let settled = record.deletes.as_ref().is_none_or(|deletes| deletes.as_of <= header.flushed_to);
     expect(settled, "has a delete vector of a later time than what is flushed");
     let is_in_place = |path: &str| {

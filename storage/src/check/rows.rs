@@ -132,7 +132,7 @@ impl<'a> Rows<'a> {
         let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
         match decode_rows(layout, &values, &all) {
             Ok(columns) => {
-                let schema = self.place.table.schemas.iter().find(|schema| schema.version == version);
+                let schema = self.place.table.schema_of(version);
                 let fields = schema.into_iter().flat_map(|schema| &schema.columns);
                 for (field, values) in fields.zip(&columns).filter(|(field, _)| !field.nullable) {
                     if values.null_count() > 0 {

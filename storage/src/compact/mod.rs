@@ -342,8 +342,7 @@ fn columns_with_nan(table: &TableRecord, inputs: &[BatchRecord]) -> HashSet<Stri
     let floats = float_columns(table.schema()).into_iter().map(|at| &table.schema().columns[at]);
     let is_unknown = |column: &&Column| {
         inputs.iter().any(|record| {
-            let schema = table.schemas.iter().find(|schema| schema.version == record.schema_version);
-            let Some(schema) = schema else { return true };
+            let Some(schema) = table.schema_of(record.schema_version) else { return true };
             match schema.columns.iter().find(|known| known.id == column.id) {
                 // Integers and decimals have none.
                 Some(known) if !known.data_type.is_floating() => false,

@@ -60,7 +60,7 @@ fn try_read(path: &str, bytes: Bytes, table: &TableRecord, proof: Option<&Proof>
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let metadata = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|e| text(&e))?.metadata().clone();
     let footer = Footer::read(&metadata)?;
-    let schema = table.schemas.iter().find(|schema| schema.version == footer.schema_version);
+    let schema = table.schema_of(footer.schema_version);
     let schema =
         schema.ok_or_else(|| format!("the table never had version {} of its columns", footer.schema_version))?;
     let proof = proof.filter(|proof| footer.kind == BatchKind::Bulk && proof.batch_number == footer.batch_number);

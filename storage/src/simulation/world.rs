@@ -1,6 +1,6 @@
 //! One history: the store, what is under way in it, and what it must say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use super::Rng;
 use super::model::Model;
 use super::reading::{self, Found};
 use crate::StorageError;
-use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord};
+use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableRecord};
 use crate::check::tests::{report, root};
 use crate::clock::ManualClock;
 use crate::commit::{Commit, Location, ScopeWrite, Superseded, Values};
@@ -35,6 +35,7 @@ use crate::snapshot::Snapshot;
 use crate::steps::{Pace, Step};
 use crate::store::{Durability, StorageConfig, Store};
 use crate::system_columns::{CommitTs, RowId};
+use crate::test_table::table_record;
 
 const START_NS: i64 = 1_750_000_000_000_000_000;
 /// Of so many crashes what is left by the first is looked at: it takes longer than the rest.
@@ -114,24 +115,7 @@ impl World {
         let clock = Arc::new(ManualClock::at_ns(START_NS));
         let life = Life::begin(&config, &clock);
         let id = life.store.new_table_id();
-        let table = TableRecord {
-            id,
-            namespace: DEFAULT_NAMESPACE.into(),
-            name: "t".into(),
-            kind: TableKind::Shared,
-            prefix: String::new(),
-            options: BTreeMap::new(),
-            indexes: Default::default(),
-            unique: vec![],
-            checks: vec![],
-            alterations: 0,
-            ttl_ns: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            schemas: vec![schema],
-            created_at_ns: 0,
-            created_by: "root".into(),
-        };
+        let table = TableRecord { id, schemas: vec![schema], ..table_record() };
         let mut world = Self {
             rng,
             dir,
