@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from testserver import binary
+from testserver import Server, binary
 
 
 def run_check(data_dir: Path | str, *args: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -30,3 +30,9 @@ def clean(data_dir: Path | str, *args: str, variables: dict[str, str] | None = N
     said = report(data_dir, *args, variables=variables)
     assert said["clean"], json.dumps(said["findings"], indent=1)
     return said
+
+
+def checked(server: Server) -> None:
+    """Stops a server, and finds nothing wrong with what it leaves."""
+    server.stop()
+    clean(server.data_dir)

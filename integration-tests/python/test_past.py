@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import seracdb
-from checking import clean
+from checking import checked, clean
 from conftest import Connections, root
 from impersonation import PASSWORD, audit, fill, shown
 from object_stores import Folder, server_on
-from test_alter import KINDS, Kind, answers, insert, new
+from test_alter import KINDS, Kind, answers, insert, new, run_all
 from test_jobs import done
 from test_jobs import run as run_job
 from test_manifests import until
@@ -56,21 +56,11 @@ def one(db: seracdb.Connection, sql: str, params: object = None) -> object:
     return value
 
 
-def run_all(db: seracdb.Connection, *statements: str) -> None:
-    for statement in statements:
-        db.run(statement)
-
-
 def refused(db: seracdb.Connection, sql: str, text: str, error: type[seracdb.Error] = seracdb.InvalidArgument, params=None) -> str:
     with pytest.raises(error) as why:
         db.query(sql, params)
     assert text in str(why.value)
     return str(why.value)
-
-
-def checked(server: Server) -> None:
-    server.stop()
-    clean(server.data_dir)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 //!
 //! What asks for a column of the table is rewritten for each file: to the column of the same id there, cast where the type has
 //! become wider, or to the value that rows have which were written before the column was there. So filters go into the file as
-//! they are, and prune in it. DataFusion's own adapter finds columns by name, and casts them also where only the field says
-//! something else; of a filter on a part of a struct that is cast nothing would be left.
+//! they are, and prune in it. DataFusion's own adapter finds columns by name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
