@@ -12,7 +12,7 @@ use arrow::array::Array;
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::Query;
 use seracdb_storage::StorageError;
-use seracdb_storage::catalog::{CatalogChange, CheckRecord, TableChange, TableRecord, ViewRecord};
+use seracdb_storage::catalog::{CatalogChange, CheckRecord, TableChange, TableRecord};
 use seracdb_storage::evolution::widens;
 use seracdb_storage::key_codec::keeps_keys;
 use seracdb_storage::schema::{Column, TableSchema};
@@ -81,7 +81,9 @@ pub(crate) async fn alter_table(
     let altered = altered(record, &change)?;
     table_options::check(&altered)?;
     Constraints::plan(&engine.state, &altered)?;
-    engine.change_catalog(session, vec![CatalogChange::AlterTable { table: record.id, change }]).await
+    let same_readers = matches!(change, TableChange::Columns { .. }).then(|| tables.catalog().same_readers(record));
+    let change = CatalogChange::AlterTable { table: record.id, change };
+    engine.change_catalog(session, same_readers.map(CatalogChange::from).into_iter().chain([change]).collect()).await
 }
 
 fn altered(record: &TableRecord, change: &TableChange) -> Result<TableRecord> {
@@ -348,9 +350,7 @@ fn what_of(primary: bool) -> &'static str {
 
 /// Refuses to change what a view reads that needs it. `needs`: whether its query does.
 fn require_no_view(tables: &Tables, table: &TableRecord, what: &str, needs: impl Fn(&Query) -> bool) -> Result<()> {
-    let TableRecord { namespace, name, .. } = table;
-    let reads = |view: &ViewRecord| view.reads.iter().any(|read| read.namespace == *namespace && read.name == *name);
-    for view in tables.catalog().views().filter(|view| reads(view)) {
+    for view in tables.catalog().views_reading(&table.namespace, &table.name) {
         let Statement::Query(query) = sql::parse(&view.query, &Limits::default())? else { continue };
         if needs(&query) {
             return Err(EngineError::invalid(match tables.sees(Object::View(view)) {

@@ -385,7 +385,7 @@ pub(crate) fn plan_query(
             !name.namespace.as_deref().is_some_and(describes) && tables.record(name).is_ok()
         })?;
     }
-    time_travel::as_calls(&mut query);
+    time_travel::as_calls(&mut query)?;
     let planner = Planner::new(state, source);
     let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone(), bound);
     plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))

@@ -245,9 +245,12 @@ pub(crate) async fn create(engine: &Engine, session: &Session, tables: &Tables, 
         tables.require_owner(Object::View(before), "CREATE OR REPLACE VIEW")?;
     }
     let view = new_view(engine, tables, namespace, create)?;
+    let read = view.reads.iter().filter_map(|read| tables.catalog().table(&read.namespace, &read.name));
+    let same_columns: Vec<CatalogChange> = read.map(|table| table.same_columns().into()).collect();
     let replaced = create.or_replace.then(|| tables.same_view(namespace, &create.name.table));
     let change = CatalogChange::CreateView { view, replace: create.or_replace };
-    let changes = [tables.same_namespace(namespace)].into_iter().chain(replaced).chain([change]).collect();
+    let changes =
+        [tables.same_namespace(namespace)].into_iter().chain(same_columns).chain(replaced).chain([change]).collect();
     forgive(engine.change_catalog(session, changes).await, ErrorKind::AlreadyExists, create.if_not_exists)
 }
 

@@ -171,7 +171,7 @@ def test_one_user_cannot_fill_the_disk_for_slow_readers(tmp_path):
 
 def test_who_reads_all_the_time_gets_all_whatever_the_share(tmp_path):
     variables = {
-        "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "1",
+        "SERACDB_FLIGHT__SPOOL_AFTER_SECONDS": "3",
         "SERACDB_FLIGHT__SPOOL_USER_BYTES_MAX": str(1 << 20),
     }
     with Server(tmp_path / "data", variables=variables) as server, rawflight.client(server) as client:

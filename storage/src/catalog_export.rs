@@ -1,7 +1,8 @@
 //! `_seracdb/catalog-e{epoch}.json`: namespaces, tables, views, users with their tokens, and grants, for a data directory that goes on where another is gone.
 //!
 //! Invariants:
-//! 1. It is written before any manifest that rests on it: a manifest's table is always in it.
+//! 1. It is written before any manifest or flushed file that rests on it: a manifest's table is always in it, and so are the columns
+//!    that a file was written with.
 //! 2. Each owner writes its own, named by the epoch from which on it owns the store; no one's is ever written over by
 //!    another's.
 //! 3. Who goes on with the tables of an owner says so in `owner.json` (`inherits`) before it writes anything, and has read

@@ -91,6 +91,8 @@ impl Store {
         let job = Arc::new(ScopeFiles::new(snapshot, scope)?);
         let (latest, older) = self.write_files(&job, number, progress).await?;
         self.reached(Step::FileWritten).await;
+        // Whoever finds a file must know the columns that it was written with.
+        self.export_catalog().await?;
         let archive = match older {
             Some(older) => {
                 let (number, _) = self.committer().reserve_batch(scope).await?;

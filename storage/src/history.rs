@@ -16,6 +16,7 @@ mod versions;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,11 +25,12 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
 use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
+use crate::objects::{Objects, blocking};
 use crate::records::{BatchRecord, BatchStatus};
 use crate::snapshot::{Masks, ScopeView, Snapshot};
 use crate::store::Store;
 use crate::system_columns::CommitTs;
-use versions::{FileVersions, HotVersions, Source};
+use versions::{HotVersions, Source};
 
 /// Which times are read, and which can be no more.
 #[derive(Debug, Default)]
@@ -88,8 +90,8 @@ impl History {
 pub struct Past {
     /// Of hot rows the newest of commits up to the time count.
     pub view: ScopeView,
-    /// Keeps the files.
-    pub pin: Arc<PinnedTime>,
+    /// Keeps the files; absent when they are those of the present.
+    pub pin: Option<Arc<PinnedTime>>,
 }
 
 /// Where the versions of a span of time lie, among others; some may be there twice.
@@ -112,22 +114,33 @@ impl Store {
         }
     }
 
-    /// What a scope was after the last commit up to a time, as this snapshot knows it.
+    /// What rows with these ids were after the last commit up to a time, as this snapshot knows it. Others may be among them.
     ///
     /// Errors: [`StorageError::TooOld`].
-    pub async fn past(&self, snapshot: &Snapshot, scope: Scope, at: CommitTs) -> Result<Past> {
-        let generations = snapshot.view(scope).await?.generations;
+    pub async fn past(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        scope: Scope,
+        at: CommitTs,
+        ids: RangeInclusive<i64>,
+    ) -> Result<Past> {
+        let view = snapshot.view(scope).await?;
+        if at >= snapshot.ts() {
+            return Ok(Past { view, pin: None });
+        }
+        let generations = view.generations;
         let pin = self.pin(snapshot, scope, at)?;
+        let holds_some = |file: &BatchRecord| {
+            let of_file = file.ids();
+            file.min_updated <= at && of_file.start() <= ids.end() && ids.start() <= of_file.end()
+        };
         let files: Vec<BatchRecord> =
-            snapshot.records(scope)?.into_iter().filter(|file| needs(file, at) && file.min_updated <= at).collect();
-        let mut sources = Vec::with_capacity(files.len() + 1);
-        for file in &files {
-            sources.push(Source::File(FileVersions::open(self.objects(), file).await?));
-        }
+            snapshot.records(scope)?.into_iter().filter(|file| needs(file, at) && holds_some(file)).collect();
+        let mut sources: Vec<Source> = files.iter().cloned().map(Source::Closed).collect();
         if !files.is_empty() {
-            sources.push(Source::Hot(HotVersions::new(scope, generations.clone())));
+            sources.push(Source::Hot(HotVersions::new(scope, generations.clone(), ids)));
         }
-        let visible = newest_until(at, &mut sources, snapshot).await?;
+        let visible = newest_until(at, sources, self.objects(), snapshot).await?;
         let mut masks = Masks::new();
         for file in &files {
             let mut mask = RoaringBitmap::new();
@@ -140,49 +153,33 @@ impl Store {
         masks.retain(|_, mask| !mask.is_empty());
         Ok(Past {
             view: ScopeView { files: Arc::new(FileIndex::new(files)), masks: Arc::new(masks), generations },
-            pin,
+            pin: Some(pin),
         })
     }
 
     /// What has come to a scope after a time.
     ///
     /// Errors: [`StorageError::TooOld`].
-    pub async fn feed(&self, snapshot: &Snapshot, scope: Scope, since: CommitTs) -> Result<Feed> {
+    pub async fn feed(&self, snapshot: &Arc<Snapshot>, scope: Scope, since: CommitTs) -> Result<Feed> {
         let generations = snapshot.view(scope).await?.generations;
         let pin = self.pin(snapshot, scope, since)?;
         let records = snapshot.records(scope)?;
-        let mut earlier = RoaringTreemap::new();
-        let mut add = |id: i64| {
-            earlier.insert(id as u64);
-        };
-        // What was superseded in files that are read.
+        // What was superseded in files that are read,
         let newer: HashSet<BatchNumber> =
             records.iter().filter(|file| file.min_updated > since).map(|file| file.batch_number).collect();
-        snapshot.visit_delete_log(scope, since, |key, rows| {
-            // Of files that are newer no row was there before.
-            if decode_delete_log_key(key).is_some_and(|(_, file)| !newer.contains(&file)) {
-                let rows = rows()?.into_iter();
-                rows.filter(|row| row.updated <= since && row.superseded_by > since).for_each(|row| add(row.id.get()));
-            }
-            Ok(())
-        })?;
-        // What was superseded in files that are no more, and in hot rows.
+        let log = Arc::clone(snapshot);
+        let mut earlier = blocking(move || superseded_after(since, &log, scope, &newer)).await?;
+        // in files that are no more, and in hot rows.
         let archived = records.iter().filter(|file| !file.status.is_read() && needs(file, since));
-        for file in archived.filter(|file| file.min_updated <= since) {
-            let mut versions = FileVersions::open(self.objects(), file).await?;
-            while let Some(version) = versions.head().await? {
+        let archived = archived.filter(|file| file.min_updated <= since).cloned().map(Source::Closed);
+        let hot = Source::Hot(HotVersions::new(scope, generations.clone(), i64::MIN..=i64::MAX));
+        for mut source in archived.chain([hot]) {
+            while let Some(version) = source.head(self.objects(), snapshot).await? {
                 if version.updated <= since.get() {
-                    add(version.id);
+                    earlier.insert(version.id as u64);
                 }
-                versions.advance();
+                source.advance();
             }
-        }
-        let mut hot = HotVersions::new(scope, generations.clone());
-        while let Some(version) = hot.head(snapshot).await? {
-            if version.updated <= since.get() {
-                add(version.id);
-            }
-            hot.advance();
         }
         let files = records.into_iter().filter(|file| needs(file, since) && file.max_updated > since).collect();
         let view = ScopeView { files: Arc::new(FileIndex::new(files)), masks: Arc::default(), generations };
@@ -211,9 +208,28 @@ fn needs(file: &BatchRecord, at: CommitTs) -> bool {
     }
 }
 
+/// Rows of files that were there at a time and were superseded after it. `newer`: files in which no row was there before.
+fn superseded_after(
+    since: CommitTs,
+    snapshot: &Snapshot,
+    scope: Scope,
+    newer: &HashSet<BatchNumber>,
+) -> Result<RoaringTreemap> {
+    let mut found = RoaringTreemap::new();
+    snapshot.visit_delete_log(scope, since, |key, rows| {
+        if decode_delete_log_key(key).is_some_and(|(_, file)| !newer.contains(&file)) {
+            let rows = rows()?.into_iter().filter(|row| row.updated <= since && row.superseded_by > since);
+            found.extend(rows.map(|row| row.id.get() as u64));
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// The newest version so far of the row that is being passed.
 #[derive(Clone, Copy)]
 struct Newest {
+    id: i64,
     /// Its time, and what counts among equal ones.
     order: (i64, u64),
     deleted: bool,
@@ -224,36 +240,42 @@ struct Newest {
 /// The positions in files of the newest version of each row of commits up to a time, where it is in a file and no tombstone.
 async fn newest_until(
     at: CommitTs,
-    sources: &mut [Source],
-    snapshot: &Snapshot,
+    mut sources: Vec<Source>,
+    objects: &Objects,
+    snapshot: &Arc<Snapshot>,
 ) -> Result<HashMap<BatchNumber, RoaringBitmap>> {
     let mut visible: HashMap<BatchNumber, RoaringBitmap> = HashMap::new();
-    let mut heads: BinaryHeap<Reverse<(i64, usize)>> = BinaryHeap::new();
-    for (place, source) in sources.iter_mut().enumerate() {
-        if let Some(version) = source.head(snapshot).await? {
-            heads.push(Reverse((version.id, place)));
+    let mut settle = |newest: Option<Newest>| {
+        if let Some(Newest { deleted: false, position: Some((file, position)), .. }) = newest {
+            visible.entry(file).or_default().insert(position);
         }
-    }
+    };
+    // Each source at a row before which it has none.
+    let mut heads: BinaryHeap<_> =
+        sources.iter().enumerate().map(|(place, source)| Reverse((source.first(), place))).collect();
     let mut newest: Option<Newest> = None;
     while let Some(Reverse((id, place))) = heads.pop() {
         let source = &mut sources[place];
-        if let Some(version) = source.head(snapshot).await?
-            && version.updated <= at.get()
-        {
+        let Some(version) = source.head(objects, snapshot).await? else { continue };
+        if version.id > id {
+            heads.push(Reverse((version.id, place)));
+            continue;
+        }
+        if newest.is_some_and(|newest| newest.id != id) {
+            settle(newest.take());
+        }
+        if version.updated <= at.get() {
             let position = source.position();
             let rank = position.map_or(u64::MAX, |(file, _)| file.0);
-            let version = Newest { order: (version.updated, rank), deleted: version.deleted, position };
-            newest = newest.filter(|newest| newest.order >= version.order).or(Some(version));
+            let order = (version.updated, rank);
+            let version = Newest { id, order, deleted: version.deleted, position };
+            newest = newest.filter(|newest| newest.order >= order).or(Some(version));
         }
         source.advance();
-        if let Some(version) = source.head(snapshot).await? {
+        if let Some(version) = source.head(objects, snapshot).await? {
             heads.push(Reverse((version.id, place)));
         }
-        if heads.peek().is_none_or(|Reverse((next, _))| *next != id)
-            && let Some(Newest { deleted: false, position: Some((file, position)), .. }) = newest.take()
-        {
-            visible.entry(file).or_default().insert(position);
-        }
     }
+    settle(newest);
     Ok(visible)
 }

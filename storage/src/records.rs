@@ -10,13 +10,14 @@
 //! The values are JSON. A batch record keeps fields that this build does not know; the header's are ignored.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 use crate::bloom::SidecarRef;
 use crate::bounds::constant_bounds;
 use crate::keys::{BatchNumber, Generation};
-use crate::system_columns::{CommitTs, UPDATED, updated_array};
+use crate::system_columns::{CommitTs, ID, UPDATED, updated_array};
 
 /// The state of a scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +212,15 @@ impl BatchRecord {
     pub(crate) fn committed_at(mut self, ts: CommitTs, since: u64) -> Self {
         self.column_min_max.insert(UPDATED.to_owned(), constant_bounds(&updated_array(vec![ts.get()])));
         Self { min_updated: ts, max_updated: ts, since: Some(since), ..self }
+    }
+
+    /// A range that holds every `_id` in it; all of them when none is known.
+    pub fn ids(&self) -> RangeInclusive<i64> {
+        let bounds = self.column_min_max.get(ID);
+        let known = |bound: Option<&serde_json::Value>| bound.and_then(serde_json::Value::as_i64);
+        let low = known(bounds.and_then(|bounds| bounds.min.as_ref())).unwrap_or(i64::MIN);
+        let high = known(bounds.and_then(|bounds| bounds.max.as_ref())).unwrap_or(i64::MAX);
+        low..=high
     }
 
     /// `_updated` of all rows, when the file itself does not hold it.

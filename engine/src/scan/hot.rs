@@ -71,7 +71,7 @@ pub(super) enum HotVersions {
     /// Of each row the newest.
     Newest,
     /// The newest of commits up to this one, by a snapshot that has them.
-    Until(Arc<Snapshot>, CommitTs, Arc<PinnedTime>),
+    Until(Arc<Snapshot>, CommitTs, Option<Arc<PinnedTime>>),
     /// All, tombstones too.
     All(Arc<Snapshot>, Arc<PinnedTime>),
 }
@@ -112,7 +112,7 @@ impl HotRowsExec {
                 (HotCursor::new(table.scope, generations, Versions::Live), Arc::clone(&table.snapshot), None)
             }
             HotVersions::Until(snapshot, at, time) => {
-                (HotCursor::new(table.scope, generations, Versions::Live).not_after(at), snapshot, Some(time))
+                (HotCursor::new(table.scope, generations, Versions::Live).not_after(at), snapshot, time)
             }
             HotVersions::All(snapshot, time) => {
                 (HotCursor::new(table.scope, generations, Versions::All), snapshot, Some(time))

@@ -170,7 +170,8 @@ impl TableProvider for ScopeTable {
         let (view, versions) = match &self.as_of {
             Some(time) => {
                 let snapshot = time.snapshot(&self.snapshot, time.at).await?;
-                let past = time.store.past(&snapshot, self.scope, time.at).await.map_err(external)?;
+                let ids = id_range::of(filters);
+                let past = time.store.past(&snapshot, self.scope, time.at, ids).await.map_err(external)?;
                 (past.view, HotVersions::Until(snapshot, time.at, past.pin))
             }
             None => (self.view().await?, HotVersions::Newest),

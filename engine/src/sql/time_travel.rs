@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue, TableReference};
 use datafusion::config::ConfigOptions;
-use datafusion::error::Result as DfResult;
+use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, TableSource, TableType};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -18,6 +18,7 @@ use datafusion::sql::sqlparser::ast::{
     TableFunctionArgs, TableVersion, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use super::ctes::Ctes;
 use super::names::{TableName, fold};
 use super::rewrite::is_rows;
 use crate::error::{EngineError, Result};
@@ -48,22 +49,42 @@ impl TableSource for Timed {
 }
 
 /// Makes calls of functions of tables AS OF a time.
-pub(crate) fn as_calls(query: &mut Query) {
+pub(crate) fn as_calls(query: &mut Query) -> Result<()> {
     if is_rows(query) {
-        return;
+        return Ok(());
     }
-    let _ = VisitMut::visit(query, &mut Calls);
+    match VisitMut::visit(query, &mut Calls { ctes: Ctes::new() }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
 }
 
-struct Calls;
+struct Calls {
+    ctes: Ctes<()>,
+}
 
 impl VisitorMut for Calls {
-    type Break = ();
+    type Break = EngineError;
 
-    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
+        self.ctes.enter(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<EngineError> {
+        self.ctes.leave(());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<EngineError> {
         if let TableFactor::Table { name, alias, args, version, .. } = factor
             && let Some(TableVersion::ForSystemTimeAsOf(time)) = version
         {
+            if self.ctes.find(name).is_some() {
+                return ControlFlow::Break(EngineError::invalid(format!(
+                    "'{name}' is a WITH query: write FOR SYSTEM_TIME AS OF in it, at the tables that it reads"
+                )));
+            }
             let arg = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
             let table = arg(SqlExpr::value(Value::SingleQuotedString(name.to_string())));
             let time = arg(std::mem::replace(time, SqlExpr::value(Value::Null)));
@@ -150,7 +171,7 @@ pub(crate) fn moment(time: &Expr, now_ns: i64) -> Result<i64> {
         let simplifier = ExprSimplifier::new(context);
         simplifier.simplify(simplifier.coerce(time.clone(), &DFSchema::empty())?)
     };
-    let Expr::Literal(value, _) = known().map_err(|error| wrong(error.strip_backtrace()))? else {
+    let Expr::Literal(value, _) = known().map_err(|error| wrong(reason(&error)))? else {
         return Err(wrong("it may not depend on rows".into()));
     };
     let of_zone = |data_type: &DataType| match data_type {
@@ -159,9 +180,23 @@ pub(crate) fn moment(time: &Expr, now_ns: i64) -> Result<i64> {
     };
     // In UTC, whatever its zone.
     let as_time = DataType::Timestamp(TimeUnit::Nanosecond, of_zone(&value.data_type()));
-    match value.cast_to(&as_time).map_err(|error| wrong(error.strip_backtrace()))? {
+    let cast = value.cast_to(&as_time).map_err(|error| match value.try_as_str() {
+        Some(Some(text)) => wrong(format!("'{text}' is none, write it as '2026-01-31 12:00:00'")),
+        _ => wrong(reason(&error)),
+    });
+    match cast? {
         ScalarValue::TimestampNanosecond(Some(ns), _) => Ok(ns),
         ScalarValue::TimestampNanosecond(None, _) => Err(wrong("it is NULL".into())),
         other => Err(wrong(format!("{other} is none"))),
     }
+}
+
+/// What a text or a value is not, without the libraries that found out.
+fn reason(error: &DataFusionError) -> String {
+    let text = match error.find_root() {
+        DataFusionError::ArrowError(error, _) => error.to_string(),
+        other => other.strip_backtrace(),
+    };
+    let known = ["Parser error: ", "Cast error: ", "Error during planning: "];
+    known.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(&text).to_owned()
 }

@@ -4,7 +4,10 @@
 //! another's. A premise is checked in its place among the changes, on the catalog that they are made on, so what the same commit
 //! has made before is there for it.
 
-use super::{Catalog, CatalogChange, CatalogError, NamespaceRecord, ViewRecord};
+use std::sync::Arc;
+
+use super::{Catalog, CatalogChange, CatalogError, NamespaceRecord, TableRecord, ViewRecord};
+use crate::keys::TableId;
 
 /// Tells a namespace or view from others that had its name before, or will have it. A view that is replaced stays the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,26 @@ pub enum Premise {
         /// The one that was meant; `None` when there was none.
         made: Option<Made>,
     },
+    /// No other table has this name, and it has these columns.
+    Columns {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// The one that was meant.
+        id: TableId,
+        /// Version of its columns.
+        version: u32,
+    },
+    /// These are the views that read a table.
+    Readers {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// By namespace and name.
+        views: Vec<Arc<ViewRecord>>,
+    },
     /// A user is there and has this role.
     Role {
         /// Name of the user.
@@ -53,6 +76,22 @@ pub enum Premise {
         /// The role, as the engine names it.
         role: String,
     },
+}
+
+impl TableRecord {
+    /// That it still is what its name means, with its columns as they are.
+    pub fn same_columns(&self) -> Premise {
+        let (namespace, name) = (self.namespace.clone(), self.name.clone());
+        Premise::Columns { namespace, name, id: self.id, version: self.schema().version }
+    }
+}
+
+impl Catalog {
+    /// That a table is read by the views that read it now.
+    pub fn same_readers(&self, table: &TableRecord) -> Premise {
+        let views = self.views_reading(&table.namespace, &table.name).cloned().collect();
+        Premise::Readers { namespace: table.namespace.clone(), name: table.name.clone(), views }
+    }
 }
 
 impl From<Premise> for CatalogChange {
@@ -72,6 +111,15 @@ impl Catalog {
                 let other = self.view(namespace, name).is_some_and(|now| Some(now.made()) != *made);
                 (!other, CatalogError::AnotherNow(format!("{namespace}.{name}")))
             }
+            Premise::Columns { namespace, name, id, version } => {
+                let other =
+                    self.table(namespace, name).is_some_and(|now| now.id != *id || now.schema().version != *version);
+                (!other, CatalogError::TableAltered(namespace.clone(), name.clone()))
+            }
+            Premise::Readers { namespace, name, views } => {
+                let same = self.views_reading(namespace, name).eq(views);
+                (same, CatalogError::TableAltered(namespace.clone(), name.clone()))
+            }
             Premise::Role { user, role } => {
                 let has = self.live_user(user).is_some_and(|now| now.role == *role);
                 (has, CatalogError::UserChanged(user.clone()))
@@ -84,8 +132,9 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{self, app};
-    use super::super::{UserBecomes, UserChange};
+    use super::super::{TableChange, UserBecomes, UserChange, ViewRead};
     use super::*;
+    use crate::schema::TableSchema;
 
     fn namespace(at_ns: i64, by: &str) -> CatalogChange {
         CatalogChange::CreateNamespace(NamespaceRecord {
@@ -113,17 +162,20 @@ mod tests {
                 true
             }
             Err(refused) => {
-                assert_eq!(refused, CatalogError::AnotherNow(refused_name(premise)));
+                assert_eq!(refused, refusal(premise));
                 false
             }
         }
     }
 
-    fn refused_name(premise: &Premise) -> String {
+    fn refusal(premise: &Premise) -> CatalogError {
         match premise {
-            Premise::Namespace { name, .. } => name.clone(),
-            Premise::View { namespace, name, .. } => format!("{namespace}.{name}"),
-            Premise::Role { user, .. } => user.clone(),
+            Premise::Namespace { name, .. } => CatalogError::AnotherNow(name.clone()),
+            Premise::View { namespace, name, .. } => CatalogError::AnotherNow(format!("{namespace}.{name}")),
+            Premise::Columns { namespace, name, .. } | Premise::Readers { namespace, name, .. } => {
+                CatalogError::TableAltered(namespace.clone(), name.clone())
+            }
+            Premise::Role { user, .. } => CatalogError::UserChanged(user.clone()),
         }
     }
 
@@ -167,6 +219,31 @@ mod tests {
         assert!(holds(&catalog, &own));
         catalog.apply(&create(view(3, "vic"), false)).unwrap();
         assert!(!holds(&catalog, &own));
+    }
+
+    #[test]
+    fn a_table_has_the_columns_and_the_readers_that_were_seen() {
+        let mut catalog = app();
+        catalog.apply(&tests::table(1, "t")).unwrap();
+        let before = catalog.table("app", "t").unwrap().clone();
+        let (columns, readers) = (before.same_columns(), catalog.same_readers(&before));
+        assert!(holds(&catalog, &columns) && holds(&catalog, &readers));
+        let reading = |query: &str| {
+            let read = ViewRead { namespace: "app".into(), name: "t".into(), columns: vec![], built_in: false };
+            ViewRecord { query: query.into(), reads: vec![read], ..view(1, "svc") }
+        };
+        catalog.apply(&create(view(1, "svc"), false)).unwrap();
+        assert!(holds(&catalog, &readers));
+        catalog.apply(&create(reading("SELECT 2"), true)).unwrap();
+        assert!(holds(&catalog, &columns) && !holds(&catalog, &readers));
+        let readers = catalog.same_readers(&before);
+        assert!(holds(&catalog, &readers));
+        catalog.apply(&create(reading("SELECT 3"), true)).unwrap();
+        assert!(!holds(&catalog, &readers));
+        let schema = TableSchema { version: before.schema().version + 1, ..before.schema().clone() };
+        let change = TableChange::Columns { schema, checks: vec![], alterations: 0 };
+        catalog.apply(&CatalogChange::AlterTable { table: before.id, change }).unwrap();
+        assert!(!holds(&catalog, &columns));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Catalog, CatalogError, CatalogRecord, CatalogWrite, GrantOn, Readers};
+use crate::bloom::{DISABLED_OPTION, listed_columns};
 use crate::keys::TableId;
 use crate::paths;
 use crate::schema::TableSchema;
@@ -225,10 +226,22 @@ fn next_columns(
     if !follows || !table.unique.iter().flat_map(|key| &key.columns).all(stays) {
         return Err(CatalogError::TableAltered(table.namespace.clone(), table.name.clone()));
     }
+    let unfiltered = table
+        .options
+        .get(DISABLED_OPTION)
+        .map(|list| listed_columns(list).filter_map(|name| table.column_id(name)).filter(stays).collect::<Vec<u32>>());
     table.indexes.retain(|index| index.columns.iter().all(stays));
     table.column_comments.retain(|id, _| stays(id));
     table.checks = checks.to_vec();
     table.schemas.push(schema.clone());
+    // The one option that names columns follows them.
+    if let Some(columns) = unfiltered {
+        let names: Vec<&str> = columns.iter().filter_map(|id| table.column_name(*id)).collect();
+        match names.join(", ") {
+            none if none.is_empty() => table.options.remove(DISABLED_OPTION),
+            list => table.options.insert(DISABLED_OPTION.to_owned(), list),
+        };
+    }
     Ok(())
 }
 
@@ -351,8 +364,11 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::super::CatalogChange;
+    use arrow::datatypes::DataType;
+
     use super::super::tests::{app, drop, table};
     use super::*;
+    use crate::schema::Column;
 
     #[test]
     fn a_table_of_a_used_name_gets_its_own_prefix() {
@@ -410,6 +426,31 @@ mod tests {
         for refused in [&[columns(2, 0), columns(2, 0)], &[other(), columns(2, 0)], &[columns(1, 0), columns(2, 0)]] {
             assert!(matches!(altered(refused), Err(CatalogError::TableAltered(..))), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn the_option_that_names_columns_follows_them() {
+        let column = |id, name: &str| Column::new(id, name, DataType::Int32, true);
+        let columns = |version, alterations, columns| TableChange::Columns {
+            schema: TableSchema { version, columns },
+            checks: vec![],
+            alterations,
+        };
+        let (a, b) = (FIRST_USER_COLUMN_ID, FIRST_USER_COLUMN_ID + 1);
+        let unfiltered = BTreeMap::from([(DISABLED_OPTION.to_owned(), Some("b,_updated, a".to_owned()))]);
+        let begun = [
+            columns(2, 0, vec![column(a, "a"), column(b, "b")]),
+            TableChange::Options { options: unfiltered, ttl_ns: None },
+        ];
+        let option = |changes: &[TableChange]| {
+            let table = altered(&[&begun[..], changes].concat()).unwrap();
+            table.options.get(DISABLED_OPTION).cloned()
+        };
+        // Another column of the old name is another one.
+        let renamed = columns(3, 1, vec![column(a, "x"), column(b, "b"), column(b + 1, "a")]);
+        assert_eq!(option(std::slice::from_ref(&renamed)).as_deref(), Some("b, _updated, x"));
+        let dropped = columns(4, 1, vec![column(b + 1, "a")]);
+        assert_eq!(option(&[renamed, dropped]).as_deref(), Some("_updated"));
     }
 
     #[test]

@@ -124,6 +124,11 @@ impl Catalog {
             .map(|(_, view)| view)
     }
 
+    /// The views that read a table or view, by namespace and name.
+    pub fn views_reading(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Arc<ViewRecord>> {
+        self.views.values().filter(move |view| view.does_read(namespace, name))
+    }
+
     /// Whether every view comes to an end: none reads itself, and none too many others.
     pub(crate) fn check_views(&self) -> Result<(), CatalogError> {
         check_nesting(&self.views)
@@ -182,8 +187,7 @@ impl Catalog {
         name: &str,
         readers: Readers,
     ) -> Result<Vec<CatalogWrite>, CatalogError> {
-        let reading = self.views.values().filter(|view| view.does_read(namespace, name));
-        let reading: Vec<ViewKey> = reading.map(|view| view.key()).collect();
+        let reading: Vec<ViewKey> = self.views_reading(namespace, name).map(|view| view.key()).collect();
         match (readers, reading.first()) {
             (Readers::Keep, _) | (_, None) => Ok(vec![]),
             (Readers::Refuse, Some((of, view))) => Err(CatalogError::IsRead {

@@ -16,6 +16,7 @@ mod choose;
 mod merge;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -159,6 +160,7 @@ impl Store {
         let others = all.into_iter().filter(|record| !chosen.contains(&record.batch_number)).collect();
         let merged = self.merge(&job, number, &inputs, log.merged, others, progress).await?;
         self.reached(Step::FileWritten).await;
+        self.export_catalog().await?;
         let rows = merged.as_ref().map_or(0, |(file, _)| file.segment.row_count);
         let flushed_to = job.header.flushed_to;
         let active = match merged {
@@ -314,7 +316,7 @@ fn may_hold_older(file: &BatchRecord, replaced: &[BatchNumber], tombstone: &Mask
         && !replaced.contains(&file.batch_number)
         // As old: a row of a bulk file, deleted in its own commit.
         && file.min_updated <= tombstone.updated
-        && id_range(file).is_none_or(|(low, high)| (low..=high).contains(&tombstone.id.get()))
+        && file.ids().contains(&tombstone.id.get())
 }
 
 /// Whether a file may hold an older version of a tombstone in another.
@@ -322,19 +324,15 @@ fn overlaps_older(file: &BatchRecord, tombstones_in: &BatchRecord) -> bool {
     is_read_without_masks(file)
         && !tombstones_in.replaces.contains(&file.batch_number)
         && file.min_updated <= tombstones_in.max_updated
-        && match (id_range(file), id_range(tombstones_in)) {
-            (Some((low, high)), Some((from, to))) => low <= to && from <= high,
-            _ => true,
-        }
+        && overlap(&file.ids(), &tombstones_in.ids())
 }
 
 fn is_read_without_masks(file: &BatchRecord) -> bool {
     file.kind != BatchKind::Archive
 }
 
-fn id_range(file: &BatchRecord) -> Option<(i64, i64)> {
-    let bounds = file.column_min_max.get(crate::system_columns::ID)?;
-    Some((bounds.min.as_ref()?.as_i64()?, bounds.max.as_ref()?.as_i64()?))
+fn overlap(left: &RangeInclusive<i64>, right: &RangeInclusive<i64>) -> bool {
+    left.start() <= right.end() && right.start() <= left.end()
 }
 
 /// Float columns that may hold NaN: those of which an input has values and no bounds.

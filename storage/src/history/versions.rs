@@ -1,6 +1,6 @@
 //! The versions of rows, in order of `_id`: of a file by position, of hot rows the newest of each row first.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampNanosecondArray};
@@ -20,7 +20,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use crate::error::{Result, StorageError};
 use crate::hot::{HotChunk, HotCursor, Versions};
 use crate::keys::{BatchNumber, Generation, Scope};
-use crate::objects::{Objects, object_path};
+use crate::objects::{Objects, blocking, object_path};
 use crate::records::BatchRecord;
 use crate::snapshot::Snapshot;
 use crate::system_columns::{CommitTs, DELETED, ID, UPDATED};
@@ -37,17 +37,36 @@ pub(super) struct Version {
 
 /// Versions, one after the other.
 pub(super) enum Source {
+    /// A file that is not read yet: many are there, and few hold the same rows.
+    Closed(BatchRecord),
     File(FileVersions),
     Hot(HotVersions),
+    Ended,
 }
 
 impl Source {
-    /// The version that it stands on; `None` at the end.
-    pub(super) async fn head(&mut self, snapshot: &Snapshot) -> Result<Option<Version>> {
+    /// It has no version of rows before this one.
+    pub(super) fn first(&self) -> i64 {
         match self {
-            Self::File(file) => file.head().await,
-            Self::Hot(hot) => hot.head(snapshot).await,
+            Self::Closed(file) => *file.ids().start(),
+            _ => i64::MIN,
         }
+    }
+
+    /// The version that it stands on; `None` at the end.
+    pub(super) async fn head(&mut self, objects: &Objects, snapshot: &Arc<Snapshot>) -> Result<Option<Version>> {
+        if let Self::Closed(file) = self {
+            *self = Self::File(FileVersions::open(objects, file).await?);
+        }
+        let head = match self {
+            Self::File(file) => file.head().await?,
+            Self::Hot(hot) => hot.head(snapshot).await?,
+            Self::Closed(_) | Self::Ended => None,
+        };
+        if head.is_none() {
+            *self = Self::Ended;
+        }
+        Ok(head)
     }
 
     /// Goes past the version that [`Source::head`] has given.
@@ -55,6 +74,7 @@ impl Source {
         match self {
             Self::File(file) => file.advance(),
             Self::Hot(hot) => hot.advance(),
+            Self::Closed(_) | Self::Ended => {}
         }
     }
 
@@ -62,7 +82,7 @@ impl Source {
     pub(super) fn position(&self) -> Option<(BatchNumber, u32)> {
         match self {
             Self::File(file) => Some((file.number, file.position + file.row as u32)),
-            Self::Hot(_) => None,
+            _ => None,
         }
     }
 }
@@ -148,19 +168,24 @@ pub(super) struct HotVersions {
 }
 
 impl HotVersions {
-    pub(super) fn new(scope: Scope, generations: Vec<Generation>) -> Self {
-        let cursor = HotCursor::new(scope, generations, Versions::All);
+    /// Of rows with these ids.
+    pub(super) fn new(scope: Scope, generations: Vec<Generation>, ids: RangeInclusive<i64>) -> Self {
+        let cursor = HotCursor::new(scope, generations, Versions::All).within(ids);
         Self { cursor, chunk: HotChunk::default(), row: 0 }
     }
 
-    pub(super) async fn head(&mut self, snapshot: &Snapshot) -> Result<Option<Version>> {
+    pub(super) async fn head(&mut self, snapshot: &Arc<Snapshot>) -> Result<Option<Version>> {
         if self.row == self.chunk.len() {
             self.row = 0;
-            self.chunk = snapshot.hot_chunk(&mut self.cursor, CHUNK_ROWS)?.unwrap_or_default();
+            let (snapshot, mut cursor) = (Arc::clone(snapshot), self.cursor.clone());
+            (self.cursor, self.chunk) = blocking(move || {
+                let chunk = snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)?;
+                Ok((cursor, chunk.unwrap_or_default()))
+            })
+            .await?;
             if self.chunk.is_empty() {
                 return Ok(None);
             }
-            tokio::task::yield_now().await;
         }
         let HotChunk { ids, updated, deleted, .. } = &self.chunk;
         Ok(Some(Version { id: ids[self.row], updated: updated[self.row], deleted: deleted[self.row] }))
