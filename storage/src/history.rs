@@ -130,10 +130,7 @@ impl Store {
         }
         let generations = view.generations;
         let pin = self.pin(snapshot, scope, at)?;
-        let holds_some = |file: &BatchRecord| {
-            let of_file = file.ids();
-            file.min_updated <= at && of_file.start() <= ids.end() && ids.start() <= of_file.end()
-        };
+        let holds_some = |file: &BatchRecord| file.min_updated <= at && file.may_hold(&ids);
         let files: Vec<BatchRecord> =
             snapshot.records(scope)?.into_iter().filter(|file| needs(file, at) && holds_some(file)).collect();
         let mut sources: Vec<Source> = files.iter().cloned().map(Source::Closed).collect();

@@ -223,6 +223,12 @@ impl BatchRecord {
         low..=high
     }
 
+    /// Whether rows with these ids can be in it.
+    pub fn may_hold(&self, ids: &RangeInclusive<i64>) -> bool {
+        let own = self.ids();
+        own.start() <= ids.end() && ids.start() <= own.end()
+    }
+
     /// `_updated` of all rows, when the file itself does not hold it.
     pub fn updated_of_all(&self) -> Option<CommitTs> {
         (self.kind == BatchKind::Bulk).then_some(self.min_updated)

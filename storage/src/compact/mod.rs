@@ -16,7 +16,6 @@ mod choose;
 mod merge;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -324,15 +323,11 @@ fn overlaps_older(file: &BatchRecord, tombstones_in: &BatchRecord) -> bool {
     is_read_without_masks(file)
         && !tombstones_in.replaces.contains(&file.batch_number)
         && file.min_updated <= tombstones_in.max_updated
-        && overlap(&file.ids(), &tombstones_in.ids())
+        && file.may_hold(&tombstones_in.ids())
 }
 
 fn is_read_without_masks(file: &BatchRecord) -> bool {
     file.kind != BatchKind::Archive
-}
-
-fn overlap(left: &RangeInclusive<i64>, right: &RangeInclusive<i64>) -> bool {
-    left.start() <= right.end() && right.start() <= left.end()
 }
 
 /// Float columns that may hold NaN: those of which an input has values and no bounds.
