@@ -4,8 +4,9 @@
 //! server's goodbye, fails although the server never looked at it. gRPC's other clients send it again by themselves
 //! ("transparent retries", <https://github.com/grpc/proposal/blob/master/A6-client-retries.md>); tonic does not.
 //!
-//! Invariant: a request is sent again only if the server cannot have begun what it asks for: nothing of its message was
-//! given away, or the server said that it has not processed the stream. Then what was given is remembered to be given again.
+//! Invariant: a request is sent again only if the server cannot have begun what it asks for, by any sending so far: nothing of
+//! its message was given to that sending, or the server said that it has not processed the stream. What was given is
+//! remembered to be given again.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -83,22 +84,32 @@ struct Original {
     is_forgotten: bool,
     /// The number of copies made; only the last one is fed.
     copies: usize,
+    /// Whether the last copy was given something. What earlier ones were given, the server is known not to have begun.
+    last_was_fed: bool,
 }
 
 impl Original {
     fn new(body: Body) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { rest: body, given: Vec::new(), given_bytes: 0, is_forgotten: false, copies: 0 }))
+        Arc::new(Mutex::new(Self {
+            rest: body,
+            given: Vec::new(),
+            given_bytes: 0,
+            is_forgotten: false,
+            copies: 0,
+            last_was_fed: false,
+        }))
     }
 
     fn copy(original: &Arc<Mutex<Self>>) -> Copied {
         let mut locked = original.lock().unwrap_or_else(PoisonError::into_inner);
         locked.copies += 1;
+        locked.last_was_fed = false;
         Copied { original: original.clone(), number: locked.copies, given: 0 }
     }
 
     fn may_be_sent_again(original: &Mutex<Self>, error: &Error) -> bool {
         let original = original.lock().unwrap_or_else(PoisonError::into_inner);
-        !original.is_forgotten && (original.given.is_empty() || was_not_processed(error))
+        !original.is_forgotten && (!original.last_was_fed || was_not_processed(error))
     }
 
     fn remember(&mut self, data: Option<&Bytes>) {
@@ -135,11 +146,13 @@ impl http_body::Body for Copied {
             // Not an end, which would say that this was all.
             return Poll::Ready(Some(Err(Status::cancelled("sent again on another connection"))));
         }
-        if let Some(data) = original.given.get(self.given) {
+        if let Some(data) = original.given.get(self.given).cloned() {
             self.given += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+            original.last_was_fed = true;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let frame = ready!(Pin::new(&mut original.rest).poll_frame(cx));
+        original.last_was_fed = true;
         if let Some(Ok(frame)) = &frame {
             original.remember(frame.data_ref());
             self.given = original.given.len();
@@ -187,6 +200,22 @@ mod tests {
             }
             assert!(next(&mut later).is_none());
         }
+    }
+
+    #[test]
+    fn a_sending_that_was_given_nothing_is_made_up_for_whatever_earlier_ones_were_given() {
+        // An error that says nothing of what the server has done, as that of a connection that closed is.
+        let closed = tonic::transport::Endpoint::from_shared("not a URI").unwrap_err();
+        let original = original(&["a", "b"].map(Bytes::from));
+        let mut first = Original::copy(&original);
+        assert!(Original::may_be_sent_again(&original, &closed), "nothing was given yet");
+        next(&mut first).unwrap().unwrap();
+        assert!(!Original::may_be_sent_again(&original, &closed), "the server may have begun it");
+        // The server said that it has not begun that one, and the next waited for a connection that closed before its turn.
+        let mut second = Original::copy(&original);
+        assert!(Original::may_be_sent_again(&original, &closed), "nothing was given to this one");
+        next(&mut second).unwrap().unwrap();
+        assert!(!Original::may_be_sent_again(&original, &closed), "the server may have begun this one");
     }
 
     #[test]
