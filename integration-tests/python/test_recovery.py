@@ -220,13 +220,15 @@ def test_foreign_files_are_not_read(shared, tmp_path):
 def test_a_hundred_files_are_recovered_in_about_a_second(tmp_path):
     """100 files of 10,000 rows without their manifest. No time is asserted: it is printed."""
     shared = Folder(tmp_path / "shared")
-    with server_on(tmp_path / "first", shared.url) as first:
+    # A usual lease, that its many writes do not outlive on a machine that is busy for seconds.
+    with server_on(tmp_path / "first", shared.url, lease_seconds=30) as first:
         with root(first) as db:
             db.run("CREATE TABLE t (n BIGINT, text TEXT)")
             for file in range(100):
                 start = file * 10_000
                 db.run(f"INSERT INTO t SELECT value, 'row ' || value FROM generate_series({start}, {start + 9999})")
                 db.run("STORAGE FLUSH TABLE t")
+        first.stop()
         second = successor(tmp_path, shared, first)
     shared.remove("default/t/shared/manifest.json")
     with second:
