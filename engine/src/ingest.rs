@@ -83,13 +83,13 @@ pub enum IfExists {
 struct Destination {
     table: TableRecord,
     changes: Vec<CatalogChange>,
-    /// For each user column, its place in the stream; `None` = NULL.
+    /// For each user column, its place in the stream; `None` = what it is GENERATED as, its DEFAULT, or NULL.
     sources: Vec<Option<usize>>,
 }
 
 impl Engine {
     /// Loads a stream of batches into a table as one atomic commit; gives the number of rows. Columns are matched by
-    /// name and cast where nothing is lost; columns that the stream does not have become NULL.
+    /// name and cast where nothing is lost; columns that the stream does not have get their DEFAULT, or NULL.
     pub async fn ingest(
         self: &Arc<Self>,
         session: &Session,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use seracdb_storage::catalog::{TableKind, TableRecord};
+use seracdb_storage::schema::Column;
 use seracdb_storage::system_columns;
 use seracdb_storage::unique::UniqueKey;
 
@@ -37,6 +38,10 @@ pub struct TableInfo {
     pub comment: Option<String>,
     /// What was said of its columns, by their names.
     pub column_comments: BTreeMap<String, String>,
+    /// Names of the columns that have a DEFAULT.
+    pub with_default: Vec<String>,
+    /// Names of the columns that are GENERATED: no statement gives them a value.
+    pub generated: Vec<String>,
 }
 
 /// A name of the rows that a user sees in a table. Ids of tables begin again in another data directory, times do not.
@@ -54,6 +59,11 @@ fn primary_key(table: &TableRecord) -> Vec<String> {
         Some(key) => key.names().to_vec(),
         None => vec![system_columns::ID.to_owned()],
     }
+}
+
+/// The names of a table's columns of which something holds.
+fn columns_where(table: &TableRecord, holds: impl Fn(&Column) -> bool) -> Vec<String> {
+    table.schema().columns.iter().filter(|column| holds(column)).map(|column| column.name.clone()).collect()
 }
 
 /// The comments of a schema's columns.
@@ -81,6 +91,8 @@ impl Engine {
                 rows: Some(rows_of(table, session.principal().number())),
                 comment: table.comment.clone(),
                 column_comments: column_comments(&schema, |column| table.column_comment(column)),
+                with_default: columns_where(table, |column| column.default.is_some()),
+                generated: columns_where(table, |column| column.generated.is_some()),
                 schema,
             }
         });
@@ -94,6 +106,8 @@ impl Engine {
                 rows: None,
                 comment: view.comment.clone(),
                 column_comments: column_comments(&schema, |column| view.column_comment(column)),
+                with_default: vec![],
+                generated: vec![],
                 schema,
             }
         });
@@ -110,6 +124,8 @@ impl Engine {
                 rows: None,
                 comment: None,
                 column_comments: BTreeMap::new(),
+                with_default: vec![],
+                generated: vec![],
             })
         });
         let mut all: Vec<TableInfo> = stored.chain(views).chain(described).collect();

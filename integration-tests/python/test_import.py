@@ -193,12 +193,70 @@ def test_columns_match_by_name(server, db, table, tmp_path):
     assert f"{more}: the table has no column 'a', 'b'; it has 'n', 'v', 'w'" in error and "--ignore-extra" in error
     assert "1 row imported" in ok(run(server, "import", table, more, "--ignore-extra"))
     less = write(tmp_path / "c.parquet", pa.table({"n": [1]}))
-    assert "the file lacks 'v', which the table has as NOT NULL" in refused(run(server, "import", table, less))
+    assert "the file lacks 'v', which the table has as NOT NULL without a DEFAULT" in refused(run(server, "import", table, less))
     system = write(tmp_path / "d.parquet", pa.table({"v": ["z"], "_id": [1], "_updated": [2], "_deleted": [True]}))
     error = refused(run(server, "import", table, system))
     assert "it has '_id', '_updated', '_deleted'" in error and "--drop-system-columns" in error
     ok(run(server, "import", table, system, "--drop-system-columns"))
     assert db.query(f"SELECT count(*) AS n FROM {table} WHERE v = 'z' AND _id > 1").to_pylist() == [{"n": 1}]
+
+
+# What the server fills in, and what it makes of other columns.
+FILLED = (
+    "(id BIGINT PRIMARY KEY DEFAULT snowflake_id(), name TEXT, kind TEXT NOT NULL DEFAULT 'x', metres BIGINT NOT NULL, "
+    "twice BIGINT NOT NULL GENERATED ALWAYS AS (metres * 2) STORED)"
+)
+
+
+@pytest.mark.parametrize("suffix", FORMATS.values())
+def test_the_server_fills_what_the_file_lacks(server, db, table, tmp_path, suffix):
+    """Defaults of columns that cannot be NULL, also of a key, and generated columns."""
+    db.run(f"CREATE TABLE {table} {FILLED}")
+    rows = 3000
+    names = [f"peak {n}" for n in range(rows)]
+    file = write(tmp_path / f"a.{suffix}", pa.table({"name": names, "metres": pa.array(range(rows), pa.int64())}))
+    assert ok(run(server, "import", table, file)) == f"{file}: {rows} rows imported\n"
+    got = db.query(f"SELECT * FROM {table} ORDER BY metres")
+    assert got["name"].to_pylist() == names and got["kind"].to_pylist() == ["x"] * rows
+    assert got["twice"].to_pylist() == [2 * n for n in range(rows)]
+    ids = got["id"].to_pylist()
+    assert len(set(ids)) == rows and min(ids) > 0
+    # The default is for what the file lacks, and not for NULL in it.
+    if suffix == "parquet":
+        null = write(tmp_path / "null.parquet", pa.table({"kind": pa.array([None], pa.string()), "metres": [1]}))
+        assert "column 'kind', row 1: it is NULL" in refused(run(server, "import", table, null))
+    assert db.query(f"SELECT count(*) AS n FROM {table}").to_pylist() == [{"n": rows}]
+
+
+@pytest.mark.parametrize("suffix", FORMATS.values())
+def test_a_table_with_defaults_and_generated_columns_there_and_back(server, db, namespace, tmp_path, suffix):
+    for name in ("origin", "alike"):
+        db.run(f"CREATE TABLE {namespace}.{name} {FILLED}")
+    db.run(f"INSERT INTO {namespace}.origin (name, kind, metres) VALUES ('Eiger', 'rock', 3967), (NULL, 'ice', 4107)")
+    db.run(f"INSERT INTO {namespace}.origin (name, metres) VALUES ('Hill', 12)")
+    file = tmp_path / f"out.{suffix}"
+    assert "3 rows exported" in ok(run(server, "export", f"{namespace}.origin", file))
+    assert "3 rows imported" in ok(run(server, "import", f"{namespace}.alike", file, "--drop-system-columns"))
+    origin, alike = (
+        db.query(f"SELECT id, name, kind, metres, twice FROM {namespace}.{name} ORDER BY metres").to_pylist()
+        for name in ("origin", "alike")
+    )
+    assert alike == origin and [row["twice"] for row in alike] == [24, 7934, 8214]
+    # Its keys are there now: nothing of the file comes a second time.
+    error = refused(run(server, "import", f"{namespace}.alike", file, "--drop-system-columns", "--again"))
+    assert "has a row with (id) = " in error, error
+    assert db.query(f"SELECT count(*) AS n FROM {namespace}.alike").to_pylist() == [{"n": 3}]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_what_has_no_default_must_be_in_the_file(server, db, table, tmp_path, suffix):
+    db.run(f"CREATE TABLE {table} {FILLED}")
+    # What is made of a column does not stand for it.
+    file = write(tmp_path / f"a.{suffix}", pa.table({"name": ["a", "b"], "kind": ["x", "y"], "twice": [2, 4]}))
+    error = refused(run(server, "import", table, file))
+    assert f"{file}: the file lacks 'metres', which the table has as NOT NULL without a DEFAULT" in error, error
+    assert db.query(f"SELECT count(*) AS n FROM {table}").to_pylist() == [{"n": 0}]
+    assert states(tmp_path / JOURNAL) == []
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

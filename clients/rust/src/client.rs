@@ -39,6 +39,10 @@ pub enum IngestMode {
 
 /// The key of [`TableEntry::rows`] in a table's schema.
 const ROWS: &str = "seracdb:rows";
+/// The key of [`TableEntry::has_default`] in a column's field.
+const HAS_DEFAULT: &str = "seracdb:has_default";
+/// That of [`TableEntry::is_read_only`].
+const IS_READ_ONLY: &str = "ARROW:FLIGHT:SQL:IS_READ_ONLY";
 
 /// Whose rows the table holds that an ingest creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,21 @@ impl TableEntry {
     /// this one's name later, and so has another user's part of a `USER` table. `None` for what holds no rows.
     pub fn rows(&self) -> Option<&str> {
         self.schema.metadata().get(ROWS).map(String::as_str)
+    }
+
+    /// Whether a column has a DEFAULT: rows may come without it, also if it is NOT NULL.
+    pub fn has_default(&self, column: &str) -> bool {
+        self.says(column, HAS_DEFAULT)
+    }
+
+    /// Whether the server alone writes a column: it is GENERATED, a system column, or one of a view.
+    pub fn is_read_only(&self, column: &str) -> bool {
+        self.says(column, IS_READ_ONLY)
+    }
+
+    fn says(&self, column: &str, key: &str) -> bool {
+        let field = self.schema.field_with_name(column).ok();
+        field.and_then(|field| field.metadata().get(key)).is_some_and(|said| said == "1")
     }
 }
 

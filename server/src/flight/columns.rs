@@ -17,6 +17,8 @@ pub(crate) const IS_AUTO_INCREMENT: &str = "ARROW:FLIGHT:SQL:IS_AUTO_INCREMENT";
 pub(crate) const IS_READ_ONLY: &str = "ARROW:FLIGHT:SQL:IS_READ_ONLY";
 /// Of a table: a name of its rows, which another table of its name does not have.
 pub(crate) const ROWS: &str = "seracdb:rows";
+/// Of a table's column: rows may come without it, also if it cannot be NULL.
+pub(crate) const HAS_DEFAULT: &str = "seracdb:has_default";
 /// Of tables only: in a result JDBC takes it for the column's label, and finds no column by its name.
 pub(crate) const REMARKS: &str = "ARROW:FLIGHT:SQL:REMARKS";
 

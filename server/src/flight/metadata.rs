@@ -11,7 +11,9 @@ use arrow_flight::sql::{CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTa
 use seracdb_engine::{TableInfo, system_columns};
 use tonic::Status;
 
-use super::columns::{CATALOG_NAME, IS_AUTO_INCREMENT, IS_READ_ONLY, REMARKS, ROWS, SCHEMA_NAME, TABLE_NAME, describe};
+use super::columns::{
+    CATALOG_NAME, HAS_DEFAULT, IS_AUTO_INCREMENT, IS_READ_ONLY, REMARKS, ROWS, SCHEMA_NAME, TABLE_NAME, describe,
+};
 use super::command::{CATALOG, Metadata};
 use super::encode::schema_bytes;
 use super::{Flight, sql_info, status, xdbc_types};
@@ -84,7 +86,8 @@ fn table_schema(table: &TableInfo) -> Schema {
         .iter()
         .map(|field| {
             let is_view = table.table_type == "VIEW";
-            let read_only = is_view || system_columns::is_system_column(field.name());
+            let is_generated = table.generated.contains(field.name());
+            let read_only = is_view || is_generated || system_columns::is_system_column(field.name());
             let flag = |is: bool| if is { "1" } else { "0" };
             let mut more = vec![
                 (CATALOG_NAME, CATALOG),
@@ -93,6 +96,7 @@ fn table_schema(table: &TableInfo) -> Schema {
                 (IS_AUTO_INCREMENT, flag(!is_view && field.name() == system_columns::ID)),
                 (IS_READ_ONLY, flag(read_only)),
             ];
+            more.extend(table.with_default.contains(field.name()).then_some((HAS_DEFAULT, "1")));
             more.extend(table.column_comments.get(field.name()).map(|text| (REMARKS, text.as_str())));
             describe(field, &more)
         })
@@ -207,11 +211,14 @@ mod tests {
             schema: Arc::new(Schema::new(vec![
                 Field::new("_id", DataType::Int64, false),
                 Field::new("a", DataType::Utf8, true),
+                Field::new("b", DataType::Utf8, false),
             ])),
             primary_key: key.iter().map(ToString::to_string).collect(),
             rows: Some(format!("7-{name}")),
             comment: Some("said of it".into()),
             column_comments: [("a".to_owned(), "said of a".to_owned())].into(),
+            with_default: vec!["a".into()],
+            generated: vec!["b".into()],
         };
         vec![table("t1", "TABLE", &["_id"]), table("t_1", "TABLE", &["a", "b"]), table("v", "VIEW", &[])]
     }
@@ -268,6 +275,10 @@ mod tests {
         assert_eq!(schema.field(1).metadata()[TABLE_NAME], "t1");
         assert_eq!(schema.field(1).metadata()[REMARKS], "said of a");
         assert_eq!(schema.metadata()[ROWS], "7-t1");
+        let read_only = [0, 1, 2].map(|place| schema.field(place).metadata()[IS_READ_ONLY].as_str());
+        assert_eq!(read_only, ["1", "0", "1"]);
+        let with_default = [0, 1, 2].map(|place| schema.field(place).metadata().contains_key(HAS_DEFAULT));
+        assert_eq!(with_default, [false, true, false]);
         assert_eq!(
             (schema.field(0).metadata().get(REMARKS), schema.metadata()[REMARKS].as_str()),
             (None, "said of it")

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use seracdb_client::TableEntry;
 use seracdb_engine::system_columns::is_system_column;
 
 use super::coerce::{coerce, is_assignable};
@@ -36,8 +37,14 @@ pub(super) struct Columns {
 
 impl Columns {
     /// Into a table that is there.
-    pub(super) fn into_table(file: &Schema, table: &Schema, leave_out: LeaveOut, is_csv: bool) -> Result<Self, String> {
-        let wanted: Vec<&Arc<Field>> = table.fields().iter().filter(|field| !is_system_column(field.name())).collect();
+    pub(super) fn into_table(
+        file: &Schema,
+        table: &TableEntry,
+        leave_out: LeaveOut,
+        is_csv: bool,
+    ) -> Result<Self, String> {
+        let wanted: Vec<&Arc<Field>> =
+            table.schema.fields().iter().filter(|field| !is_system_column(field.name())).collect();
         let given = usable(file, leave_out)?;
         let is_wanted = |name: &str| wanted.iter().any(|field| field.name() == name);
         let extra: Vec<&str> = given.iter().map(|(_, name)| *name).filter(|name| !is_wanted(name)).collect();
@@ -49,14 +56,19 @@ impl Columns {
                 listed(&has)
             ));
         }
+        // The server makes what is GENERATED and takes none of it, but an export has it.
+        let wanted: Vec<&Arc<Field>> = wanted.into_iter().filter(|field| !table.is_read_only(field.name())).collect();
         let place = |field: &Field| given.iter().find(|(_, name)| *name == field.name()).map(|(place, _)| *place);
         let missing: Vec<&str> = wanted
             .iter()
-            .filter(|field| !field.is_nullable() && place(field).is_none())
+            .filter(|field| !field.is_nullable() && !table.has_default(field.name()) && place(field).is_none())
             .map(|field| field.name().as_str())
             .collect();
         if !missing.is_empty() {
-            return Err(format!("the file lacks {}, which the table has as NOT NULL", listed(&missing)));
+            return Err(format!(
+                "the file lacks {}, which the table has as NOT NULL without a DEFAULT",
+                listed(&missing)
+            ));
         }
         let found: Vec<(usize, &Arc<Field>)> =
             wanted.iter().filter_map(|field| Some((place(field)?, *field))).collect();
@@ -88,7 +100,7 @@ impl Columns {
     fn of(columns: impl Iterator<Item = (usize, Field)>, is_csv: bool) -> Result<Self, String> {
         let (places, fields): (Vec<usize>, Vec<Field>) = columns.unzip();
         if fields.is_empty() {
-            return Err("no column of it is one of the table".to_owned());
+            return Err("no column of it goes into the table".to_owned());
         }
         let required = fields.iter().map(|field| !field.is_nullable()).collect();
         let fields: Vec<Field> = fields.into_iter().map(|field| field.with_nullable(true)).collect();
@@ -170,9 +182,14 @@ mod tests {
         Schema::new(fields.iter().map(field).collect::<Vec<_>>())
     }
 
-    fn table() -> Schema {
+    fn entry(schema: Schema) -> TableEntry {
+        let (namespace, name, table_type) = ("n".into(), "t".into(), "TABLE".into());
+        TableEntry { namespace, name, table_type, schema: Arc::new(schema) }
+    }
+
+    fn table() -> TableEntry {
         let text = DataType::Utf8;
-        schema(&[("_id", DataType::Int64, false), ("name", text, false), ("metres", DataType::Int16, true)])
+        entry(schema(&[("_id", DataType::Int64, false), ("name", text, false), ("metres", DataType::Int16, true)]))
     }
 
     #[test]
@@ -215,6 +232,30 @@ mod tests {
                 None => drop(matched.unwrap()),
             }
         }
+    }
+
+    #[test]
+    fn the_server_fills_defaults_and_makes_what_is_generated() {
+        let field = |name: &str, key: &str, said: &str| {
+            let metadata = [(key.to_owned(), said.to_owned())];
+            Field::new(name, DataType::Int64, false).with_metadata(metadata.into())
+        };
+        let table = entry(Schema::new(vec![
+            field("id", "seracdb:has_default", "1"),
+            field("metres", "ARROW:FLIGHT:SQL:IS_READ_ONLY", "0"),
+            field("feet", "ARROW:FLIGHT:SQL:IS_READ_ONLY", "1"),
+        ]));
+        let sent = |file: &[(&str, DataType, bool)]| -> Result<Vec<String>, String> {
+            let columns = Columns::into_table(&schema(file), &table, LeaveOut::default(), false)?;
+            Ok(columns.schema.fields().iter().map(|field| field.name().clone()).collect())
+        };
+        let number = |name| (name, DataType::Int64, true);
+        assert_eq!(sent(&[number("metres")]).unwrap(), ["metres"]);
+        assert_eq!(sent(&[number("feet"), number("metres"), number("id")]).unwrap(), ["id", "metres"]);
+        // Whatever it is in the file.
+        assert_eq!(sent(&[number("metres"), ("feet", DataType::Boolean, true)]).unwrap(), ["metres"]);
+        let error = sent(&[number("id"), number("feet")]).unwrap_err();
+        assert_eq!(error, "the file lacks 'metres', which the table has as NOT NULL without a DEFAULT");
     }
 
     #[test]

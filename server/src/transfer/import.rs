@@ -267,7 +267,7 @@ impl Importer<'_> {
         let opening = move || {
             let source = open(&input, format, &style)?;
             let columns = match table {
-                Some(table) => Columns::into_table(&source.schema, &table.schema, leave_out, is_csv)?,
+                Some(table) => Columns::into_table(&source.schema, &table, leave_out, is_csv)?,
                 None => {
                     let types: SchemaRef = match is_csv {
                         true => infer::types(open(&input, format, &style)?)?,
