@@ -89,6 +89,7 @@ pub use prepared::{Prepared, StatementKind};
 pub use running::{HistoryConfig, UserLimits};
 pub use seracdb_storage::catalog::TableKind;
 pub use seracdb_storage::clock::{Clock, SystemClock};
+pub use seracdb_storage::compact::FAN_IN_MIN;
 pub use seracdb_storage::manifest::{CacheConfig, CacheTotals};
 pub use seracdb_storage::s3_access::S3Access;
 pub use seracdb_storage::system_columns;

@@ -12,7 +12,7 @@ import pytest
 import seracdb
 from conftest import root
 from test_manifests import until
-from testserver import ROOT_PASSWORD, Server, binary
+from testserver import ROOT_PASSWORD, Server, binary, make_certificates
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
@@ -52,7 +52,7 @@ def test_five_mistakes_are_five_lines_and_nothing_is_opened(tmp_path, command):
         f"  {file}: {said}"
         for said in [
             "server.listen: found 'everywhere', expected ADDRESS:PORT, as 127.0.0.1:50051",
-            "server.nod_id: found 'a', but there is no such setting, expected a setting that there is: 'server.node_id'?",
+            "server.nod_id: found a value, but there is no such setting, expected a setting that there is: 'server.node_id'?",
             "flush.hot_bytes_max: found 'much', expected a whole number, at least 0",
             "limits.statement_depth_max: found 501, expected a whole number from 1 to 500",
             'log.format: found \'xml\', expected "text" or "json"',
@@ -72,6 +72,81 @@ def test_mistakes_of_the_environment_and_of_flags_are_said_beside_those_of_the_f
     assert one.returncode == 1 and "none.toml: the file: found" in one.stderr
     broken = run("config", "check", "--config", written(tmp_path, "[http]\nlisten = 'x:1'\nand so on"))
     assert broken.returncode == 1 and "seracdb.toml: line 3: found what is no TOML" in broken.stderr
+
+
+def mistakes(*args: str, **variables: str) -> str:
+    """What `config check` says of settings that cannot be used."""
+    done = run("config", "check", *args, **variables)
+    assert done.returncode == 1 and done.stdout == "", done
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    "text,args,variables",
+    [
+        ("[auth]\nroot_password = 'geheim'", [], {}),
+        ("[storage]\naws_secret_access_key = 'geheim'", [], {}),
+        ("", [], {"SERACDB_AUTH__ROOT_PASSWORD": "geheim"}),
+        ("", [], {"SERACDB_AUTH_ROOT_PASSWORD": "geheim"}),
+        ("", ["--object-store", "ftp://key:geheim@x"], {}),
+        ("[server]\nobject_store = ['s3://key:geheim@bucket']", [], {}),
+    ],
+)
+def test_a_mistake_tells_no_secret(tmp_path, text, args, variables):
+    said = mistakes("--config", written(tmp_path, text), *args, **variables)
+    assert "geheim" not in said
+    if args or "object_store" in text:
+        assert "server.object_store: found" in said and "***@" in said
+    else:
+        assert "found a value, but there is no such setting" in said
+
+
+def test_a_variable_with_one_underscore_is_told_how_it_is_written():
+    said = mistakes(SERACDB_FLUSH_HOT_BYTES_MAX="1", SERACDB_LIMITS_USER_QUERIES_MAX="1", SERACDB_SERVER_COLOUR="red")
+    first, *lines = said.strip().splitlines()
+    assert first == "seracdb: the settings have 3 mistakes:"
+    for name, meant in {
+        "SERACDB_FLUSH_HOT_BYTES_MAX": "SERACDB_FLUSH__HOT_BYTES_MAX",
+        "SERACDB_LIMITS_USER_QUERIES_MAX": "SERACDB_LIMITS__USER__QUERIES_MAX",
+        "SERACDB_SERVER_COLOUR": "a setting of one of the sections",
+    }.items():
+        (line,) = [line for line in lines if line.startswith(f"  {name}: ")]
+        assert f"there is no such setting, expected {meant}" in line
+    # What other programs of the project read, and what Kubernetes tells every container, is none.
+    others = ["ROOT_PASSWORD", "PASSWORD", "URI", "USER", "BIN", "PLANTED_PANIC", "TLS_DIR", "SERVER_SERVICE_HOST"]
+    done = run("config", "check", **{f"SERACDB_{name}": "x" for name in others})
+    assert (done.returncode, done.stdout) == (0, "the settings can be used\n"), done
+
+
+UNUSABLE = """
+[server]
+listen = "0.0.0.0:50051"
+object_store = "ftp://x"
+[compaction]
+fan_in = 1
+[flush]
+total_bytes_max = 100
+backlog_bytes_max = 99
+"""
+
+
+def test_values_that_cannot_be_used_are_said_before_a_start(tmp_path):
+    file = written(tmp_path, UNUSABLE)
+    first, *lines = mistakes("--config", file).strip().splitlines()
+    assert first == "seracdb: the settings have 4 mistakes:"
+    for start, end in [
+        ("server.listen: found '0.0.0.0:50051', which other machines can reach, and no TLS", "when something else encrypts"),
+        ("server.object_store: found 'ftp://x'", "(scheme 'ftp' is unknown)"),
+        ("compaction.fan_in: found 1", "at least 2"),
+        ("flush.backlog_bytes_max: found 99", "at least flush.total_bytes_max, which is 100"),
+    ]:
+        (line,) = [line for line in lines if line.startswith(f"  {file}: {start}, expected ")]
+        assert line.endswith(end)
+    # Flags win before anything is looked at.
+    flags = ["--listen", "127.0.0.1:0", "--object-store", "file:///x"]
+    variables = {"SERACDB_COMPACTION__FAN_IN": "2", "SERACDB_FLUSH__BACKLOG_BYTES_MAX": "100"}
+    done = run("config", "check", "--config", file, *flags, **variables)
+    assert (done.returncode, done.stdout) == (0, "the settings can be used\n"), done
 
 
 def test_the_example_file_is_the_page_and_can_be_used(tmp_path):
@@ -106,8 +181,13 @@ def started(server: Server) -> None:
     server.uri = server.process.stdout.readline().split()[-1]
 
 
+def sections(text: str) -> set[str]:
+    return {line for line in text.splitlines() if line.startswith("[")}
+
+
 def test_every_part_follows_the_file(tmp_path):
     """Each section is changed once, and what it is for does as it says."""
+    tls = make_certificates(tmp_path / "tls")
     file = Path(written(tmp_path, "[log]\nformat = 'json'\n"))
     server = Server(tmp_path / "data", args=["--config", str(file)])
     started(server)
@@ -120,10 +200,12 @@ def test_every_part_follows_the_file(tmp_path):
             assert db.query("SELECT * FROM system.batches").num_rows == 0
         file.write_text(
             "[server]\nnode_id = 'other'\n"
+            f"[server.tls]\ncert_file = '{tls / 'server.pem'}'\nkey_file = '{tls / 'server.key'}'\n"
             "[http]\nlisten = '127.0.0.1:0'\n"
             "[auth]\nsessions_max = 2\n"
             "[limits]\nstatement_bytes_max = 2000\n"
             "[limits.user]\ntemporary_tables_max = 1\n"
+            "[queries]\nhistory_max = 3\nslow_max = 1\n"
             "[flight]\ntickets_max = 1\n"
             "[transaction]\nmemory_max = 10000\n"
             "[engine]\nbulk_bytes_min = 1000\n"
@@ -131,14 +213,20 @@ def test_every_part_follows_the_file(tmp_path):
             "[storage]\ndurability = 'relaxed'\n"
             "[flush]\nhot_bytes_max = 50000\n"
             "[compaction]\nautomatic = false\n"
+            "[jobs]\nhistory_max = 2\n"
             "[manifest_cache]\nttl_seconds = 7\n"
             "[log]\nfilter = 'warn'\n"
         )
+        assert sections(file.read_text()) == sections(run("config", "default").stdout)
         server.stop()
         server.log_path.unlink()
         started(server)
-        assert server.log() == ""
-        with root(server) as db:
+        assert server.log() == "" and server.uri.startswith("grpc+tls://")
+
+        def login() -> seracdb.Connection:
+            return seracdb.connect(server.uri, "root", ROOT_PASSWORD, tls_ca=tls / "ca.pem")
+
+        with login() as db:
             settings = {row["name"]: row for row in db.query("SELECT * FROM system.settings").to_pylist()}
             assert (settings["flush.hot_bytes_max"]["value"], settings["flush.hot_bytes_max"]["default"]) == ("50000", "67108864")
             assert settings["flush.hot_bytes_max"]["source"] == str(file)
@@ -152,6 +240,13 @@ def test_every_part_follows_the_file(tmp_path):
             db.run("INSERT INTO t SELECT value, repeat('x', 100) FROM generate_series(1, 100)")
             assert "bulk" in db.query("SELECT kind FROM system.batches")["kind"].to_pylist()
             assert {row["ttl"] for row in db.query("SHOW MANIFEST CACHE").to_pylist()} == {7}
+            assert db.query("SELECT * FROM system.queries WHERE state <> 'running'").num_rows in (3, 4)
+            unfinished = "SELECT * FROM system.jobs WHERE finished_at IS NULL"
+            for _ in range(4):
+                db.query("RUN JOB retention")
+                until(lambda: db.query(unfinished).num_rows == 0, "the job ends")
+            # One fewer when a job that found nothing to do has come and gone since.
+            assert db.query("SELECT * FROM system.jobs WHERE finished_at IS NOT NULL").num_rows in (1, 2)
             with pytest.raises(seracdb.Error, match="statement"):
                 db.query("SELECT '" + "x" * 3000 + "'")
             db.run("CREATE TEMPORARY TABLE one (n BIGINT)")
@@ -161,10 +256,10 @@ def test_every_part_follows_the_file(tmp_path):
             with pytest.raises(seracdb.Error, match="transaction.memory_max"):
                 db.run("UPDATE t SET text = text || 'y'")
             db.run("ROLLBACK")
-            with root(server) as second:
+            with login() as second:
                 second.query("SELECT 1")
                 with pytest.raises(seracdb.Error, match="auth.sessions_max"):
-                    root(server).query("SELECT 1")
+                    login().query("SELECT 1")
     finally:
         server.stop()
 

@@ -25,7 +25,7 @@ use crate::http::{self, Watched};
 use crate::jwt::{Jwt, KeysError};
 use crate::metrics::ServerMetrics;
 use crate::queries::{self, Queries};
-use crate::transport::{Door, Entrance, TlsError};
+use crate::transport::{Door, Entrance, TlsError, WAYS_OUT};
 
 /// The user of the first start.
 const ROOT: &str = "root";
@@ -71,8 +71,8 @@ pub enum ServeError {
     /// Credentials would be there for everybody to read.
     #[error(
         "server.listen is {listen}, which other machines can reach, and there is no TLS: passwords and rows would travel in \
-         the clear. Give a certificate (--tls-cert, --tls-key; `seracdb tls self-signed` makes one for trying out), listen \
-         on 127.0.0.1, or say --insecure (server.insecure = true) when something else encrypts"
+         the clear. Give {}",
+        WAYS_OUT
     )]
     Exposed {
         /// The setting's value.

@@ -55,7 +55,7 @@ pub enum StorageError {
     #[error("the store has stopped and takes no more commits")]
     Stopped,
     /// The URL of the object store cannot be used.
-    #[error("object store '{url}': {reason}")]
+    #[error("object store '{url}': {reason}: use file:///folder or s3://bucket/prefix")]
     ObjectStoreUrl {
         /// What was given.
         url: String,

@@ -99,17 +99,27 @@ impl Place {
         let Some(url) = url else {
             return Ok(Self::Folder { root: data_dir.join("objects"), shared: false });
         };
-        let wrong = |reason: String| StorageError::ObjectStoreUrl { url: url.to_owned(), reason };
-        let parsed = Url::parse(url).map_err(|e| wrong(e.to_string()))?;
+        Self::named(url).map_err(|reason| StorageError::ObjectStoreUrl { url: url.to_owned(), reason })
+    }
+
+    /// What a URL names, or why it names nothing.
+    fn named(url: &str) -> std::result::Result<Self, String> {
+        let parsed = Url::parse(url).map_err(|error| error.to_string())?;
         match parsed.scheme() {
             "file" => {
-                let root = parsed.to_file_path().map_err(|()| wrong("not an absolute path".into()))?;
+                let root = parsed.to_file_path().map_err(|()| "not an absolute path".to_owned())?;
                 Ok(Self::Folder { root, shared: true })
             }
+            "s3" if parsed.host_str().is_none_or(str::is_empty) => Err("it names no bucket".to_owned()),
             "s3" => Ok(Self::Bucket { url: url.to_owned(), prefix: parsed.path().trim_matches('/').to_owned() }),
-            other => Err(wrong(format!("scheme '{other}' is unknown: use file:///folder or s3://bucket/prefix"))),
+            other => Err(format!("scheme '{other}' is unknown")),
         }
     }
+}
+
+/// Why no store can be opened at this URL, as far as that can be said without opening one.
+pub(crate) fn refusal(url: &str) -> Option<String> {
+    Place::named(url).err()
 }
 
 impl Objects {
@@ -708,9 +718,13 @@ mod tests {
     #[test]
     fn wrong_urls_say_what_is_possible() {
         let dir = tempfile::tempdir().unwrap();
-        for url in ["ftp://x", "no url"] {
+        for url in ["ftp://x", "no url", "s3://", "s3:///prefix", "s3:bucket", "file://host/folder"] {
             let error = Objects::open(Some(url), &S3Access::default(), dir.path(), &clock()).unwrap_err().to_string();
-            assert!(error.contains(url), "{error}");
+            assert!(error.contains(url) && error.contains("s3://bucket/prefix"), "{error}");
+            assert!(error.contains(&refusal(url).unwrap()), "{error}");
+        }
+        for url in ["file:///folder", "s3://bucket", "s3://bucket/prefix"] {
+            assert_eq!(refusal(url), None, "{url}");
         }
     }
 }

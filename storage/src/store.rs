@@ -141,6 +141,11 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
+    /// Why nothing can be stored where `object_store` says. Nothing is opened to find out.
+    pub fn object_store_refusal(&self) -> Option<String> {
+        crate::objects::refusal(self.object_store.as_deref()?)
+    }
+
     pub(crate) fn memory(&self) -> Memory {
         Memory { block_cache: self.block_cache_bytes_max, write_buffer: self.write_buffer_bytes }
     }

@@ -54,7 +54,8 @@ pub(super) fn run(arguments: Check) -> ExitCode {
 
 fn look(arguments: Check) -> Result<Report, String> {
     let Check { config, data_dir, object_store, .. } = arguments;
-    let config = load(Serve { config, data_dir, object_store, ..Serve::default() })?.config.engine;
+    // It listens nowhere, so that the address of the server does not matter.
+    let config = load(Serve { config, data_dir, object_store, insecure: true, ..Serve::default() })?.config.engine;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     let progress = Arc::new(Progress::default());
     runtime.block_on(async {

@@ -60,7 +60,8 @@ impl AuthSection {
     pub(super) fn problems(&self) -> Vec<Problem> {
         const ALGORITHMS: &str = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
         let unknown = self.jwt_algorithms.iter().filter(|name| jwt::algorithm(name).is_none());
-        let mut found: Vec<_> = unknown.map(|name| Problem::value("auth.jwt_algorithms", name, ALGORITHMS)).collect();
+        let problem = |name: &String| Problem::value("auth.jwt_algorithms", name.as_str(), ALGORITHMS);
+        let mut found: Vec<_> = unknown.map(problem).collect();
         if self.jwks_file.is_none() {
             return found;
         }

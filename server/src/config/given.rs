@@ -7,7 +7,7 @@ use seracdb_engine::S3Access;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
-use super::settings::{Kind, Setting, setting};
+use super::settings::{Kind, Setting, sections, setting};
 
 /// Where a value comes from; later ones win.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,12 +88,28 @@ fn json(value: &toml::Value) -> Value {
 }
 
 /// What an environment variable sets; `None` for one that is not ours, and for SERACDB_ROOT_PASSWORD and its like, which have no
-/// section.
+/// section. One of a section with a single underscore behind it sets what is no setting: to pass over it would leave
+/// somebody with a default.
 pub(super) fn from_variable(name: &str, text: &str) -> Option<Given> {
-    let path = name.strip_prefix("SERACDB_").filter(|path| path.contains("__"))?;
-    let path = path.to_ascii_lowercase().replace("__", ".");
+    let path = name.strip_prefix("SERACDB_")?.to_ascii_lowercase();
+    if !path.contains("__") && !is_of_a_section(&path, text) {
+        return None;
+    }
+    let path = path.replace("__", ".");
     let value = of_text(setting(&path), text);
     Some(Given { path, value, source: Source::Variable(name.to_owned()) })
+}
+
+fn is_of_a_section(path: &str, text: &str) -> bool {
+    let mut names = sections().iter().filter_map(|section| path.strip_prefix(section.path.as_str())?.strip_prefix('_'));
+    names.any(|name| !is_of_kubernetes(name, text))
+}
+
+/// Whether it tells where a service is: Kubernetes gives every container such variables, as SERACDB_HTTP_SERVICE_HOST of a
+/// service that is called seracdb-http.
+fn is_of_kubernetes(name: &str, text: &str) -> bool {
+    let is_address = name == "port" && text.contains("://");
+    is_address || ["port_", "service_host", "service_port"].iter().any(|start| name.starts_with(start))
 }
 
 /// What the environment says of an S3 object store, in the variables that all programs for S3 read.

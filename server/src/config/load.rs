@@ -20,7 +20,8 @@ pub struct Loaded {
 }
 
 /// Loads the settings. `file`: the TOML file, which has to be there when given. `variables`: the environment; names that do not
-/// start with `SERACDB_` or have no `__` are ignored, but for those that programs for S3 share. `flags`: each with the path of its setting and its value.
+/// start with `SERACDB_` are ignored, but for those that programs for S3 share, and so are those that have neither a `__` nor a
+/// section. `flags`: each with the path of its setting and its value.
 ///
 /// Errors: everything that is wrong, at once.
 pub fn load(
@@ -42,7 +43,7 @@ pub fn load(
 
     let mut set = BTreeMap::new();
     for Given { path, value, source } in given {
-        match checked(&path, value) {
+        match checked(&path, value, &source) {
             Ok(value) => drop(set.insert(path, (value, source))),
             Err(problem) => problems.push(Problem { place: source.to_string(), ..problem }),
         }
@@ -58,8 +59,8 @@ pub fn load(
 }
 
 /// The value of a setting, if there is such a one and it can have this value.
-fn checked(path: &str, value: Value) -> Result<Value, Problem> {
-    let Some(setting) = setting(path) else { return Err(unknown(path, &value)) };
+fn checked(path: &str, value: Value, source: &Source) -> Result<Value, Problem> {
+    let Some(setting) = setting(path) else { return Err(unknown(path, source)) };
     // A text that is set to nothing sets nothing.
     let value = if setting.is_optional && value == Value::String(String::new()) { Value::Null } else { value };
     match fits(setting, &value) {
@@ -98,7 +99,8 @@ pub(super) fn expected(kind: &Kind) -> String {
     }
 }
 
-fn unknown(path: &str, value: &Value) -> Problem {
+/// What is no setting is said without its value, which may be a secret that has its place elsewhere.
+fn unknown(path: &str, source: &Source) -> Problem {
     let section = path.rsplit_once('.').map_or("", |(section, _)| section);
     let beside: Vec<&str> = settings()
         .iter()
@@ -106,21 +108,26 @@ fn unknown(path: &str, value: &Value) -> Problem {
         .filter(|(known, _)| *known == section)
         .map(|(_, name)| name)
         .collect();
-    let expected = match (near(path), beside.is_empty()) {
-        (Some(near), _) => format!("a setting that there is: '{near}'?"),
-        (None, false) => format!("a setting of [{section}]: {}", beside.join(", ")),
-        (None, true) => {
+    let expected = match (divided(source), near(path), beside.is_empty()) {
+        (Some(variable), ..) => format!("{variable}, with two underscores for every dot"),
+        (None, Some(near), _) => format!("a setting that there is: '{near}'?"),
+        (None, None, false) => format!("a setting of [{section}]: {}", beside.join(", ")),
+        (None, None, true) => {
             let mut names: Vec<_> = settings().iter().map(|setting| setting.section_and_name().0).collect();
             names.dedup();
             format!("a setting of one of the sections {}", names.join(", "))
         }
     };
-    Problem {
-        place: String::new(),
-        key: path.to_owned(),
-        found: format!("{}, but there is no such setting", shown(value)),
-        expected,
-    }
+    let found = "a value, but there is no such setting".to_owned();
+    Problem { place: String::new(), key: path.to_owned(), found, expected }
+}
+
+/// The variable that was meant by one with other underscores.
+fn divided(source: &Source) -> Option<String> {
+    let Source::Variable(name) = source else { return None };
+    let joined = |name: &str| name.to_ascii_uppercase().replace("__", "_");
+    let name = joined(name);
+    settings().iter().map(Setting::variable).find(|known| joined(known) == name)
 }
 
 /// The setting that was probably meant: one that ends like this in another section, or that is nearly called so.

@@ -36,6 +36,6 @@ impl LogSection {
     pub(super) fn problems(&self) -> Option<Problem> {
         let unusable = EnvFilter::try_new(&self.filter).err()?;
         let expected = format!("a filter of tracing, as \"info\" or \"warn,seracdb=debug\" ({unusable})");
-        Some(Problem::value("log.filter", &self.filter, &expected))
+        Some(Problem::value("log.filter", self.filter.as_str(), &expected))
     }
 }

@@ -11,10 +11,12 @@
 //! 3. A setting that cannot be used keeps the server from starting.
 
 mod auth;
+mod engine;
 mod flight;
 mod given;
 mod load;
 mod logging;
+mod mask;
 mod problem;
 mod settings;
 mod show;
@@ -33,6 +35,7 @@ pub use self::logging::{LogFormat, LogSection};
 pub use self::problem::{ConfigError, Problem};
 pub use self::show::{default_file, merged_file};
 pub use self::transport::{LimitsSection, TlsSection};
+use crate::transport::{WAYS_OUT, is_exposed};
 
 /// All settings of a server.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -92,18 +95,30 @@ impl Default for HttpSection {
 }
 
 impl ServerConfig {
-    /// What is wrong with values that are each of their type.
+    /// What is wrong with values that are each of their type, by the rules of those who use them; nothing is opened or looked
+    /// up for it.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         for (key, listen) in [("server.listen", &self.server.listen), ("http.listen", &self.http.listen)] {
             let port = listen.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             if port.is_none() {
-                found.push(Problem::value(key, listen, "ADDRESS:PORT, as 127.0.0.1:50051"));
+                found.push(Problem::value(key, listen.as_str(), "ADDRESS:PORT, as 127.0.0.1:50051"));
             }
         }
         found.extend(self.auth.problems());
-        found.extend(self.server.tls.problems());
+        match self.server.tls.problems() {
+            // Who gave half of it does not want to be without TLS.
+            Some(half) => found.push(half),
+            None if is_exposed(&self.server) => found.push(Problem {
+                place: String::new(),
+                key: "server.listen".to_owned(),
+                found: format!("'{}', which other machines can reach, and no TLS", self.server.listen),
+                expected: WAYS_OUT.to_owned(),
+            }),
+            None => {}
+        }
         found.extend(self.log.problems());
+        found.extend(engine::problems(&self.engine));
         found
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::mask::masked;
+
 /// One mistake: where it is, what was found there, and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -19,8 +21,9 @@ pub struct Problem {
 
 impl Problem {
     /// A value that a setting cannot have. Its place is found by its key.
-    pub(super) fn value(key: &str, found: &str, expected: &str) -> Self {
-        Self { place: String::new(), key: key.to_owned(), found: format!("'{found}'"), expected: expected.to_owned() }
+    pub(super) fn value(key: &str, found: impl Into<Value>, expected: &str) -> Self {
+        let found: Value = found.into();
+        Self { place: String::new(), key: key.to_owned(), found: shown(&found), expected: expected.to_owned() }
     }
 
     /// A setting that needs another one.
@@ -37,9 +40,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value as a message has it.
+/// A value as a message has it; without secrets.
 pub(super) fn shown(value: &Value) -> String {
-    match value {
+    match masked(value) {
         Value::String(text) => format!("'{text}'"),
         Value::Object(_) => "a section".to_owned(),
         other => other.to_string(),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::given::Source;
 use super::load::{Loaded, expected};
+use super::mask::masked;
 use super::settings::{Kind, Section, Setting, sections, settings};
 
 /// Columns of a line.
@@ -83,17 +84,6 @@ pub(super) fn value_of<'a>(loaded: &'a Loaded, setting: &'a Setting) -> (&'a Val
         Some((value, source)) => (value, source),
         None => (&setting.default, &Source::Default),
     }
-}
-
-/// The same without what is nobody's business: credentials in an address.
-pub(super) fn masked(value: &Value) -> Value {
-    let Value::String(text) = value else { return value.clone() };
-    let credentials = text.split_once("://").and_then(|(scheme, rest)| {
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (_, host) = authority.rsplit_once('@')?;
-        Some(format!("{scheme}://***@{host}/{path}"))
-    });
-    credentials.map_or_else(|| value.clone(), Value::String)
 }
 
 fn file(mut line: impl FnMut(&Setting, &mut String)) -> String {

@@ -31,22 +31,22 @@ fn said(toml: &str, variables: &[(&str, &str)]) -> String {
 
 #[test]
 fn later_sources_win() {
-    let toml = "[server]\nlisten = '1.1.1.1:1'\ndata_dir = '/file'\nnode_id = 'file'";
+    let toml = "[server]\nlisten = '127.0.0.1:1'\ndata_dir = '/file'\nnode_id = 'file'";
     let variables = [
-        ("SERACDB_SERVER__LISTEN", "2.2.2.2:2"),
+        ("SERACDB_SERVER__LISTEN", "127.0.0.2:2"),
         ("SERACDB_SERVER__DATA_DIR", "/env"),
         ("SERACDB_MANIFEST_CACHE__TTL_SECONDS", "7"),
     ];
-    let loaded = load_all(toml, &variables, &[("--listen", "server.listen", "3.3.3.3:3")]).unwrap();
+    let loaded = load_all(toml, &variables, &[("--listen", "server.listen", "127.0.0.3:3")]).unwrap();
     let config = &loaded.config;
     assert_eq!(config.engine.storage.manifest_cache.ttl_seconds, 7);
-    assert_eq!(config.server.listen, "3.3.3.3:3");
+    assert_eq!(config.server.listen, "127.0.0.3:3");
     assert_eq!(config.engine.storage.data_dir, Path::new("/env"));
     assert_eq!(config.engine.storage.node_id, "file");
     assert_eq!(config.http.listen, "127.0.0.1:8080");
     let shown = merged_file(&loaded);
     for line in [
-        "listen = \"3.3.3.3:3\"  # --listen",
+        "listen = \"127.0.0.3:3\"  # --listen",
         "data_dir = \"/env\"  # SERACDB_SERVER__DATA_DIR",
         "listen = \"127.0.0.1:8080\"  # default",
     ] {
@@ -79,7 +79,7 @@ fn all_mistakes_are_said_at_once() {
         ("log.format", "'xml'", "\"text\" or \"json\""),
         ("server.insecure", "'perhaps'", "true or false"),
         ("server.listen", "5", "a text"),
-        ("server.listen_on", "'x:1', but there is no such setting", "a setting that there is: 'server.listen'?"),
+        ("server.listen_on", "a value, but there is no such setting", "a setting that there is: 'server.listen'?"),
         ("flush.hot_bytes_max", "'much'", "a whole number, at least 0"),
         ("http.listen", "'here'", "ADDRESS:PORT, as 127.0.0.1:50051"),
     ];
@@ -111,7 +111,7 @@ fn what_is_no_setting_is_told_what_was_meant() {
         assert!(said.contains(meant), "{toml}: {said}");
     }
     let variable = said("", &[("SERACDB_HTTP__PORT", "1")]);
-    assert!(variable.starts_with("SERACDB_HTTP__PORT: http.port: found '1', but there is no"), "{variable}");
+    assert!(variable.starts_with("SERACDB_HTTP__PORT: http.port: found a value, but there is no"), "{variable}");
     let broken = said("[server]\nlisten = 'x:1'\nwhat is this", &[]);
     assert!(broken.contains("line 3: found what is no TOML"), "{broken}");
     let error = load(Some(Path::new("/nowhere.toml")), [], &[]).unwrap_err().to_string();
@@ -141,6 +141,7 @@ fn values_out_of_their_limits_are_said() {
 fn another(setting: &Setting) -> String {
     match (&setting.kind, setting.path.as_str()) {
         (_, "server.listen" | "http.listen") => "1:2".into(),
+        (_, "server.object_store") => "file:///17".into(),
         (Kind::OneOf(names), _) => names.iter().rev().find(|name| setting.default != ***name).unwrap().clone(),
         (Kind::Texts, _) => "[\"ES384\"]".into(),
         (Kind::Bool, _) => (setting.default == Value::Bool(false)).to_string(),
@@ -150,9 +151,9 @@ fn another(setting: &Setting) -> String {
 
 #[test]
 fn every_setting_has_its_variable_and_its_place_in_the_tree() {
-    // Half of TLS is refused, and so is a file of keys alone.
+    // Half of TLS is refused, and so are a file of keys alone and a backlog below what begins it.
     let beside = "[server.tls]\ncert_file = 'x'\nkey_file = 'x'\nclient_ca_file = 'x'\nrequire_client_cert = true\n\
-                  [auth]\njwt_issuer = 'i'\njwt_audience = 'a'";
+                  [auth]\njwt_issuer = 'i'\njwt_audience = 'a'\n[flush]\ntotal_bytes_max = 1";
     let before = serde_json::to_value(of(beside, &[])).unwrap();
     for setting in settings() {
         let beside = if setting.path == "server.tls.require_client_cert" { "" } else { beside };
@@ -203,8 +204,99 @@ fn jwts_need_all_that_makes_them_safe() {
 }
 
 #[test]
+fn values_that_cannot_be_used_are_said_before_anything_is_opened() {
+    for (toml, mistake) in [
+        (
+            "[server]\nobject_store = 'ftp://x'",
+            "server.object_store: found 'ftp://x', expected file:///folder or s3://b",
+        ),
+        (
+            "[server]\nobject_store = 'x'",
+            "server.object_store: found 'x', expected file:///folder or s3://bucket/prefix (",
+        ),
+        (
+            "[server]\nlisten = '0.0.0.0:1'",
+            "server.listen: found '0.0.0.0:1', which other machines can reach, and no TLS",
+        ),
+        ("[compaction]\nfan_in = 1", "compaction.fan_in: found 1, expected a whole number, at least 2"),
+        (
+            "[flush]\ntotal_bytes_max = 10\nbacklog_bytes_max = 9",
+            "flush.backlog_bytes_max: found 9, expected at least flush.total_bytes_max, which is 10",
+        ),
+        (
+            "[flush]\ntotal_bytes_max = 5000000000",
+            "flush.total_bytes_max: found 5000000000, expected at most flush.backlog_bytes_max, which is 4294967296",
+        ),
+    ] {
+        let said = said(toml, &[]);
+        assert!(said.contains(&format!("seracdb.toml: {mistake}")), "{toml}: {said}");
+    }
+    for toml in [
+        "[server]\nlisten = '0.0.0.0:1'\ninsecure = true",
+        "[server]\nlisten = '0.0.0.0:1'\n[server.tls]\ncert_file = 'x'\nkey_file = 'x'",
+        "[server]\nlisten = 'db.example:1'\n[http]\nlisten = '0.0.0.0:1'",
+        "[server]\nobject_store = 's3://bucket'\n[compaction]\nfan_in = 2",
+        "[flush]\ntotal_bytes_max = 10\nbacklog_bytes_max = 10",
+    ] {
+        of(toml, &[]);
+    }
+    // A flag mends what the file says.
+    let everywhere = "[server]\nlisten = '0.0.0.0:1'";
+    load_all(everywhere, &[], &[("--listen", "server.listen", "127.0.0.1:1")]).unwrap();
+    load_all(everywhere, &[], &[("--insecure", "server.insecure", "true")]).unwrap();
+    // Half of TLS is one mistake.
+    let half = said(&format!("{everywhere}\n[server.tls]\ncert_file = 'x'"), &[]);
+    assert!(half.contains("server.tls.key_file"), "{half}");
+}
+
+#[test]
 fn variables_without_a_section_are_no_settings() {
-    of("", &[("SERACDB_ROOT_PASSWORD", "x"), ("OTHER__LISTEN", "y")]);
+    let others = ["ROOT_PASSWORD", "PASSWORD", "URI", "USER", "BIN", "SEED", "TLS_URI", "TLS_DIR", "PLANTED_PANIC"];
+    for name in others {
+        of("", &[(&format!("SERACDB_{name}"), "x")]);
+    }
+    of("", &[("OTHER__LISTEN", "y"), ("SERACDB_HTTP", "z")]);
+    let of_kubernetes = [
+        ("SERACDB_HTTP_SERVICE_HOST", "10.0.0.1"),
+        ("SERACDB_HTTP_SERVICE_PORT_WEB", "8080"),
+        ("SERACDB_SERVER_PORT", "tcp://10.0.0.1:50051"),
+        ("SERACDB_SERVER_PORT_50051_TCP_ADDR", "10.0.0.1"),
+    ];
+    of("", &of_kubernetes);
+}
+
+#[test]
+fn variables_with_other_underscores_are_told_how_they_are_written() {
+    for (name, meant) in [
+        ("SERACDB_FLUSH_HOT_BYTES_MAX", "expected SERACDB_FLUSH__HOT_BYTES_MAX, with two"),
+        ("SERACDB_MANIFEST_CACHE_TTL_SECONDS", "expected SERACDB_MANIFEST_CACHE__TTL_SECONDS, with two"),
+        ("SERACDB_LIMITS_USER_QUERIES_MAX", "expected SERACDB_LIMITS__USER__QUERIES_MAX, with two"),
+        ("SERACDB_SERVER__TLS_KEY_FILE", "expected SERACDB_SERVER__TLS__KEY_FILE, with two"),
+        ("SERACDB_FLUSH_HOT_BYTE_MAX", "'flush.hot_bytes_max'?"),
+        ("SERACDB_SERVER_PORT", "a setting of one of the sections server,"),
+    ] {
+        let said = said("", &[(name, "17")]);
+        assert!(said.starts_with(&format!("{name}: ")), "{said}");
+        assert!(said.contains("found a value, but there is no such setting") && said.contains(meant), "{said}");
+    }
+}
+
+#[test]
+fn no_mistake_tells_a_secret() {
+    for toml in [
+        "[auth]\nroot_password = 'geheim'",
+        "[storage]\naws_secret_access_key = ['geheim', { a = 'geheim' }]",
+        "[server]\nobject_store = 'ftp://key:geheim@x'",
+        "[server]\nobject_store = 's3://key:ge/geheim@bucket'",
+        "[server]\nobject_store = ['s3://key:geheim@bucket']",
+    ] {
+        let said = said(toml, &[]);
+        assert!(!said.contains("geheim"), "{said}");
+    }
+    for name in ["SERACDB_AUTH__ROOT_PASSWORD", "SERACDB_AUTH_ROOT_PASSWORD"] {
+        let said = said("", &[(name, "geheim")]);
+        assert!(said.starts_with(name) && !said.contains("geheim"), "{said}");
+    }
 }
 
 #[test]

@@ -13,6 +13,10 @@ use crate::lifecycle::ServeError;
 
 const LISTEN: &str = "server.listen";
 
+/// What makes a port that other machines can reach acceptable.
+pub(crate) const WAYS_OUT: &str = "a certificate (--tls-cert, --tls-key; `seracdb tls self-signed` makes one for trying out), an address of this \
+     machine alone, as 127.0.0.1, or --insecure (server.insecure = true) when something else encrypts";
+
 /// The way in as the settings have it, checked before anything is opened.
 pub(crate) struct Entrance {
     listen: String,
@@ -29,11 +33,27 @@ enum Exposure {
     Loopback,
 }
 
+impl Exposure {
+    fn of(section: &ServerSection) -> Self {
+        if TlsFiles::of(&section.tls).is_some() || section.insecure { Self::Any } else { Self::Loopback }
+    }
+
+    fn refuses(self, addresses: &[SocketAddr]) -> bool {
+        self == Self::Loopback && addresses.iter().any(is_reachable)
+    }
+}
+
+/// Whether the port would be refused because other machines can reach it. Of a name it is not said: it is looked up when
+/// the port is opened.
+pub(crate) fn is_exposed(section: &ServerSection) -> bool {
+    let address = section.listen.parse::<SocketAddr>();
+    address.is_ok_and(|address| Exposure::of(section).refuses(&[address]))
+}
+
 impl Entrance {
     pub(crate) async fn check(section: &ServerSection) -> Result<Self, ServeError> {
         let certificates = TlsFiles::of(&section.tls).map(Certificates::load).transpose()?;
-        let exposure = if certificates.is_some() || section.insecure { Exposure::Any } else { Exposure::Loopback };
-        let addresses = resolve(&section.listen, exposure).await?;
+        let addresses = resolve(&section.listen, Exposure::of(section)).await?;
         Ok(Self { listen: section.listen.clone(), addresses, certificates })
     }
 
@@ -56,7 +76,7 @@ impl Entrance {
 async fn resolve(listen: &str, exposure: Exposure) -> Result<Vec<SocketAddr>, ServeError> {
     let failed = |source| ServeError::Listen { setting: LISTEN, listen: listen.to_owned(), source };
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen).await.map_err(failed)?.collect();
-    match exposure == Exposure::Loopback && addresses.iter().any(is_reachable) {
+    match exposure.refuses(&addresses) {
         true => Err(ServeError::Exposed { listen: listen.to_owned() }),
         false => Ok(addresses),
     }
@@ -70,6 +90,28 @@ fn is_reachable(address: &SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TlsSection;
+
+    fn listening(listen: &str) -> ServerSection {
+        ServerSection { listen: listen.to_owned(), ..ServerSection::default() }
+    }
+
+    #[test]
+    fn an_address_is_refused_before_it_is_opened_and_a_name_is_not() {
+        for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1"] {
+            assert!(is_exposed(&listening(listen)), "{listen}");
+            assert!(!is_exposed(&ServerSection { insecure: true, ..listening(listen) }), "{listen}");
+            let tls = TlsSection {
+                cert_file: Some("server.pem".into()),
+                key_file: Some("server.key".into()),
+                ..TlsSection::default()
+            };
+            assert!(!is_exposed(&ServerSection { tls, ..listening(listen) }), "{listen}");
+        }
+        for listen in ["127.0.0.1:1", "[::1]:1", "localhost:1", "db.example:1", "nonsense"] {
+            assert!(!is_exposed(&listening(listen)), "{listen}");
+        }
+    }
 
     #[tokio::test]
     async fn only_loopback_is_not_reachable() {

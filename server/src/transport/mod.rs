@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use self::connection::Connection;
 pub(crate) use self::files::TlsError;
-pub(crate) use self::listening::Entrance;
+pub(crate) use self::listening::{Entrance, WAYS_OUT, is_exposed};
 use self::rotation::Certificates;
 use self::seats::{Seat, Seats};
 use crate::config::LimitsSection;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::CompactionConfig;
+use super::{CompactionConfig, FAN_IN_MIN};
 use crate::keys::BatchNumber;
 
 /// A file that queries read.
@@ -52,7 +52,7 @@ pub fn choose(files: &[Candidate], config: &CompactionConfig) -> BTreeSet<BatchN
     for file in files.iter().filter(|file| file.live_bytes() < config.small_file_bytes) {
         tiers.entry(file.tier()).or_default().push(file);
     }
-    let fan_in = config.fan_in.max(2);
+    let fan_in = config.fan_in.max(FAN_IN_MIN);
     let mut merges = tiers.into_values().map(|tier| first_that_fit(tier.into_iter(), config));
     merges.find(|merge| merge.len() >= fan_in).unwrap_or_default().into_iter().collect()
 }

@@ -45,6 +45,9 @@ pub use choose::Candidate;
 pub use choose::choose;
 use merge::Source;
 
+/// The fewest files of about the same size that are merged at once: one alone would be written again and again.
+pub const FAN_IN_MIN: usize = 2;
+
 /// When files are merged, and how long their inputs are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
