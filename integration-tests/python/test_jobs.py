@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 
 import pytest
 import seracdb
@@ -128,3 +131,26 @@ def test_they_are_known_after_a_restart(tmp_path):
                     for sql in ["RUN JOB retention", f"CANCEL JOB '{later}'"]:
                         with pytest.raises(seracdb.Error, match="requires the role admin"):
                             service.query(sql) if sql.startswith("RUN") else service.run(sql)
+
+
+def test_a_cleanup_says_what_it_removed_and_lines_of_a_job_name_it(tmp_path):
+    with Server(tmp_path / "data") as server, root(server) as db:
+        db.run("CREATE TABLE t (n BIGINT)")
+        db.run("INSERT INTO t VALUES (1)")
+        table = '{"namespace": "default", "table": "t"}'
+        flush = run(db, "flush", table)
+        assert done(db, flush)["state"] == "completed"
+        (line,) = [line for line in server.log().splitlines() if "flushed table=" in line]
+        assert f'job{{id={flush} job_type="flush"}}' in line, line
+
+        folder = server.data_dir / "objects/default/t/shared"
+        (batch,) = folder.glob("batch-*.parquet")
+        for number, hours in [(98, 2), (99, 0)]:
+            left = folder / f"batch-00{number}.parquet"
+            shutil.copyfile(batch, left)
+            then = time.time() - hours * 3600
+            os.utime(left, (then, then))
+        row = done(db, run(db, "cleanup", table))
+        assert row["state"] == "completed" and row["message"].endswith(" 1 files"), row
+        # What is young may be needed still.
+        assert {file.name for file in folder.glob("batch-*.parquet")} == {batch.name, "batch-0099.parquet"}

@@ -67,8 +67,8 @@ impl Store {
     }
 
     /// Looks at a scope's manifest and files wholly, and removes files that nothing names and that are older than the grace
-    /// period.
-    pub async fn clean_up_files(&self, scope: Scope) -> Result<()> {
+    /// period; gives how many.
+    pub async fn clean_up_files(&self, scope: Scope) -> Result<usize> {
         self.manifests().forget_look(scope);
         self.look_at(scope).await
     }

@@ -19,7 +19,7 @@ use arrow::datatypes::{
 };
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, ParquetMetaData, RowGroupMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
@@ -350,5 +350,51 @@ impl<W: Write> Write for Checksummed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// How many rows of a file to read at once, so that they take about so many bytes, however large its values are.
+pub(crate) fn rows_at_once(file: &ParquetMetaData, bytes_max: u64, rows_max: usize) -> usize {
+    // A value that repeats is there once, and takes its bytes for each row when it is read.
+    let of_column = |column: &ColumnChunkMetaData| {
+        column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or(0))
+    };
+    let of_row = |group: &RowGroupMetaData| {
+        let bytes: i64 = group.columns().iter().map(of_column).sum();
+        bytes.checked_div(group.num_rows()).unwrap_or(0)
+    };
+    let row_bytes = file.row_groups().iter().map(of_row).max().unwrap_or(0);
+    let rows = bytes_max / u64::try_from(row_bytes).unwrap_or(0).max(1);
+    usize::try_from(rows).unwrap_or(rows_max).clamp(1, rows_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use bytes::Bytes;
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+
+    use super::*;
+
+    #[test]
+    fn of_large_values_few_rows_are_read_at_once() {
+        let rows_of = |texts: Vec<String>| {
+            let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true)]));
+            let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(texts))]).unwrap();
+            let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
+            writer.write(&rows).unwrap();
+            let file = Bytes::from(writer.into_inner().unwrap());
+            let file = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).unwrap();
+            rows_at_once(file.metadata(), 1 << 20, 8192)
+        };
+        // Also of one that is there once in the file.
+        let same = rows_of(vec!["x".repeat(10_000); 500]);
+        assert!((90..=110).contains(&same), "{same}");
+        let different = rows_of((0..500).map(|number| format!("{number:010000}")).collect());
+        assert!((90..=110).contains(&different), "{different}");
+        assert_eq!(rows_of(vec!["x".repeat(2 << 20); 3]), 1);
+        assert_eq!(rows_of(vec![String::new(); 10_000]), 8192);
+        assert_eq!(rows_of(vec![]), 8192);
     }
 }

@@ -9,7 +9,7 @@
 //! └── scratch/       files being built; emptied at start
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
@@ -162,8 +162,8 @@ pub struct Store {
     committer: Committer,
     manifests: Arc<ManifestStore>,
     recoveries: Arc<Recoveries>,
-    /// Scopes of which something may lie around that nothing names.
-    to_clean_up: Mutex<HashSet<Scope>>,
+    /// Scopes of which something may lie around that nothing names, each with when it may be removed: nanoseconds since 1970.
+    to_clean_up: Mutex<HashMap<Scope, i64>>,
     tally: Arc<Tally>,
     pub(crate) cache: Arc<ScopeCache>,
     pending_paths: PendingPaths,
@@ -515,12 +515,25 @@ impl Store {
     /// Has a scope looked at wholly once more, when it is cleaned up next.
     pub(crate) fn look_again(&self, scope: Scope) {
         self.manifests.forget_look(scope);
-        self.to_clean_up.lock().insert(scope);
+        self.clean_up_later(scope);
     }
 
-    /// Scopes to be cleaned up, because something went wrong there since this was asked.
-    pub fn take_to_clean_up(&self) -> HashSet<Scope> {
-        std::mem::take(&mut self.to_clean_up.lock())
+    /// Has a scope cleaned up once more.
+    pub fn clean_up_later(&self, scope: Scope) {
+        self.clean_up_at(scope, self.clock.now_ns());
+    }
+
+    /// Has a scope cleaned up from a time on, or when it is to be already if that is before.
+    pub(crate) fn clean_up_at(&self, scope: Scope, at_ns: i64) {
+        let mut all = self.to_clean_up.lock();
+        let due = all.entry(scope).or_insert(at_ns);
+        *due = at_ns.min(*due);
+    }
+
+    /// Scopes to be cleaned up by now, because something went wrong there since this was asked.
+    pub fn take_to_clean_up(&self) -> Vec<Scope> {
+        let now = self.clock.now_ns();
+        self.to_clean_up.lock().extract_if(|_, due| *due <= now).map(|(scope, _)| scope).collect()
     }
 
     pub(crate) fn tally(&self) -> &Tally {

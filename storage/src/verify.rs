@@ -96,17 +96,18 @@ impl Store {
     }
 
     /// Looks at a scope: wholly the first time, later only whether its manifest has changed.
-    pub(crate) async fn look_at(&self, scope: Scope) -> Result<()> {
+    /// Gives the number of files that were removed.
+    pub(crate) async fn look_at(&self, scope: Scope) -> Result<usize> {
         let lock = self.scope_lock(scope);
         let _no_flush_meanwhile = lock.lock().await;
         self.manifests().is_looked_at(scope);
         let snapshot = self.snapshot();
         let mut job = match ScopeFiles::new(snapshot, scope) {
-            Err(StorageError::Conflict) => return Ok(()),
+            Err(StorageError::Conflict) => return Ok(0),
             job => job?,
         };
         if job.header.recovering {
-            return Ok(());
+            return Ok(0);
         }
         if job.header.is_unfinished() {
             let snapshot = Arc::clone(&job.snapshot);
@@ -122,9 +123,9 @@ impl Store {
         }
         if self.manifests().is_first_look(scope) {
             let checked = self.check_listing(&job, &records).await;
-            checked.inspect_err(|_| self.manifests().forget_look(scope))?;
+            return checked.inspect_err(|_| self.manifests().forget_look(scope));
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Whether the manifest is what the records say.
@@ -159,8 +160,8 @@ impl Store {
         Ok(())
     }
 
-    /// Whether every file is there; and what is there that nothing names.
-    async fn check_listing(&self, job: &ScopeFiles, records: &[BatchRecord]) -> Result<()> {
+    /// Whether every file is there; and what is there that nothing names: gives how many files of it were removed.
+    async fn check_listing(&self, job: &ScopeFiles, records: &[BatchRecord]) -> Result<usize> {
         let listed = self.objects().list(&job.place.prefix).await?;
         for fault in check_files(records, &listed) {
             let manifest = job.place.manifest_path();
@@ -175,7 +176,7 @@ impl Store {
         }
         let grace_ns = i64::try_from(self.orphan_grace().as_nanos()).unwrap_or(i64::MAX);
         let wrote = |epoch: Option<u64>| self.objects().wrote(epoch.unwrap_or_default());
-        let mut young = false;
+        let mut removed = 0;
         for (path, found) in orphans(records, &listed, job.header.spared, wrote) {
             if self.pending_paths().contains(path) {
                 continue;
@@ -183,16 +184,14 @@ impl Store {
             let age_ns = self.clock().now_ns().saturating_sub(found.modified_ns);
             let grace_ns = grace_of(path, grace_ns);
             if grace_ns > 0 && age_ns < grace_ns {
-                young = true;
+                self.clean_up_at(job.scope, found.modified_ns.saturating_add(grace_ns));
                 continue;
             }
             self.objects().remove(path).await?;
+            removed += 1;
             tracing::info!(file = path, "removed: left by a flush or compaction that did not end");
         }
-        if young {
-            self.look_again(job.scope);
-        }
-        Ok(())
+        Ok(removed)
     }
 
     /// Writes a delete vector again as the delete log has it.
@@ -223,4 +222,40 @@ fn is_gone(error: &StorageError) -> bool {
 
 fn is_of_vector(record: &BatchRecord, fault: &Fault) -> bool {
     record.deletes.as_ref().is_some_and(|deletes| fault.is_of(&deletes.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use crate::test_table::TestDir;
+
+    #[tokio::test]
+    async fn a_young_file_is_looked_for_again_when_its_time_is_over_and_not_before() {
+        let mut dir = TestDir::new();
+        dir.config.orphan_grace_seconds = 60;
+        let table = dir.table().await;
+        table.insert(&[1]).await;
+        table.flush().await.unwrap();
+        let batch = dir.objects().join(&table.records()[0].file_path);
+        let left = batch.with_file_name("batch-0099.parquet");
+        fs::copy(&batch, &left).unwrap();
+        let modified = fs::metadata(&left).unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
+        let over = i64::try_from((modified + Duration::from_secs(60)).as_nanos()).unwrap();
+
+        let store = &table.store;
+        store.clean_up_later(table.scope);
+        assert_eq!(store.take_to_clean_up(), [table.scope]);
+        assert_eq!(store.clean_up_files(table.scope).await.unwrap(), 0);
+        assert!(left.exists());
+        let wait = |ns: i64| Duration::from_nanos(u64::try_from(ns).unwrap());
+        dir.clock.advance(wait(over - 1 - store.clock().now_ns()));
+        assert_eq!(store.take_to_clean_up(), []);
+        dir.clock.advance(wait(1));
+        assert_eq!(store.take_to_clean_up(), [table.scope]);
+        assert_eq!(store.clean_up_files(table.scope).await.unwrap(), 1);
+        assert!(!left.exists() && batch.exists());
+        assert_eq!(store.take_to_clean_up(), []);
+    }
 }

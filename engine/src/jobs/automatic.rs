@@ -11,7 +11,7 @@ use seracdb_storage::store::Store;
 use super::policy::{HotPart, LastAsked, Policy, Seen};
 use super::runner::Jobs;
 use super::spec::{JobSpec, TableJob};
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::table_options::{flush_interval, flush_rows};
 
 /// How often it looks.
@@ -33,12 +33,14 @@ pub(super) struct Automatic {
     looks: u32,
     /// Scopes whose files it has not looked at since they have changed.
     files: BTreeSet<Scope>,
+    /// Scopes whose files it has asked to be merged.
+    merged: HashMap<JobSpec, Scope>,
 }
 
 impl Automatic {
     pub(super) fn new(store: Arc<Store>, policy: Policy) -> Self {
-        let last = LastAsked::at(store.clock().now_ns());
-        Self { store, policy, last, changes: None, looks: 0, files: BTreeSet::new() }
+        let last = LastAsked::at(store.clock().now_ns(), &policy.every);
+        Self { store, policy, last, changes: None, looks: 0, files: BTreeSet::new(), merged: HashMap::new() }
     }
 
     /// Counts what was there before the start, then decides until the jobs are to stop.
@@ -55,19 +57,19 @@ impl Automatic {
             Err(error) => tracing::error!(%error, "hot rows from before the start are not counted"),
         }
         while jobs.goes_on_after(LOOK_EVERY).await {
-            let busy = jobs.busy();
+            let jobs = Arc::clone(&jobs);
             let looking = tokio::task::spawn_blocking(move || {
-                let seen = self.look(busy);
-                (self, seen)
+                let seen = self.look(jobs.busy(), &jobs.resting());
+                if let Err(error) = self.ask(&jobs, &seen) {
+                    tracing::warn!(%error, "jobs could not be asked for");
+                }
+                self
             });
-            let Ok((itself, seen)) = looking.await else {
+            let Ok(itself) = looking.await else {
                 tracing::error!("nothing is flushed and merged by itself any more: it ended with a panic");
                 return;
             };
             self = itself;
-            if let Err(error) = seen.and_then(|seen| self.ask(&jobs, &seen)) {
-                tracing::warn!(%error, "jobs could not be asked for");
-            }
         }
     }
 
@@ -80,14 +82,23 @@ impl Automatic {
         Ok(())
     }
 
-    fn look(&mut self, busy: HashSet<JobSpec>) -> Result<Seen> {
+    /// `busy`: what waits or runs; `resting`: what has failed, and is left alone for a while.
+    fn look(&mut self, busy: HashSet<JobSpec>, resting: &HashSet<JobSpec>) -> Seen {
         let snapshot = self.store.snapshot();
         let catalog = snapshot.catalog();
-        let job = |scope: Scope| job_of(catalog, scope);
-        let worn = self.worn(&busy, job)?;
-        let to_clean_up = self.store.take_to_clean_up().into_iter().filter_map(job).collect();
+        let worn = self.worn(&busy, resting, |scope| job_of(catalog, scope));
+        let to_clean_up = self.to_clean_up(&busy, |scope| job_of(catalog, scope));
         let streams = catalog.tables().any(|table| table.kind == TableKind::Stream);
-        Ok(Seen { hot: self.hot(catalog), worn, to_clean_up, streams, last: self.last, busy })
+        Seen { hot: self.hot(catalog), worn, to_clean_up, streams, last: self.last, busy }
+    }
+
+    /// The parts that are to be cleaned up now. One that is being cleaned up is so once more: what it is for came later.
+    fn to_clean_up(&self, busy: &HashSet<JobSpec>, job: impl Fn(Scope) -> Option<TableJob>) -> Vec<TableJob> {
+        let due = self.store.take_to_clean_up().into_iter().filter_map(|scope| Some((scope, job(scope)?)));
+        let (later, now): (Vec<_>, Vec<_>) =
+            due.partition(|(_, job)| busy.contains(&JobSpec::Cleanup(job.clone().into())));
+        later.into_iter().for_each(|(scope, _)| self.store.clean_up_later(scope));
+        now.into_iter().map(|(_, job)| job).collect()
     }
 
     /// What is hot, unless it is what it was.
@@ -108,26 +119,45 @@ impl Automatic {
     }
 
     /// Of the parts whose files have changed those that are worth merging, as far as there is time.
-    fn worn(&mut self, busy: &HashSet<JobSpec>, job: impl Fn(Scope) -> Option<TableJob>) -> Result<Vec<TableJob>> {
+    fn worn(
+        &mut self,
+        busy: &HashSet<JobSpec>,
+        resting: &HashSet<JobSpec>,
+        job: impl Fn(Scope) -> Option<TableJob>,
+    ) -> Vec<TableJob> {
         let changed = self.store.take_changed_files();
         if !self.policy.compact {
-            return Ok(vec![]);
+            return vec![];
         }
         self.files.extend(changed);
-        let (clock, mut worn, mut later) = (self.store.clock(), Vec::new(), Vec::new());
+        // What failed is as worn as before.
+        let ended: Vec<(JobSpec, Scope)> = self.merged.extract_if(|job, _| !busy.contains(job)).collect();
+        self.files.extend(ended.into_iter().filter(|(job, _)| resting.contains(job)).map(|(_, scope)| scope));
+        let (clock, mut worn, mut later) = (Arc::clone(self.store.clock()), Vec::new(), Vec::new());
         let until = clock.monotonic() + FILES_FOR;
         while clock.monotonic() < until
             && let Some(scope) = self.files.pop_first()
         {
             let Some(job) = job(scope) else { continue };
-            if busy.contains(&JobSpec::Flush(job.clone())) || busy.contains(&JobSpec::Compact(job.clone())) {
+            let merge = JobSpec::Compact(job.clone());
+            if busy.contains(&JobSpec::Flush(job.clone())) || busy.contains(&merge) || resting.contains(&merge) {
                 later.push(scope);
-            } else if self.store.is_worth_compacting(scope).map_err(EngineError::from)? {
-                worn.push(job);
+                continue;
+            }
+            match self.store.is_worth_compacting(scope) {
+                Ok(true) => {
+                    self.merged.insert(merge, scope);
+                    worn.push(job);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    let (table, owner) = (scope.table.0, scope.owner.0);
+                    tracing::warn!(%error, table, owner, "whether files are worth merging could not be found out");
+                }
             }
         }
         self.files.extend(later);
-        Ok(worn)
+        worn
     }
 }
 

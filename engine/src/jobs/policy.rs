@@ -15,6 +15,14 @@ use super::spec::{JobSpec, ManifestEvictionJob, TableJob, TablesJob};
 /// How far below its limit what is hot is brought, in percent: so that one flush too many is not one for each write.
 const ROOM_PERCENT: u64 = 75;
 
+/// Jobs up to which flushes are asked for at once: each of them is looked through, and written down, when one more is asked for.
+/// The others are found again at a later look.
+const WAITING_MAX: usize = 500;
+
+/// How long after a start what nothing names is looked for, unless that is done more often anyway: servers that are started every day
+/// do it too.
+const FIRST_CLEANUP: Duration = Duration::from_secs(3600);
+
 /// What the settings say of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -80,6 +88,8 @@ impl Policy {
     /// The jobs to ask for now.
     pub(crate) fn next_jobs(&self, seen: &Seen, now_ns: i64) -> Vec<JobSpec> {
         let mut jobs = self.flushes(seen, now_ns);
+        jobs.retain(|job| !seen.busy.contains(job));
+        jobs.truncate(WAITING_MAX.saturating_sub(seen.busy.len()));
         if self.compact {
             jobs.extend(seen.worn.iter().cloned().map(JobSpec::Compact));
         }
@@ -141,9 +151,11 @@ impl Policy {
 }
 
 impl LastAsked {
-    /// Nothing was asked for before the start.
-    pub(crate) fn at(now_ns: i64) -> Self {
-        Self { eviction_ns: now_ns, retention_ns: now_ns, cleanup_ns: now_ns, stream_expiry_ns: now_ns }
+    /// At a start, after which everything comes in its interval, but for the first cleanup.
+    pub(crate) fn at(now_ns: i64, every: &Intervals) -> Self {
+        let sooner = nanoseconds(every.cleanup.saturating_sub(FIRST_CLEANUP));
+        let cleanup_ns = now_ns.saturating_sub(sooner);
+        Self { eviction_ns: now_ns, retention_ns: now_ns, cleanup_ns, stream_expiry_ns: now_ns }
     }
 
     /// With what is asked for now.
@@ -239,12 +251,33 @@ mod tests {
     }
 
     #[test]
+    fn no_more_flushes_wait_than_can_be_kept_in_order() {
+        let hot = (0..WAITING_MAX + 10).map(|number| hot(&number.to_string(), 1, 0, 1000)).collect();
+        let mut seen = Seen { hot, worn: vec![part("worn")], ..Seen::default() };
+        let jobs = policy().next_jobs(&seen, S);
+        assert_eq!(jobs.len(), WAITING_MAX + 1);
+        seen.busy = jobs.into_iter().collect();
+        assert_eq!(policy().next_jobs(&seen, S), []);
+    }
+
+    #[test]
+    fn the_first_cleanup_comes_soon_after_a_start() {
+        let cleanup = |hours: u64| {
+            let every = Intervals { cleanup: Duration::from_secs(hours * 3600), ..Intervals::default() };
+            let (policy, last) = (Policy { every, ..policy() }, LastAsked::at(0, &every));
+            let at = |hour: i64| !policy.next_jobs(&Seen { last, ..Seen::default() }, hour * 3600 * S).is_empty();
+            (0..48).find(|hour| at(*hour))
+        };
+        assert_eq!([0, 1, 24].map(cleanup), [None, Some(1), Some(1)]);
+    }
+
+    #[test]
     fn what_the_time_brings_is_asked_for_in_intervals() {
         let seconds = Duration::from_secs;
         let every =
             Intervals { eviction: seconds(3), retention: seconds(5), cleanup: seconds(0), stream_expiry: seconds(2) };
         let policy = Policy { every, ..policy() };
-        let mut seen = Seen { last: LastAsked::at(0), ..Seen::default() };
+        let mut seen = Seen { last: LastAsked::at(0, &every), ..Seen::default() };
         assert_eq!(policy.next_jobs(&seen, 2 * S), []);
         seen.streams = true;
         let expiry = JobSpec::StreamExpiry(TablesJob::default());

@@ -4,7 +4,9 @@
 //! 1. Of two jobs that touch the same part of a table one runs at a time; what is for all tables runs alone among its kind.
 //! 2. No more than so many run at once, and the last place is for flushes: what makes room for writers waits for nothing else.
 //! 3. A job that is waiting is there once: who asks for the same again is told of that one.
-//! 4. What ran when the process ended is queued again: every job may be run again from its beginning.
+//! 4. What ran when the process ended is queued again: every job may be run again from its beginning. But one that was begun as often as
+//!    a job is tried, and never ended, has failed: it may be what ends the process.
+//! 5. What somebody does not want any more is not tried again, also by the next process.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,6 +22,12 @@ const FIRST_WAIT_NS: i64 = 1_000_000_000;
 
 /// The longest wait.
 const WAIT_NS_MAX: i64 = 60_000_000_000;
+
+/// What is said of a job that is run again after a start.
+const INTERRUPTED: &str = "it ran when the server stopped, and is run again";
+
+/// For how long the server does not ask again by itself for what has failed.
+const REST_NS: i64 = 3_600_000_000_000;
 
 /// Names a job; rises with time.
 pub(crate) type JobId = u64;
@@ -79,6 +87,8 @@ pub(crate) struct Job {
     pub(crate) not_before_ns: i64,
     /// What has come of it, or why it failed.
     pub(crate) message: Option<String>,
+    /// Whether somebody has cancelled it while it ran.
+    pub(crate) is_unwanted: bool,
 }
 
 /// All jobs that have not ended, and the last of those that have.
@@ -95,28 +105,40 @@ pub(crate) struct Queue {
 pub(crate) enum Asked {
     /// It is queued.
     New(Job),
-    /// The same is waiting already.
-    Waiting(JobId),
+    /// The same is waiting already. From now on it is of whoever asked, if it was nobody's.
+    Waiting(Job),
 }
 
 impl Queue {
-    /// Goes on with what is known of an earlier process; gives what has changed by that.
-    pub(crate) fn resume(known: Vec<Job>, running_max: usize, history_max: usize) -> (Self, Vec<Job>) {
-        let next = known.iter().map(|job| job.id + 1).max().unwrap_or(1);
+    /// Goes on with what is known of an earlier process; gives what has changed by that. `last`: the highest number that a job has
+    /// had, 0 for none.
+    pub(crate) fn resume(
+        known: Vec<Job>,
+        last: JobId,
+        now_ns: i64,
+        running_max: usize,
+        history_max: usize,
+    ) -> (Self, Vec<Job>) {
         let mut jobs: BTreeMap<JobId, Job> = known.into_iter().map(|job| (job.id, job)).collect();
         let mut changed = Vec::new();
         for job in jobs.values_mut().filter(|job| job.state == JobState::Running) {
-            job.state = JobState::Queued;
-            job.message = Some("it ran when the server stopped, and is run again".to_owned());
+            let (state, message) = match (job.is_unwanted, job.attempts >= ATTEMPTS_MAX) {
+                (true, _) => (JobState::Cancelled, "it was cancelled, and ran when the server stopped"),
+                (_, true) => (JobState::Failed, "it ran each time the server stopped, and may be why"),
+                _ => (JobState::Queued, INTERRUPTED),
+            };
+            (job.state, job.message) = (state, Some(message.to_owned()));
+            job.finished_ns = state.has_ended().then_some(now_ns);
             changed.push(job.clone());
         }
-        (Self { jobs, next, running_max: running_max.max(1), history_max }, changed)
+        (Self { jobs, next: last + 1, running_max: running_max.max(1), history_max }, changed)
     }
 
     /// Queues a job, unless the same is waiting.
     pub(crate) fn ask(&mut self, spec: JobSpec, asked_by: Option<String>, now_ns: i64) -> Asked {
-        if let Some(waiting) = self.jobs.values().find(|job| job.state.waits() && job.spec == spec) {
-            return Asked::Waiting(waiting.id);
+        if let Some(waiting) = self.jobs.values_mut().find(|job| job.state.waits() && job.spec == spec) {
+            waiting.asked_by = waiting.asked_by.take().or(asked_by);
+            return Asked::Waiting(waiting.clone());
         }
         let job = Job {
             id: self.next,
@@ -129,6 +151,7 @@ impl Queue {
             finished_ns: None,
             not_before_ns: now_ns,
             message: None,
+            is_unwanted: false,
         };
         self.next += 1;
         self.jobs.insert(job.id, job.clone());
@@ -181,6 +204,10 @@ impl Queue {
                 job.state = JobState::Completed;
                 job.message = Some(message);
             }
+            Err((message, _)) if job.is_unwanted => {
+                job.state = JobState::Cancelled;
+                job.message = Some(message);
+            }
             Err((message, true)) if job.attempts < ATTEMPTS_MAX => {
                 job.state = JobState::Retrying;
                 job.message = Some(message);
@@ -211,6 +238,16 @@ impl Queue {
             job.state = JobState::Cancelled;
             job.finished_ns = Some(now_ns);
         }
+        job.is_unwanted |= job.state == JobState::Running;
+        Some(job.clone())
+    }
+
+    /// A job that ran was stopped with the server: the next process runs it again, and this was no try.
+    pub(crate) fn interrupted(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.get_mut(&id).filter(|job| job.state == JobState::Running && !job.is_unwanted)?;
+        job.state = JobState::Queued;
+        job.attempts = job.attempts.saturating_sub(1);
+        job.message = Some(INTERRUPTED.to_owned());
         Some(job.clone())
     }
 
@@ -226,6 +263,13 @@ impl Queue {
     pub(crate) fn busy(&self) -> HashSet<JobSpec> {
         let jobs = self.jobs.values().filter(|job| !job.state.has_ended());
         jobs.map(|job| job.spec.clone()).collect()
+    }
+
+    /// What the server has asked for by itself, and has failed not long ago.
+    pub(crate) fn resting(&self, now_ns: i64) -> HashSet<JobSpec> {
+        let is_recent = |job: &&Job| job.finished_ns.is_some_and(|at| now_ns.saturating_sub(at) < REST_NS);
+        let failed = self.jobs.values().filter(|job| job.state == JobState::Failed && job.asked_by.is_none());
+        failed.filter(is_recent).map(|job| job.spec.clone()).collect()
     }
 
     /// All jobs, the oldest first.
@@ -287,13 +331,12 @@ mod tests {
     }
 
     fn queue() -> Queue {
-        Queue::resume(vec![], 2, 3).0
+        Queue::resume(vec![], 0, 0, 2, 3).0
     }
 
     fn asked(queue: &mut Queue, spec: JobSpec, now: i64) -> JobId {
         match queue.ask(spec, None, now) {
-            Asked::New(job) => job.id,
-            Asked::Waiting(id) => id,
+            Asked::New(job) | Asked::Waiting(job) => job.id,
         }
     }
 
@@ -327,7 +370,7 @@ mod tests {
         let flush = asked(&mut queue, flush("c", None), 0);
         assert_eq!(started(&mut queue, 0), Some(flush));
         // Who has one place only has it for all.
-        let mut one = Queue::resume(vec![], 1, 3).0;
+        let mut one = Queue::resume(vec![], 0, 0, 1, 3).0;
         asked(&mut one, compact("a"), 0);
         assert_eq!(started(&mut one, 0), Some(1));
     }
@@ -344,11 +387,73 @@ mod tests {
     fn the_same_waits_once_and_what_is_asked_for_comes_first() {
         let mut queue = queue();
         let first = asked(&mut queue, flush("t", None), 0);
-        assert_eq!(queue.ask(flush("t", None), Some("root".into()), 1), Asked::Waiting(first));
+        assert_eq!(asked(&mut queue, flush("t", None), 1), first);
         let Asked::New(wanted) = queue.ask(flush("u", None), Some("root".into()), 1) else { panic!() };
         assert_eq!((started(&mut queue, 1), started(&mut queue, 1)), (Some(wanted.id), Some(first)));
         // One that runs is no reason not to queue the next: what came meanwhile is not in it.
         assert!(matches!(queue.ask(flush("t", None), None, 2), Asked::New(_)));
+    }
+
+    #[test]
+    fn what_waits_is_of_the_first_who_asks_for_it() {
+        let mut queue = queue();
+        let own = asked(&mut queue, flush("t", None), 0);
+        for (who, whose) in [(None, None), (Some("root"), Some("root")), (Some("ann"), Some("root"))] {
+            let told = queue.ask(flush("t", None), who.map(str::to_owned), 1);
+            let Asked::Waiting(job) = told else { panic!("{told:?}") };
+            assert_eq!((job.id, job.asked_by.as_deref()), (own, whose));
+        }
+        // So its end is kept, whatever it has changed.
+        assert_eq!(started(&mut queue, 1), Some(own));
+        assert!(queue.ended(own, Ok("done".into()), true, 2).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_was_cancelled_is_not_tried_again() {
+        let mut queue = queue();
+        let id = asked(&mut queue, flush("t", None), 0);
+        assert_eq!(started(&mut queue, 0), Some(id));
+        let job = queue.cancel(id, 1).unwrap();
+        assert_eq!((job.state, job.is_unwanted), (JobState::Running, true));
+        // Neither by the next process …
+        let (_, changed) = Queue::resume(vec![job], id, 2, 2, 3);
+        assert_eq!((changed[0].state, changed[0].finished_ns), (JobState::Cancelled, Some(2)));
+        // … nor when it fails before its next step.
+        let (job, _) = queue.ended(id, Err(("the store is away".into(), true)), false, 2).unwrap();
+        assert_eq!((job.state, job.finished_ns), (JobState::Cancelled, Some(2)));
+    }
+
+    #[test]
+    fn what_ends_the_process_again_and_again_fails() {
+        let mut known = vec![];
+        for attempt in 1..=ATTEMPTS_MAX {
+            let mut queue = match attempt {
+                1 => queue(),
+                _ => Queue::resume(known, 1, 0, 2, 3).0,
+            };
+            assert_eq!(asked(&mut queue, compact("t"), 0), 1);
+            assert_eq!(started(&mut queue, 0), Some(1));
+            known = queue.list().cloned().collect();
+        }
+        let (queue, changed) = Queue::resume(known, 1, S, 2, 3);
+        assert_eq!((changed[0].state, changed[0].finished_ns), (JobState::Failed, Some(S)));
+        // Nor is it asked for again at once.
+        assert_eq!(queue.resting(S + REST_NS - 1), HashSet::from([compact("t")]));
+        assert_eq!(queue.resting(S + REST_NS), HashSet::new());
+    }
+
+    #[test]
+    fn an_orderly_stop_is_no_try() {
+        let mut queue = queue();
+        let id = asked(&mut queue, compact("t"), 0);
+        for _ in 0..=ATTEMPTS_MAX {
+            assert_eq!(started(&mut queue, 0), Some(id));
+            let job = queue.interrupted(id).unwrap();
+            assert_eq!((job.state, job.attempts), (JobState::Queued, 0));
+            let (next, changed) = Queue::resume(vec![job], id, 0, 2, 3);
+            assert_eq!(changed, []);
+            queue = next;
+        }
     }
 
     #[test]
@@ -393,11 +498,14 @@ mod tests {
         asked(&mut before, compact("t"), 0);
         started(&mut before, 0);
         let known = before.list().cloned().collect();
-        let (mut queue, changed) = Queue::resume(known, 2, 3);
+        let (mut queue, changed) = Queue::resume(known, 2, 0, 2, 3);
         assert_eq!(changed.iter().map(|job| (job.id, job.state)).collect::<Vec<_>>(), [(1, JobState::Queued)]);
         assert_eq!(started(&mut queue, 5), Some(1));
         assert_eq!(queue.list().next().unwrap().attempts, 2);
         assert_eq!(asked(&mut queue, flush("x", None), 5), 3);
+        // Also above those that this build cannot read.
+        let mut queue = Queue::resume(vec![], 9, 0, 2, 3).0;
+        assert_eq!(asked(&mut queue, flush("x", None), 5), 10);
     }
 
     #[test]

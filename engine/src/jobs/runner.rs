@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::automatic::Automatic;
 use super::policy::{Intervals, Policy};
@@ -41,7 +42,8 @@ pub struct JobsConfig {
     pub bytes_per_second_max: u64,
     /// Seconds between looks for superseded files, and entries of logs, whose time is over. 0: none.
     pub retention_interval_seconds: u64,
-    /// Seconds between looks for files that nothing names. 0: none but where something went wrong.
+    /// Seconds between looks for files that nothing names; the first is an hour after the start, if not before. 0: none but where
+    /// something went wrong.
     pub cleanup_interval_seconds: u64,
     /// Seconds between removals of rows of stream tables whose time is over. 0: none.
     pub stream_expiry_interval_seconds: u64,
@@ -101,6 +103,8 @@ struct Record {
     not_before_ns: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_unwanted: bool,
 }
 
 impl Jobs {
@@ -109,7 +113,9 @@ impl Jobs {
     pub(crate) fn open(store: Arc<Store>, config: &JobsConfig, storage: &StorageConfig) -> Result<Arc<Self>> {
         let records = store.jobs()?;
         let known = records.iter().filter_map(|(id, record)| decode(*id, record)).collect();
-        let (queue, changed) = Queue::resume(known, config.running_max, config.history_max);
+        let last = records.iter().map(|(id, _)| *id).max().unwrap_or(0);
+        let now_ns = store.clock().now_ns();
+        let (queue, changed) = Queue::resume(known, last, now_ns, config.running_max, config.history_max);
         for job in &changed {
             store.put_job(job.id, &encode(job), false)?;
         }
@@ -127,16 +133,15 @@ impl Jobs {
     pub(crate) fn ask(&self, spec: JobSpec, asked_by: Option<&str>) -> Result<JobId> {
         let durable = asked_by.is_some();
         let mut queue = self.queue.lock();
-        let id = match queue.ask(spec, asked_by.map(str::to_owned), self.now_ns()) {
-            Asked::Waiting(id) => id,
-            Asked::New(job) => {
-                self.store.put_job(job.id, &encode(&job), durable)?;
-                job.id
-            }
+        let job = match queue.ask(spec, asked_by.map(str::to_owned), self.now_ns()) {
+            // Its record is there, but perhaps not durable, nor with who has asked.
+            Asked::Waiting(job) if !durable => return Ok(job.id),
+            Asked::Waiting(job) | Asked::New(job) => job,
         };
+        self.store.put_job(job.id, &encode(&job), durable)?;
         drop(queue);
         self.wake.notify_one();
-        Ok(id)
+        Ok(job.id)
     }
 
     /// Ends a job that waits, and stops one that runs at its next step. One that has ended stays as it is.
@@ -146,6 +151,7 @@ impl Jobs {
         match job.state {
             JobState::Cancelled => self.store.put_job(id, &encode(&job), true)?,
             JobState::Running => {
+                self.store.put_job(id, &encode(&job), true)?;
                 if let Some(running) = self.running.lock().get(&id) {
                     running.stop.cancel();
                 }
@@ -167,6 +173,11 @@ impl Jobs {
         self.queue.lock().busy()
     }
 
+    /// What has failed, and is not to be asked for again yet.
+    pub(super) fn resting(&self) -> HashSet<JobSpec> {
+        self.queue.lock().resting(self.now_ns())
+    }
+
     /// Waits; false when the jobs are to stop.
     pub(super) async fn goes_on_after(&self, wait: Duration) -> bool {
         self.stopping.run_until_cancelled(self.store.clock().sleep(wait)).await.is_some()
@@ -175,7 +186,8 @@ impl Jobs {
     async fn run(self: Arc<Self>) {
         while !self.stopping.is_cancelled() {
             while let Some(job) = self.start_next() {
-                self.tasks.spawn(Arc::clone(&self).run_one(job));
+                let span = tracing::info_span!("job", id = job.id, job_type = job.spec.name());
+                self.tasks.spawn(Arc::clone(&self).run_one(job).instrument(span));
             }
             let now = self.now_ns();
             let next = self.queue.lock().next_time(now);
@@ -220,7 +232,10 @@ impl Jobs {
             let (mut queue, now) = (self.queue.lock(), self.now_ns());
             match done {
                 // After the next start it goes on.
-                Err(Unfinished::Stopped) if self.stopping.is_cancelled() => None,
+                Err(Unfinished::Stopped) if self.stopping.is_cancelled() => {
+                    let job = queue.interrupted(job.id).or_else(|| queue.stopped(job.id, now));
+                    job.map(|job| (job, vec![]))
+                }
                 Err(Unfinished::Stopped) => queue.stopped(job.id, now).map(|job| (job, vec![])),
                 // Nobody is to be told that there is nothing left to do.
                 Err(Unfinished::Unknown(what)) if job.asked_by.is_none() => queue.ended(job.id, Ok(what), true, now),
@@ -299,6 +314,7 @@ fn encode(job: &Job) -> Vec<u8> {
         finished_ns: job.finished_ns,
         not_before_ns: job.not_before_ns,
         message: job.message.clone(),
+        is_unwanted: job.is_unwanted,
     };
     serde_json::to_vec(&record).unwrap_or_default()
 }
@@ -313,6 +329,19 @@ fn decode(id: JobId, json: &[u8]) -> Option<Job> {
     let record: Record = serde_json::from_slice(json).ok()?;
     let spec = JobSpec::parse(&record.job_type, &record.params);
     let spec = spec.inspect_err(|error| tracing::warn!(job = id, "a job is left alone: {}", error.message)).ok()?;
-    let Record { asked_by, state, attempts, created_ns, started_ns, finished_ns, not_before_ns, message, .. } = record;
-    Some(Job { id, spec, asked_by, state, attempts, created_ns, started_ns, finished_ns, not_before_ns, message })
+    let Record { asked_by, state, attempts, created_ns, started_ns, finished_ns, .. } = record;
+    let Record { not_before_ns, message, is_unwanted, .. } = record;
+    Some(Job {
+        id,
+        spec,
+        asked_by,
+        state,
+        attempts,
+        created_ns,
+        started_ns,
+        finished_ns,
+        not_before_ns,
+        message,
+        is_unwanted,
+    })
 }

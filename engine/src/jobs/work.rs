@@ -105,8 +105,7 @@ impl Work<'_> {
 
     async fn clean_up(&self, job: &TablesJob) -> Result<String, Unfinished> {
         for scope in self.parts(self.scopes_of(job)?.into_iter()) {
-            self.store.clean_up_files(scope?).await?;
-            self.did(0);
+            self.did(self.store.clean_up_files(scope?).await?);
         }
         Ok(self.summary("cleaned up"))
     }

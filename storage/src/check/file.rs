@@ -18,10 +18,12 @@ use crate::paths;
 use crate::records::{BatchKind, BatchRecord};
 use crate::recovery::resolve::Versions;
 use crate::schema::TableSchema;
-use crate::segment::{FOOTER_FORMAT, Footer};
+use crate::segment::{FOOTER_FORMAT, Footer, rows_at_once};
 use crate::system_columns::{CommitTs, DELETED, ID, RowId, UPDATED, tick_of};
 
+/// Rows that are read at once, and the bytes of them: some files are checked at the same time.
 const BATCH_ROWS: usize = 32 << 10;
+const BATCH_BYTES: u64 = 32 << 20;
 
 /// What a file holds; `None` when it cannot be read.
 pub(super) struct Checked {
@@ -81,10 +83,11 @@ fn read(
     }
     let mut rows = Rows::new(record, schema);
     let mut statistics = Statistics::new(metadata.metadata(), &expected, record, filters);
+    let batch_rows = rows_at_once(metadata.metadata(), BATCH_BYTES, BATCH_ROWS);
     for group in 0..metadata.metadata().num_row_groups() {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
             .with_row_groups(vec![group])
-            .with_batch_size(BATCH_ROWS)
+            .with_batch_size(batch_rows)
             .build()?;
         statistics.begin_group(group);
         for batch in reader {

@@ -14,10 +14,14 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
 use crate::evolution::Evolution;
-use crate::segment::SegmentWriter;
+use crate::segment::{SegmentWriter, rows_at_once};
 use crate::system_columns::{CommitTs, DELETED, ID, UPDATED, updated_array};
 
+/// Rows that are written at once.
 const CHUNK_ROWS: usize = 8192;
+
+/// Bytes of rows that are in memory at a time, of all inputs together and of what is written next, however large the rows are.
+const MEMORY_BYTES: u64 = 128 << 20;
 
 /// A file to merge.
 pub(super) struct Source<'a> {
@@ -39,7 +43,12 @@ pub(super) fn merge<'a>(
     go_on: impl Fn(u64, u64) -> Result<()>,
 ) -> Result<Vec<MaskedRow>> {
     let schema = Arc::clone(output.schema());
-    let mut inputs: Vec<Input<'a>> = inputs.map(|source| Input::open(source, &schema)).collect::<Result<_>>()?;
+    let opened = inputs.map(|source| Ok((open(source.path)?, source))).collect::<Result<Vec<_>>>()?;
+    let bytes_each = MEMORY_BYTES / (opened.len() as u64 + 1);
+    let rows_each = opened.iter().map(|(file, _)| rows_at_once(file.metadata(), bytes_each, CHUNK_ROWS));
+    let chunk_rows = rows_each.min().unwrap_or(CHUNK_ROWS);
+    let opened = opened.into_iter().map(|(file, source)| Input::new(file, source, &schema, chunk_rows));
+    let mut inputs: Vec<Input<'a>> = opened.collect::<Result<_>>()?;
     let mut heads = BinaryHeap::new();
     for (at, input) in inputs.iter_mut().enumerate() {
         if input.load(&keep)? {
@@ -47,7 +56,7 @@ pub(super) fn merge<'a>(
         }
     }
     let mut masked = Vec::new();
-    let mut taken: Vec<(usize, usize)> = Vec::with_capacity(CHUNK_ROWS);
+    let mut taken: Vec<(usize, usize)> = Vec::with_capacity(chunk_rows);
     while let Some(Reverse((_, at))) = heads.pop() {
         let input = &mut inputs[at];
         taken.push((at, input.row));
@@ -56,7 +65,7 @@ pub(super) fn merge<'a>(
         }
         input.row += 1;
         let exhausted = input.row == input.batch.num_rows();
-        if exhausted || taken.len() == CHUNK_ROWS {
+        if exhausted || taken.len() == chunk_rows {
             let bytes = write(&inputs, &taken, output)?;
             go_on(taken.len() as u64, bytes)?;
             taken.clear();
@@ -95,11 +104,20 @@ struct Input<'a> {
     evolution: &'a Evolution,
 }
 
+fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(path).map_err(StorageError::io(format!("reading {}", path.display())))?;
+    Ok(ParquetRecordBatchReaderBuilder::try_new(file)?)
+}
+
 impl<'a> Input<'a> {
-    fn open(source: Source<'a>, schema: &SchemaRef) -> Result<Self> {
-        let Source { path, masked, updated, evolution } = source;
-        let file = File::open(path).map_err(StorageError::io(format!("reading {}", path.display())))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(CHUNK_ROWS).build()?;
+    fn new(
+        file: ParquetRecordBatchReaderBuilder<File>,
+        source: Source<'a>,
+        schema: &SchemaRef,
+        chunk_rows: usize,
+    ) -> Result<Self> {
+        let Source { masked, updated, evolution, .. } = source;
+        let reader = file.with_batch_size(chunk_rows).build()?;
         Ok(Self {
             reader,
             schema: Arc::clone(schema),
