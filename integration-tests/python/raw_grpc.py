@@ -35,16 +35,19 @@ def basic(user: str, password: str) -> Metadata:
 
 
 class Caller:
-    """A connection that sends one user's credentials with each call, or other headers when told to."""
+    """A connection that sends one user's credentials with each call, or other headers when told to.
 
-    def __init__(self, server: Server, metadata: Metadata = basic("root", ROOT_PASSWORD)):
+    `resends`: whether it sends again, as gRPC's clients do, what met a connection at its end and was not looked at.
+    """
+
+    def __init__(self, server: Server, metadata: Metadata = basic("root", ROOT_PASSWORD), resends: bool = False):
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             # A connection of its own, not one that is shared by all channels of the process.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_metadata_size", 4 << 20),
-            ("grpc.enable_retries", 0),
+            ("grpc.enable_retries", int(resends)),
         ]
         self.channel = grpc.insecure_channel(server.uri.removeprefix("grpc://"), options)
         self.metadata = metadata

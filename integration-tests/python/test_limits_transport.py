@@ -295,7 +295,7 @@ def test_an_old_connection_is_asked_to_end(tmp_path):
             assert 1.5 < time.monotonic() - began < 15
             assert told and all(int.from_bytes(got.payload[4:8], "big") == 0 for got in told), told
         # What runs goes on to its end; clients connect again and do not even notice.
-        with rawflight.client(server) as client, root(server) as db, Caller(server) as caller:
+        with rawflight.client(server) as client, root(server) as db, Caller(server, resends=True) as caller:
             caller.login()
             reader = client.start(LARGE)
             rows = reader.read_chunk().data.num_rows
