@@ -357,6 +357,20 @@ fn plan(state: &SessionState, tables: &Tables, statement: &Statement, bound: Opt
 pub(crate) fn plan_select(
     state: &SessionState,
     tables: &Tables,
+    query: Query,
+    hints: Vec<Option<DataType>>,
+    values_schema: Option<DFSchemaRef>,
+    bound: Option<Bound<'_>>,
+) -> Result<Typed> {
+    let typed = plan_uncoerced(state, tables, query, hints, values_schema, bound)?;
+    // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
+    Ok(Typed { plan: coerced(state, typed.plan)?, ..typed })
+}
+
+/// The same, its types not coerced yet.
+pub(crate) fn plan_uncoerced(
+    state: &SessionState,
+    tables: &Tables,
     mut query: Query,
     hints: Vec<Option<DataType>>,
     values_schema: Option<DFSchemaRef>,
@@ -364,9 +378,7 @@ pub(crate) fn plan_select(
 ) -> Result<Typed> {
     let views = Views::of(state, tables, &mut query)?;
     let source = |name: &_| views.source(tables, name);
-    let typed = plan_query(state, tables, &source, query, hints, values_schema, bound)?;
-    // Types are only right once they are coerced: the branches of a UNION agree on theirs here.
-    Ok(Typed { plan: coerced(state, typed.plan)?, ..typed })
+    plan_query(state, tables, &source, query, hints, values_schema, bound)
 }
 
 /// Plans a query over what `source` finds, its types not coerced yet.

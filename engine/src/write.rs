@@ -31,13 +31,14 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::execute::row_values;
 use crate::load::Load;
 use crate::merge::{Merged, Once};
-use crate::prepared::{Prepared, plan_select};
+use crate::prepared::{Prepared, coerced, plan_select, plan_uncoerced};
 use crate::returning::{Evaluated, Returned};
 use crate::rights::Object;
 use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes, pieces};
 use crate::running::{Run, Stoppable};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
+use crate::sql::branches::cast_clauses;
 use crate::sql::coerce::{bind_column, conform, insert_projection};
 use crate::sql::constraints::expression;
 use crate::sql::defaults::{Writable, put_defaults};
@@ -532,11 +533,13 @@ pub(crate) fn plan(
         Statement::Merge(merge) => {
             let merge = Merge { table: full_name(&table), ..Merge::clone(merge) };
             let query = merge_query(&merge, &columns, &LOCATION_COLUMNS, &old)?;
-            let typed = plan_select(state, tables, query, hints, None, bound)?;
+            let typed = plan_uncoerced(state, tables, query, hints, None, bound)?;
+            let coerce = |plan| coerced(state, plan);
+            let plan = coerce(cast_clauses(typed.plan, FOUND_COLUMNS, &columns, &coerce)?)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
             types.extend(old.iter().map(|_| None).chain([None]));
-            Ok(Typed { plan: conform(typed.plan, &types)?, ..typed })
+            Ok(Typed { plan: conform(plan, &types)?, ..typed })
         }
         _ => Err(EngineError::internal("only INSERT, UPDATE, DELETE and MERGE are planned as writes")),
     }

@@ -9,6 +9,7 @@ use arrow::datatypes::{
     Time64MicrosecondType, Time64NanosecondType, TimeUnit,
 };
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 
 use seracdb_storage::system_columns;
@@ -85,6 +86,22 @@ pub(crate) fn cast(expr: Expr, name: &str, to: &DataType, source: &LogicalPlan) 
         return Err(mismatch());
     }
     expr.cast_to(to, schema).map_err(|_| mismatch())
+}
+
+/// The same for an expression whose types are not coerced yet. `from`: the type that it will have then.
+pub(super) fn cast_from(expr: Expr, from: &DataType, name: &str, to: &DataType) -> Result<Expr> {
+    if from == to {
+        return Ok(expr);
+    }
+    if let Expr::Literal(ScalarValue::Null, _) = expr {
+        return Ok(Expr::Literal(null(to)?, None));
+    }
+    // The fields of structs find each other by name.
+    let are_structs = matches!((from, to), (DataType::Struct(_), DataType::Struct(_)));
+    match is_assignable(from, to) && (are_structs || can_cast_types(from, to)) {
+        true => Ok(Expr::Cast(Cast::new(Box::new(expr), to.clone()))),
+        false => Err(mismatch(name, to, from)),
+    }
 }
 
 fn mismatch(column: &str, to: &DataType, from: &DataType) -> EngineError {

@@ -10,7 +10,7 @@
 //! FROM s LEFT JOIN t ON t.k = s.k WHERE <clause> IS NOT NULL
 //!     with <1> = t._id IS NOT NULL AND s.gone, <2> = t._id IS NOT NULL, <3> = t._id IS NULL
 //! ```
-//! The first clause whose condition holds is a row's, as the standard has it.
+//! The first clause whose condition holds is a row's, as the standard has it. [`super::branches`] casts the values.
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{

@@ -4,13 +4,14 @@
 //! [`users`], [`grants`], [`views`], [`settings`]:
 //! an allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
 //! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`in_place`], [`infer`],
-//! [`candidates`], [`planner`]) → values cast to their columns ([`coerce`]).
+//! [`candidates`], [`planner`]) → values cast to their columns ([`branches`], [`coerce`]).
 //!
 //! What it does not know: the catalog, the storage, who is asking. Names and types of columns come in as arguments.
 
 mod alter;
 mod api_tokens;
 mod balance;
+pub(crate) mod branches;
 mod candidates;
 pub(crate) mod coerce;
 pub(crate) mod conflict;
