@@ -81,10 +81,15 @@ impl<'a> Merged<'a> {
         let (which_clause, places) = (found.num_columns() - 1, (0..found.num_columns() - 1).collect::<Vec<_>>());
         let clauses = cast(found.column(which_clause), &DataType::Int64).map_err(failed)?;
         let found = found.project(&places).map_err(failed)?;
-        let clauses = clauses.as_primitive::<Int64Type>();
-        let action = |row: usize| &self.merge.clauses[clauses.value(row) as usize - 1].action;
+        let clause_of = |number: Option<i64>| {
+            let place = usize::try_from(number?).ok()?.checked_sub(1)?;
+            Some(&self.merge.clauses.get(place)?.action)
+        };
+        let actions = clauses.as_primitive::<Int64Type>().iter().map(clause_of).collect::<Option<Vec<&MergeAction>>>();
+        // Only rows of a clause are asked for.
+        let actions = actions.ok_or_else(|| EngineError::internal("MERGE: a row is of no clause"))?;
         let which = |wanted: fn(&MergeAction) -> bool| -> Result<RecordBatch> {
-            let mask: BooleanArray = (0..found.num_rows()).map(|row| Some(wanted(action(row)))).collect();
+            let mask: BooleanArray = actions.iter().map(|action| Some(wanted(action))).collect();
             filter_record_batch(&found, &mask).map_err(failed)
         };
         let inserted = which(|action| matches!(action, MergeAction::Insert { .. }))?;
