@@ -3,6 +3,7 @@
 use datafusion::sql::sqlparser::ast::{Expr, Value};
 
 use super::dml::require_column;
+use super::merge::check_values;
 use super::names::quoted;
 use super::statement::{ConflictAction, InsertSource, MergeAction, Statement};
 use crate::error::{EngineError, Result};
@@ -102,20 +103,22 @@ pub(crate) fn put_defaults(
                     }
                     MergeAction::Insert { columns, values } => {
                         let mut names = writable.names(columns);
-                        // Those that are not given have their defaults too.
-                        let mut given: Vec<Expr> = values.take().unwrap_or_default();
-                        names.iter().zip(&mut given).try_for_each(|(name, value)| put(name, value))?;
-                        let missing = writable.user_columns.iter().map(|(name, _)| name);
-                        if given.is_empty() {
-                            names.clear();
-                        }
-                        if given.len() == names.len() {
-                            for name in missing.filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>() {
-                                given.push(default_of(&name)?.unwrap_or(Expr::value(Value::Null)));
-                                names.push(name);
+                        let mut given = match values.take() {
+                            Some(given) => given,
+                            None => {
+                                names.clear();
+                                vec![]
                             }
-                            *columns = names;
+                        };
+                        check_values(given.len(), names.len())?;
+                        names.iter().zip(&mut given).try_for_each(|(name, value)| put(name, value))?;
+                        // Those that are not given have their defaults too.
+                        let all = writable.user_columns.iter().map(|(name, _)| name);
+                        for name in all.filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>() {
+                            given.push(default_of(&name)?.unwrap_or(Expr::value(Value::Null)));
+                            names.push(name);
                         }
+                        *columns = names;
                         *values = Some(given);
                     }
                     MergeAction::Delete | MergeAction::Nothing => {}

@@ -223,13 +223,7 @@ fn values_of(
             };
             let mut row: Vec<Expr> = user_columns.iter().map(|_| null()).collect();
             if let Some(values) = values {
-                if values.len() != places.len() {
-                    return Err(EngineError::invalid(format!(
-                        "MERGE inserts {}, but {} are wanted",
-                        counted(values.len(), "value"),
-                        places.len()
-                    )));
-                }
+                check_values(values.len(), places.len())?;
                 values.iter().zip(places).for_each(|(value, place)| row[place] = value.clone());
             }
             row
@@ -249,6 +243,14 @@ fn values_of(
     };
     values.iter_mut().zip(user_columns).for_each(|(value, (_, data_type))| exact_decimal(value, data_type));
     Ok(values)
+}
+
+/// Refuses another number of values than of columns.
+pub(super) fn check_values(given: usize, wanted: usize) -> Result<()> {
+    if given == wanted {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!("MERGE inserts {}, but {wanted} are wanted", counted(given, "value"))))
 }
 
 fn condition_of(clause: &MergeClause, target: &Source<'_>, merge: &Merge) -> Expr {
