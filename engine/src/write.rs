@@ -493,7 +493,9 @@ pub(crate) fn plan(
         let column = table.schema().columns.iter().find(|column| column.name == name);
         column.and_then(|column| column.default.as_deref()).map(expression).transpose()
     })?;
-    let hints = hints(statement, &columns);
+    // Without a list, values are those of the columns that can be given.
+    let given: Vec<(String, DataType)> = writable.places().into_iter().map(|place| columns[place].clone()).collect();
+    let hints = hints(statement, &given);
     let old: Vec<&str> = old_columns(statement, &table).into_iter().map(|place| columns[place].0.as_str()).collect();
     match statement {
         Statement::Insert(insert) => {

@@ -11,6 +11,7 @@ mod concurrency;
 mod durability;
 mod flight_client;
 mod jobs_interrupted;
+mod parameters;
 mod pruning;
 mod scenarios;
 mod slt;
