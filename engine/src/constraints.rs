@@ -20,6 +20,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 use seracdb_storage::catalog::{CheckRecord, TableRecord};
 use seracdb_storage::keys::TableId;
@@ -32,8 +33,10 @@ use crate::scan::{LOCATION_COLUMNS, external};
 use crate::sql::coerce::cast;
 use crate::sql::constraints::{ROW, expression, one_row_of};
 use crate::sql::errors::from_datafusion;
+use crate::sql::insert::exact_decimal;
 use crate::sql::params::plan_typed;
 use crate::sql::planner::Planner;
+use crate::sql::rewrite;
 
 /// Tables above which all are planned again.
 const TABLES_MAX: usize = 1000;
@@ -227,7 +230,16 @@ fn planned(state: &SessionState, columns: &SchemaRef, text: &str, to: To<'_>) ->
     };
     let planner = Planner::new(state, &source);
     let has_columns = !columns.fields().is_empty();
-    let query = one_row_of(expression(text)?, has_columns);
+    let mut expr = expression(text)?;
+    if let To::Column(_, data_type) = &to {
+        exact_decimal(&mut expr, data_type);
+    }
+    // Read as in a statement. There, too, a number alone is its column's to read.
+    let is_number = matches!(&expr, ast::Expr::Value(value) if matches!(value.value, ast::Value::Number(..)));
+    let mut query = one_row_of(expr, has_columns);
+    if !is_number {
+        rewrite::prepare(&mut query)?;
+    }
     let typed = plan_typed(&planner, &query, vec![], None, None).map_err(failed)?;
     let LogicalPlan::Projection(projection) = coerced(state, typed.plan)? else {
         return Err(EngineError::invalid("aggregates and window functions are not possible here"));
