@@ -38,7 +38,7 @@ use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes, pieces};
 use crate::running::{Run, Stoppable};
 use crate::scan::LOCATION_COLUMNS;
 use crate::session::{Session, describes};
-use crate::sql::branches::cast_clauses;
+use crate::sql::branches::{cast_clauses, cast_rows};
 use crate::sql::coerce::{bind_column, conform, insert_projection};
 use crate::sql::constraints::expression;
 use crate::sql::defaults::{Writable, put_defaults};
@@ -48,7 +48,7 @@ use crate::sql::insert::{insert_plan, plain_parameters};
 use crate::sql::mentions::{mentions_identifier, names_a_column};
 use crate::sql::merge::merge_query;
 use crate::sql::params::{Bound, Typed, hints};
-use crate::sql::statement::{ConflictAction, Delete, Insert, Merge, MergeAction, MergeClause, Update};
+use crate::sql::statement::{ConflictAction, Delete, Insert, InsertSource, Merge, MergeAction, MergeClause, Update};
 use crate::sql::{Statement, TableName};
 use crate::tables::Tables;
 use crate::transaction::{Staged, StagedCommit, Transaction};
@@ -497,12 +497,21 @@ pub(crate) fn plan(
     let given: Vec<(String, DataType)> = writable.places().into_iter().map(|place| columns[place].clone()).collect();
     let hints = hints(statement, &given);
     let old: Vec<&str> = old_columns(statement, &table).into_iter().map(|place| columns[place].0.as_str()).collect();
+    let coerce = |plan| coerced(state, plan);
     match statement {
         Statement::Insert(insert) => {
             let source = insert_plan(insert, &writable)?;
             let conflict = upsert::plan(state, tables, insert, &table, hints.clone(), bound)?;
             let hints = upsert::with_types_of(insert, hints, conflict.as_ref());
-            let typed = plan_select(state, tables, source.query, hints, source.values_schema, bound)?;
+            let typed = match (&insert.source, source.values_schema) {
+                // Rows that are a SELECT each.
+                (InsertSource::Values(_), None) => {
+                    let into: Vec<_> = source.targets.iter().map(|target| &columns[*target]).collect();
+                    let typed = plan_uncoerced(state, tables, source.query, hints, None, bound)?;
+                    Typed { plan: coerce(cast_rows(typed.plan, &into, &coerce)?)?, ..typed }
+                }
+                (_, schema) => plan_select(state, tables, source.query, hints, schema, bound)?,
+            };
             let plan = insert_projection(typed.plan, &source.targets, insert, &columns, constraints.defaults())?;
             let conflict = match conflict {
                 Some(conflict) if conflict.parameters != typed.parameters => {
@@ -536,7 +545,6 @@ pub(crate) fn plan(
             let merge = Merge { table: full_name(&table), ..Merge::clone(merge) };
             let query = merge_query(&merge, &columns, &LOCATION_COLUMNS, &old)?;
             let typed = plan_uncoerced(state, tables, query, hints, None, bound)?;
-            let coerce = |plan| coerced(state, plan);
             let plan = coerce(cast_clauses(typed.plan, FOUND_COLUMNS, &columns, &coerce)?)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
