@@ -172,6 +172,7 @@ fn plan(
 ) -> Result<LogicalPlan> {
     let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
     let alias: Option<&Ident> = match statement {
+        Statement::Insert(insert) => insert.alias.as_ref(),
         Statement::Update(update) => update.alias.as_ref(),
         Statement::Delete(delete) => delete.alias.as_ref(),
         Statement::Merge(merge) => merge.alias.as_ref(),

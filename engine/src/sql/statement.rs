@@ -215,7 +215,7 @@ pub(crate) enum TransactionStatement {
 pub(crate) struct Insert {
     /// Where the rows go.
     pub table: TableName,
-    /// The name that ON CONFLICT uses for it.
+    /// The name that ON CONFLICT and RETURNING use for it.
     pub alias: Option<Ident>,
     /// The column list as written; empty = all of the user's columns.
     pub columns: Vec<String>,
