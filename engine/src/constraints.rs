@@ -15,6 +15,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility};
@@ -178,19 +179,32 @@ impl Constraints {
         self.generated.is_empty() && self.checks.is_empty()
     }
 
-    /// New rows with their generated columns, once they are checked. `columns`: the user columns in order.
-    pub(crate) fn complete(&self, mut columns: Vec<ArrayRef>, rows: usize) -> Result<Vec<ArrayRef>> {
+    /// New rows with their generated columns, once they are checked. `columns`: the user columns in order; `shows_values`: whether
+    /// an error may tell what is in them.
+    pub(crate) fn complete(
+        &self,
+        mut columns: Vec<ArrayRef>,
+        rows: usize,
+        shows_values: bool,
+    ) -> Result<Vec<ArrayRef>> {
         if self.is_empty() {
             return Ok(columns);
         }
-        let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+        // What cannot be computed is told with the values that it was to be computed of.
+        let failed = |error: DataFusionError, what: &str| {
+            let error = from_datafusion(error, &LOCATION_COLUMNS);
+            if shows_values { error } else { EngineError::new(error.kind, format!("{what} cannot be computed")) }
+        };
         let batch = self.batch(&columns, rows)?;
         for (place, expr) in &self.generated {
-            columns[*place] = expr.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(failed)?;
+            let made = expr.evaluate(&batch).and_then(|value| value.into_array(rows));
+            let name = self.columns.field(*place).name();
+            columns[*place] = made.map_err(|error| failed(error, &format!("GENERATED column '{name}'")))?;
         }
         let batch = if self.generated.is_empty() { batch } else { self.batch(&columns, rows)? };
         for (name, text, expr) in &self.checks {
-            let holds = expr.evaluate(&batch).and_then(|value| value.into_array(rows)).map_err(failed)?;
+            let holds = expr.evaluate(&batch).and_then(|value| value.into_array(rows));
+            let holds = holds.map_err(|error| failed(error, &format!("CHECK '{name}'")))?;
             // What is not known to be false is possible, as the standard has it.
             if holds.as_boolean().false_count() > 0 {
                 return Err(EngineError::invalid(format!(

@@ -240,7 +240,8 @@ impl Engine {
         match self.store.commit(commit).await {
             Ok(_) if replaces => self.remove_dropped_later(),
             Ok(_) => {}
-            Err(StorageError::KeyConflict { .. }) if let Some(error) = self.taken_meanwhile(&table, &keys) => {
+            // The client has sent these values.
+            Err(StorageError::KeyConflict { .. }) if let Some(error) = self.taken_meanwhile(&table, &keys, true) => {
                 return Err(error);
             }
             Err(StorageError::Conflict | StorageError::KeyConflict { .. }) => {

@@ -116,6 +116,8 @@ pub(crate) struct RowEncoder<'a> {
     keys: Vec<UniqueKey>,
     /// Places of the columns of which the old values are there when rows are found, rising.
     old: Vec<usize>,
+    /// Whether errors may tell what is in the rows.
+    shows_values: bool,
 }
 
 impl<'a> RowEncoder<'a> {
@@ -123,7 +125,13 @@ impl<'a> RowEncoder<'a> {
         let constraints = engine.constraints(table)?;
         let schema = table.schema();
         let layout = RowLayout::new(schema.version, &schema.user_fields().into()).map_err(StorageError::from)?;
-        Ok(Self { table, constraints, scope, layout, keys: UniqueKey::of_table(table), old: vec![] })
+        let keys = UniqueKey::of_table(table);
+        Ok(Self { table, constraints, scope, layout, keys, old: vec![], shows_values: true })
+    }
+
+    /// The same, whose errors tell what is in the rows, or do not.
+    pub(crate) fn showing_values(self, shows_values: bool) -> Self {
+        Self { shows_values, ..self }
     }
 
     /// The same for rows that are found with the old values of these columns: unique keys of others stay as they are.
@@ -134,7 +142,7 @@ impl<'a> RowEncoder<'a> {
 
     /// The user columns of new rows with those that are generated, checked. `columns`: in order.
     pub(crate) fn complete(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<Vec<ArrayRef>> {
-        let columns = self.constraints.complete(columns, rows)?;
+        let columns = self.constraints.complete(columns, rows, self.shows_values)?;
         self.require_values(&columns)?;
         Ok(columns)
     }

@@ -44,11 +44,18 @@ pub(crate) struct KeyView {
     snapshot: Arc<Snapshot>,
     staged: Option<StagedScope>,
     scope: Scope,
+    /// Whether errors may tell the values of keys.
+    shows_values: bool,
 }
 
 impl KeyView {
     pub(crate) fn new(snapshot: &Arc<Snapshot>, staged: Option<&StagedScope>, scope: Scope) -> Self {
-        Self { snapshot: Arc::clone(snapshot), staged: staged.cloned(), scope }
+        Self { snapshot: Arc::clone(snapshot), staged: staged.cloned(), scope, shows_values: true }
+    }
+
+    /// The same, whose errors tell the values of keys, or do not.
+    pub(crate) fn showing_values(self, shows_values: bool) -> Self {
+        Self { shows_values, ..self }
     }
 
     /// What a statement over these tables sees.
@@ -81,7 +88,7 @@ impl KeyView {
         if edits.is_empty() {
             return Ok(vec![]);
         }
-        let scope = self.scope;
+        let (scope, shows_values) = (self.scope, self.shows_values);
         let settled = match edits.len() > KEYS_AT_HAND {
             true => tokio::task::spawn_blocking(move || edits.settle(|keys| self.find(keys)))
                 .await
@@ -90,17 +97,18 @@ impl KeyView {
         };
         match settled? {
             Ok(changes) => Ok(vec![KeyWrite { scope, changes, completes: false }]),
-            Err(taken) => Err(already(table, &taken)),
+            Err(taken) => Err(already(table, &taken, shows_values)),
         }
     }
 }
 
-/// A row would have the key of another.
-pub(crate) fn already(table: &TableRecord, taken: &Taken) -> EngineError {
+/// A row would have the key of another. `shows_values`: whether it may be told which: an UPDATE sets some columns of a key, and has
+/// the others from rows that its user may have no right to read.
+fn already(table: &TableRecord, taken: &Taken, shows_values: bool) -> EngineError {
     let keys = UniqueKey::of_table(table);
     let named = keys.iter().find_map(|key| Some((key, key.describe(&taken.0)?)));
     let (what, values) = match &named {
-        Some((key, values)) => (kind(&key.record), values.as_str()),
+        Some((key, values)) => (kind(&key.record), if shows_values { values.as_str() } else { "these values" }),
         None => ("unique key", "these values"),
     };
     let name = format!("{}.{}", table.namespace, table.name);
@@ -154,8 +162,14 @@ pub(crate) fn old_columns(statement: &Statement, table: &TableRecord) -> Vec<usi
 }
 
 impl Engine {
-    /// The key that a commit could not have because another row has it by now; `None` when it was something else.
-    pub(crate) fn taken_meanwhile(&self, table: &TableRecord, writes: &[KeyWrite]) -> Option<EngineError> {
+    /// The key that a commit could not have because another row has it by now; `None` when it was something else. `shows_values`:
+    /// whether it may be told which.
+    pub(crate) fn taken_meanwhile(
+        &self,
+        table: &TableRecord,
+        writes: &[KeyWrite],
+        shows_values: bool,
+    ) -> Option<EngineError> {
         let snapshot = self.store.snapshot();
         for write in writes.iter().filter(|write| write.scope.table == table.id) {
             let wanted = || write.changes.iter().filter_map(|(key, id)| Some((key, (*id)?)));
@@ -163,7 +177,7 @@ impl Engine {
             let found = snapshot.find_keys(write.scope, &keys).ok()?;
             let taken = wanted().zip(found).find(|((_, id), found)| found.is_some_and(|found| found != *id));
             if let Some(((key, _), _)) = taken {
-                return Some(already(table, &Taken(key.clone())));
+                return Some(already(table, &Taken(key.clone()), shows_values));
             }
         }
         None

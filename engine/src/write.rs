@@ -234,7 +234,8 @@ impl Engine {
             (Some(params), None) => self.rows_at(tables, prepared, row_values(params, rows.start)?, run).await?,
             (None, _) => self.rows_at(tables, prepared, vec![], run).await?,
         };
-        KeyView::of(tables, tables.scope(&table)).settle(&table, &mut writes).await?;
+        let view = KeyView::of(tables, tables.scope(&table));
+        view.showing_values(shows_values(tables, &table, &prepared.statement)).settle(&table, &mut writes).await?;
         Ok((table, writes))
     }
 
@@ -283,7 +284,8 @@ impl Engine {
             let writes = merged.finish().await?;
             return Ok((table, writes));
         }
-        let encoder = RowEncoder::new(self, &table, scope)?.with_old(old);
+        let shows_values = shows_values(tables, &table, &prepared.statement);
+        let encoder = RowEncoder::new(self, &table, scope)?.with_old(old).showing_values(shows_values);
         let deletes = matches!(prepared.statement, Statement::Delete(_));
         let mut once = match &prepared.statement {
             Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table, "UPDATE … FROM")),
@@ -624,6 +626,11 @@ fn privileges(statement: &Statement) -> Vec<Privilege> {
         needed.push(Privilege::Select);
     }
     needed
+}
+
+/// Whether errors of a statement may tell what is in its rows: values of its own, or of a table that its user may read.
+fn shows_values(tables: &Tables, table: &TableRecord, statement: &Statement) -> bool {
+    matches!(statement, Statement::Insert(_)) || tables.may_read(Object::Table(table))
 }
 
 pub(crate) fn full_name(table: &TableRecord) -> TableName {

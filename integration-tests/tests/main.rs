@@ -10,6 +10,7 @@ use seracdb_engine::{Engine, EngineError, ErrorKind};
 mod concurrency;
 mod durability;
 mod flight_client;
+mod hidden_values;
 mod jobs_interrupted;
 mod parameters;
 mod pruning;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use seracdb_storage::audit::AuditEntry;
-use seracdb_storage::catalog::Catalog;
+use seracdb_storage::catalog::{Catalog, Privilege, TableRecord};
 use seracdb_storage::commit::{COMMIT_BYTES_MAX, Commit, CommitName};
 use seracdb_storage::snapshot::Snapshot;
 use seracdb_storage::store::Store;
@@ -33,6 +33,7 @@ use crate::discretion::told;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Principal;
+use crate::rights::{Decision, Object, allows};
 use crate::session::Session;
 
 pub(crate) use known::Transactions;
@@ -560,6 +561,13 @@ impl Engine {
         }
     }
 
+    /// Whether a user may read a table, as rights are by now.
+    fn may_read_now(&self, user: &Principal, table: &TableRecord) -> bool {
+        let snapshot = self.store.snapshot();
+        let now = Object::Table(table).in_catalog(snapshot.catalog());
+        now.is_some_and(|now| allows(user, now, Privilege::Select, snapshot.catalog()) == Decision::Allowed)
+    }
+
     async fn commit_staged(
         &self,
         owner: &Principal,
@@ -590,7 +598,8 @@ impl Engine {
             Err(StorageError::RowConflict { scope, id }) => row(scope, id),
             Err(StorageError::KeyConflict { scope }) => {
                 let table = names.table_by_id(scope.table);
-                if let Some(error) = table.and_then(|table| self.taken_meanwhile(table, &wanted)) {
+                let may_read = table.is_some_and(|table| self.may_read_now(owner, table));
+                if let Some(error) = table.and_then(|table| self.taken_meanwhile(table, &wanted, may_read)) {
                     let message = format!("the transaction is rolled back: {}", error.message);
                     return Err(EngineError::new(error.kind, message));
                 }
