@@ -12,7 +12,6 @@ use seracdb_storage::keys::Scope;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::load::Load;
-use crate::returning::Returned;
 use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes};
 use crate::scan::LOCATION_COLUMNS;
 use crate::sql::errors::from_datafusion;
@@ -55,14 +54,14 @@ pub(crate) struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// `old`: the columns of which the old values are there.
+    /// `old`: the columns of which the old values are there; `writes`: none yet.
     pub(crate) fn new(
         engine: &'a Engine,
         merge: &'a Merge,
         table: &'a TableRecord,
         scope: Scope,
         old: Vec<usize>,
-        returned: Option<Returned>,
+        writes: Writes,
     ) -> Result<Self> {
         Ok(Self {
             merge,
@@ -71,7 +70,7 @@ impl<'a> Merged<'a> {
             columns: table.schema().columns.len(),
             once: Once::new(table, "MERGE"),
             load: Load::new(engine, table, scope)?,
-            writes: Writes::new(returned),
+            writes,
         })
     }
 

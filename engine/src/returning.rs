@@ -5,6 +5,8 @@
 //!    fail, which is NULL by then. What shows `_updated` is evaluated once more
 //!    after the commit, which decides it.
 //! 2. Its subqueries see the tables as the statement did.
+//! 3. Whoever cancels the statement ends it before the commit, and not after: what stands is told.
+//! 4. What it gives is the user's memory until it is given.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,10 +17,11 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::TableReference;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, Visit, Visitor};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::system_columns::{self, CommitTs, RowId};
 
@@ -33,6 +36,7 @@ use crate::sql::dml::{TARGET_CATALOG, returning_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::names::{TableName, fold};
 use crate::tables::Tables;
+use crate::unpacked::unpacked_bytes_of;
 use crate::views::Views;
 use crate::write::{full_name, target};
 
@@ -41,6 +45,7 @@ use crate::write::{full_name, target};
 pub(crate) struct Returned {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
+    bytes: usize,
 }
 
 impl Returned {
@@ -54,12 +59,18 @@ impl Returned {
         if exposure != Exposure::Visible {
             fields.push(Field::new(system_columns::DELETED, DataType::Boolean, false));
         }
-        Some(Self { schema: Arc::new(Schema::new(fields)), batches: vec![] })
+        Some(Self { schema: Arc::new(Schema::new(fields)), batches: vec![], bytes: 0 })
+    }
+
+    /// Bytes of the rows, about.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds rows. `columns`: the user columns in order; `updated`: `None` = their commit decides.
     pub(crate) fn push(&mut self, ids: ArrayRef, columns: &[ArrayRef], updated: Option<ArrayRef>) -> Result<()> {
         let rows = ids.len();
+        self.bytes = self.bytes.saturating_add(unpacked_bytes_of(columns, rows));
         let mut all = vec![ids];
         all.extend_from_slice(columns);
         let updated_type = self.schema.field(all.len()).data_type();
@@ -110,6 +121,16 @@ pub(crate) struct Evaluated {
     rows: Returned,
     table: Arc<TableRecord>,
     batches: Vec<RecordBatch>,
+    memory: MemoryReservation,
+}
+
+/// How far the commit of the rows is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    /// It may come, or not.
+    Open,
+    /// It stands.
+    Stands,
 }
 
 impl Evaluated {
@@ -122,8 +143,8 @@ impl Evaluated {
         rows: Returned,
         run: &Run,
     ) -> Result<Self> {
-        let mut evaluated = Self { rows, table, batches: vec![] };
-        evaluated.evaluate(engine, tables, prepared, run).await?;
+        let mut evaluated = Self { rows, table, batches: vec![], memory: run.memory("RETURNING") };
+        evaluated.evaluate(engine, tables, prepared, run, Commit::Open).await?;
         Ok(evaluated)
     }
 
@@ -138,7 +159,7 @@ impl Evaluated {
     ) -> Result<Vec<RecordBatch>> {
         if shows_updated(prepared.statement.returning().unwrap_or_default()) {
             self.rows.committed_at(ts)?;
-            self.evaluate(engine, tables, prepared, run).await?;
+            self.evaluate(engine, tables, prepared, run, Commit::Stands).await?;
         }
         Ok(self.batches)
     }
@@ -148,17 +169,43 @@ impl Evaluated {
         self.batches
     }
 
-    async fn evaluate(&mut self, engine: &Engine, tables: &Tables, prepared: &Prepared, run: &Run) -> Result<()> {
-        // By now nothing ends the statement but the server's own end.
-        let state = engine.statement_state(engine.stop());
-        let rows = Returned { schema: Arc::clone(&self.rows.schema), batches: self.rows.batches.clone() };
+    async fn evaluate(
+        &mut self,
+        engine: &Engine,
+        tables: &Tables,
+        prepared: &Prepared,
+        run: &Run,
+        commit: Commit,
+    ) -> Result<()> {
         let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+        // Once the commit stands nothing ends the statement but the server's own end.
+        let state = engine.statement_state(if commit == Commit::Stands { engine.stop() } else { run.stop() });
+        let Returned { schema, batches, bytes } = &self.rows;
+        let rows = Returned { schema: Arc::clone(schema), batches: batches.clone(), bytes: *bytes };
         let plan = plan(&state, tables, &prepared.statement, &self.table, rows)?;
-        let plan = state.create_physical_plan(&tables.bind(plan).map_err(failed)?).await.map_err(failed)?;
-        let batches: Vec<RecordBatch> =
-            execute_stream(plan, run.task(&state)).map_err(failed)?.try_collect().await.map_err(failed)?;
-        let as_prepared = batches.iter().map(|batch| conform(batch, prepared.schema()).map_err(failed));
-        self.batches = as_prepared.collect::<Result<_>>()?;
+        let plan = tables.bind(plan).map_err(failed)?;
+        let planned = state.create_physical_plan(&plan);
+        let plan = match commit {
+            Commit::Open => run.unless_stopped(planned).await?,
+            Commit::Stands => planned.await,
+        };
+        let rows = execute_stream(plan.map_err(failed)?, run.task(&state)).map_err(failed)?;
+        let mut rows = match commit {
+            Commit::Open => run.until_stopped(rows).boxed(),
+            Commit::Stands => rows.boxed(),
+        };
+        self.batches.clear();
+        self.memory.free();
+        while let Some(batch) = rows.try_next().await.map_err(failed)? {
+            let batch = conform(&batch, prepared.schema()).map_err(failed)?;
+            let bytes = batch.get_array_memory_size();
+            match commit {
+                Commit::Open => self.memory.try_grow(bytes).map_err(failed)?,
+                // There was as much before.
+                Commit::Stands => self.memory.grow(bytes),
+            }
+            self.batches.push(batch);
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Int64Type, Schema, TimestampNanosecondType, UInt64Type};
 use arrow::record_batch::RecordBatch;
+use datafusion::execution::memory_pool::MemoryReservation;
 use seracdb_storage::StorageError;
 use seracdb_storage::bulk::PendingFile;
 use seracdb_storage::catalog::TableRecord;
@@ -47,12 +48,19 @@ pub(crate) struct Writes {
     pub(crate) returned: Option<Returned>,
     bytes: usize,
     rows_in_files: u64,
+    /// What is gathered, as memory of a user; `None` = it is counted elsewhere.
+    memory: Option<MemoryReservation>,
 }
 
 impl Writes {
     /// None yet. `returned`: where they are to be given back.
     pub(crate) fn new(returned: Option<Returned>) -> Self {
         Self { returned, ..Self::default() }
+    }
+
+    /// The same, whose rows are counted as this memory until they are committed, and refused when there is too little.
+    pub(crate) fn counted_as(self, memory: MemoryReservation) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     pub(crate) fn rows(&self) -> u64 {
@@ -89,9 +97,12 @@ impl Writes {
 
     fn push(&mut self, write: ScopeWrite) -> Result<()> {
         self.bytes += write.size_bytes();
-        check_size(self.bytes + self.keys.size_bytes())?;
+        let bytes = self.bytes + self.keys.size_bytes();
+        check_size(bytes)?;
         self.writes.push(write);
-        Ok(())
+        let Some(memory) = &self.memory else { return Ok(()) };
+        let again = self.returned.as_ref().map_or(0, Returned::size_bytes);
+        memory.try_resize(bytes.saturating_add(again)).map_err(|error| from_datafusion(error, &LOCATION_COLUMNS))
     }
 
     /// Adds others, which give nothing back.

@@ -38,7 +38,6 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::load::Load;
 use crate::prepared::{Prepared, coerced, plan_query};
-use crate::returning::Returned;
 use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes};
 use crate::running::Run;
 use crate::scan::LOCATION_COLUMNS;
@@ -260,21 +259,22 @@ pub(crate) struct Upsert<'a> {
     conflicts: Conflicts,
     encoder: RowEncoder<'a>,
     load: Load<'a>,
-    /// New rows that are given back: all in memory.
-    inserted: Writes,
+    /// New rows that are given back, all in memory; then rows that are changed.
+    writes: Writes,
     excluded: Vec<RecordBatch>,
     excluded_schema: SchemaRef,
     bytes: usize,
 }
 
 impl<'a> Upsert<'a> {
+    /// `writes`: none yet.
     pub(crate) fn new(
         engine: &'a Engine,
         tables: &Tables,
         insert: &'a Insert,
         table: &'a TableRecord,
         scope: Scope,
-        returned: Option<Returned>,
+        writes: Writes,
     ) -> Result<Self> {
         Ok(Self {
             table,
@@ -282,7 +282,7 @@ impl<'a> Upsert<'a> {
             conflicts: Conflicts::new(insert, table, KeyView::of(tables, scope))?,
             encoder: RowEncoder::new(engine, table, scope)?,
             load: Load::new(engine, table, scope)?,
-            inserted: Writes::new(returned),
+            writes,
             excluded: vec![],
             excluded_schema: excluded_schema(&user_columns(table.schema())),
             bytes: 0,
@@ -300,8 +300,8 @@ impl<'a> Upsert<'a> {
         };
         if !split.new.is_empty() {
             let (count, new) = (split.new.len(), some(&UInt64Array::from(split.new))?);
-            match self.inserted.returned.is_some() {
-                true => self.inserted.insert(&self.encoder, engine.store.new_ids(count), &new)?,
+            match self.writes.returned.is_some() {
+                true => self.writes.insert(&self.encoder, engine.store.new_ids(count), &new)?,
                 false => self.load.push(new, count).await?,
             }
         }
@@ -326,10 +326,8 @@ impl<'a> Upsert<'a> {
         values: Vec<ScalarValue>,
         run: &Run,
     ) -> Result<Writes> {
-        let mut writes = match self.inserted.returned {
-            Some(_) => self.inserted,
-            None => self.load.finish().await?,
-        };
+        let mut writes = self.writes;
+        writes.join(self.load.finish().await?)?;
         if !self.excluded.is_empty() {
             let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
             let excluded =

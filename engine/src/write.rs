@@ -250,10 +250,13 @@ impl Engine {
         // What is written once its rows are there is not stopped any more.
         let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(translate)?);
         let returned = Returned::wanted(&prepared.statement, &table, tables.exposure);
+        let gives_rows = returned.is_some();
+        // What is gathered until the commit is the user's memory.
+        let mut writes = Writes::new(returned).counted_as(run.memory("a change"));
         if let Statement::Insert(insert) = &prepared.statement
             && insert.conflict.is_some()
         {
-            let mut upsert = Upsert::new(self, tables, insert, &table, scope, returned)?;
+            let mut upsert = Upsert::new(self, tables, insert, &table, scope, writes)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
                 run.count(&batch);
                 upsert.push(self, batch.columns().to_vec(), batch.num_rows()).await?;
@@ -262,8 +265,8 @@ impl Engine {
             return Ok((table, writes));
         }
         if matches!(prepared.statement, Statement::Insert(_)) {
-            if returned.is_some() {
-                let inserted = self.inserted(&table, scope, rows, Writes::new(returned), run).await?;
+            if gives_rows {
+                let inserted = self.inserted(&table, scope, rows, writes, run).await?;
                 return Ok((table, inserted));
             }
             let mut load = Load::new(self, &table, scope)?;
@@ -276,7 +279,7 @@ impl Engine {
         }
         let old = old_columns(&prepared.statement, &table);
         if let Statement::Merge(merge) = &prepared.statement {
-            let mut merged = Merged::new(self, merge, &table, scope, old, returned)?;
+            let mut merged = Merged::new(self, merge, &table, scope, old, writes)?;
             while let Some(batch) = rows.try_next().await.map_err(translate)? {
                 run.count(&batch);
                 merged.push(self, &batch).await?;
@@ -291,7 +294,6 @@ impl Engine {
             Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table, "UPDATE … FROM")),
             _ => None,
         };
-        let mut writes = Writes::new(returned);
         while let Some(batch) = rows.try_next().await.map_err(translate)? {
             run.count(&batch);
             if let Some(once) = &mut once {
@@ -336,8 +338,9 @@ impl Engine {
         // One for all rows: they have one now(). Most need none.
         let state = LazyLock::new(|| self.statement_state(run.stop()));
         let returned = Returned::wanted(statement, &table, tables.exposure);
+        let mut writes = Writes::new(returned).counted_as(run.memory("a change"));
         if insert.conflict.is_some() {
-            let mut upsert = Upsert::new(self, tables, insert, &table, scope, returned)?;
+            let mut upsert = Upsert::new(self, tables, insert, &table, scope, writes)?;
             for rows in pieces(params) {
                 let columns = self.bound_columns(insert, &table, &rows, order, || &*state)?;
                 upsert.push(self, columns, rows.num_rows()).await?;
@@ -348,7 +351,6 @@ impl Engine {
             return Ok((table, writes));
         }
         let encoder = RowEncoder::new(self, &table, scope)?;
-        let mut writes = Writes::new(returned);
         for rows in pieces(params) {
             let columns = self.bound_columns(insert, &table, &rows, order, || &*state)?;
             let columns = encoder.complete(columns, rows.num_rows())?;

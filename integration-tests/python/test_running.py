@@ -281,6 +281,30 @@ def test_what_an_ingest_gathers_is_memory_of_its_user(limited):
         assert db.query("SELECT count(*) AS n FROM t").to_pylist() == [{"n": 90_000}]
 
 
+def test_what_a_change_gathers_is_memory_of_its_user(limited):
+    with root(limited) as db:
+        db.run("CREATE TABLE t (n BIGINT, text TEXT)")
+        for _ in range(4):
+            db.run("INSERT INTO t SELECT value, repeat('x', 1000) FROM generate_series(1, 20000)")
+        too_much = "user 'root'.*{} asks for.*limits.user.memory_max"
+        changes = [
+            "UPDATE t SET n = n + 1",
+            "MERGE INTO t USING (SELECT 1 AS one) AS s ON true WHEN MATCHED THEN UPDATE SET n = t.n + 1",
+            # Each row twice: as it is written and as it is given.
+            "UPDATE t SET n = n + 1 WHERE n <= 10000 RETURNING *",
+        ]
+        for sql in changes:
+            with pytest.raises(seracdb.Error, match=too_much.format("a change")):
+                db.run(sql)
+        with pytest.raises(seracdb.Error, match=too_much.format("RETURNING")):
+            db.query("INSERT INTO t SELECT value, 'x' FROM generate_series(1, 100000) RETURNING repeat(text, 1000)")
+        (row,) = db.query("SELECT count(*) AS n, sum(n) AS total FROM t").to_pylist()
+        assert row == {"n": 80_000, "total": 4 * 20_000 * 20_001 // 2}
+        # It was given back each time.
+        for _ in range(4):
+            assert db.query("UPDATE t SET n = n WHERE n <= 4000 RETURNING n").num_rows == 16_000
+
+
 def test_large_messages_are_read_within_the_memory_for_it(tmp_path):
     """Small as they are sent, and refused only once they are read."""
     variables = {"SERACDB_FLIGHT__BOUND_BYTES_MAX": "1000", "SERACDB_FLIGHT__DECODING_BYTES_MAX": str(200 << 20)}

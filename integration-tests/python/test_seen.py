@@ -359,7 +359,9 @@ def test_an_update_is_cancelled_and_changes_nothing(people):
     db.run("INSERT INTO t VALUES (1), (2)")
     sql = f"UPDATE t SET n = ({ENDLESS})"
     with_rows = "INSERT INTO t SELECT a.value FROM generate_series(1, 100000000) a"
-    for statement, like in [(sql, "UPDATE t SET%"), (with_rows, "INSERT INTO t SELECT a.value%")]:
+    giving = f"DELETE FROM t RETURNING n, ({ENDLESS})"
+    likes = ["UPDATE t SET%", "INSERT INTO t SELECT a.value%", "DELETE FROM t RETURNING%"]
+    for statement, like in zip([sql, with_rows, giving], likes, strict=True):
         thread, errors = cancelled(people("boss"), statement)
         db.run(f"CANCEL QUERY '{number_of(db, like)}'")
         assert_cancelled(thread, errors)
