@@ -3,6 +3,7 @@
 //! Both are table functions to the planner, so that it plans their times, and parameters may be in them. What they are when a
 //! statement runs is found where its tables are bound: `now()` in them is the statement's.
 
+use std::iter;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,8 +15,9 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, TableSource, TableType};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
-    TableFunctionArgs, TableVersion, Value, Visit, VisitMut, Visitor, VisitorMut,
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableFunctionArgs, TableVersion, TableWithJoins, Value,
+    Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::ctes::Ctes;
@@ -76,6 +78,20 @@ impl VisitorMut for Calls {
         ControlFlow::Continue(())
     }
 
+    /// `ns.t.*` of a table that its call gives the name `t` is `t.*`. Columns are found by `ns.t.column` as they are.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<EngineError> {
+        for item in &mut select.projection {
+            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
+                && let Ok(wanted) = TableName::parse(name)
+                && wanted.namespace.is_some()
+                && select.from.iter().any(|tables| has_unnamed(tables, &wanted))
+            {
+                name.0.drain(..name.0.len() - 1);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<EngineError> {
         if let TableFactor::Table { name, alias, args, version, .. } = factor
             && let Some(TableVersion::ForSystemTimeAsOf(time)) = version
@@ -99,6 +115,16 @@ impl VisitorMut for Calls {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Whether this table is among those at a time that have no alias.
+fn has_unnamed(tables: &TableWithJoins, wanted: &TableName) -> bool {
+    let mut factors = iter::once(&tables.relation).chain(tables.joins.iter().map(|join| &join.relation));
+    factors.any(|factor| match factor {
+        TableFactor::Table { name, alias: None, version: Some(_), .. } => TableName::parse(name).is_ok_and(|name| name == *wanted),
+        TableFactor::NestedJoin { table_with_joins, alias: None } => has_unnamed(table_with_joins, wanted),
+        _ => false,
+    })
 }
 
 /// What a call is asked for as, and its times. `None`: another function.
