@@ -29,7 +29,6 @@ use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
 use crate::sql::statement::AlterUser;
-use crate::sql::time_travel;
 use crate::sql::wildcards::leave_out_deleted;
 use crate::sql::{self, Read, Statement};
 use crate::tables::{Tables, reads_changes};
@@ -391,13 +390,14 @@ pub(crate) fn plan_query(
     values_schema: Option<DFSchemaRef>,
     bound: Option<Bound<'_>>,
 ) -> Result<Typed> {
+    // What is told apart has its full name in what is written into the query from then on.
+    rewrite::tell_apart(&mut query, &|name| tables.namespace_of(name).to_owned());
     rewrite::prepare(&mut query)?;
     if tables.exposure == Exposure::All {
         leave_out_deleted(&mut query, &|name| {
             !name.namespace.as_deref().is_some_and(describes) && tables.record(name).is_ok()
         })?;
     }
-    time_travel::as_calls(&mut query)?;
     let planner = Planner::new(state, source);
     let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone(), bound);
     plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))

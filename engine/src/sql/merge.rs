@@ -293,18 +293,25 @@ fn joined(merge: &Merge, target: &Source<'_>) -> Result<TableWithJoins> {
         (false, true) => JoinOperator::RightOuter(on),
         (true, true) => JoinOperator::FullOuter(on),
     };
-    let relation = if merge.by_source() { marked(&merge.source)? } else { merge.source.clone() };
+    let relation = if merge.by_source() { marked(&merge.source, target)? } else { merge.source.clone() };
     let join = Join { relation: target.relation(), global: false, join_operator: operator };
     Ok(TableWithJoins { relation, joins: vec![join] })
 }
 
 /// A source with a column that is never NULL.
-fn marked(source: &TableFactor) -> Result<TableFactor> {
+fn marked(source: &TableFactor, target: &Source<'_>) -> Result<TableFactor> {
     let alias = match source {
-        TableFactor::Table { name, alias, .. } => alias.clone().or_else(|| {
-            let last = name.0.last()?.as_ident()?;
-            Some(TableAlias { explicit: true, name: quoted(&fold(last)), columns: vec![], at: None })
-        }),
+        TableFactor::Table { name, alias: None, .. } => {
+            let last = name.0.last().and_then(|part| part.as_ident()).map(fold);
+            // Without its namespace it would be taken for the target.
+            if target.alias.is_none() && last.as_ref() == Some(&target.table.table) {
+                return Err(EngineError::invalid(format!(
+                    "MERGE … WHEN NOT MATCHED BY SOURCE: '{name}' is called as the target is: give one of them an alias"
+                )));
+            }
+            last.map(|last| TableAlias { explicit: true, name: quoted(&last), columns: vec![], at: None })
+        }
+        TableFactor::Table { alias, .. } => alias.clone(),
         TableFactor::Derived { alias, .. } => alias.clone(),
         _ => None,
     };

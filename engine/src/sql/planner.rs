@@ -10,14 +10,14 @@ use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
 use super::mentions::ALL_USERS;
 use super::names::TableName;
-use super::time_travel::{self, Timed};
+use super::time_travel::{self, AsOfTables, Timed};
 use crate::error::EngineError;
 use crate::scan::external;
 
@@ -39,12 +39,13 @@ fn all_users_of(args: &[Expr]) -> Result<TableReference, EngineError> {
 pub(crate) struct Planner<'a> {
     state: &'a SessionState,
     tables: &'a Tables<'a>,
+    relations: [Arc<dyn RelationPlanner>; 1],
 }
 
 impl<'a> Planner<'a> {
     /// A planner for one statement.
     pub(crate) fn new(state: &'a SessionState, tables: &'a Tables<'a>) -> Self {
-        Self { state, tables }
+        Self { state, tables, relations: [Arc::new(AsOfTables)] }
     }
 
     /// Plans a query. `parameters`: the types of `$1`, `$2`, … as far as known. `values_schema`: what VALUES are cast to,
@@ -93,6 +94,10 @@ impl ContextProvider for Planner<'_> {
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
         Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relations
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -1,9 +1,8 @@
 //! `t FOR SYSTEM_TIME AS OF time` and `changes('ns.t', since [, until])`: tables with times, which are expressions without rows.
 //!
-//! Both are table functions to the planner, so that it plans their times, and parameters may be in them. What they are when a
-//! statement runs is found where its tables are bound: `now()` in them is the statement's.
+//! The planner plans their times, so that parameters may be in them. What they are when a statement runs is found where its tables
+//! are bound: `now()` in them is the statement's.
 
-use std::iter;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -11,21 +10,16 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, TableSource, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableSource, TableType};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableFunctionArgs, TableVersion, TableWithJoins, Value,
-    Visit, VisitMut, Visitor, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, Query, TableFactor, TableVersion, Visit, Visitor};
 
-use super::ctes::Ctes;
 use super::names::{TableName, fold};
-use super::rewrite::is_rows;
 use crate::error::{EngineError, Result};
 
-/// The function that AS OF becomes: `as_of('ns.t', time)`.
+/// AS OF as a function: `as_of('ns.t', time)`.
 pub(crate) const AS_OF: &str = "as_of";
 /// The catalog in which the planner asks for the changes of a table. No statement can name it.
 pub(crate) const CHANGES_CATALOG: &str = "seracdb changes";
@@ -50,81 +44,29 @@ impl TableSource for Timed {
     }
 }
 
-/// Makes calls of functions of tables AS OF a time.
-pub(crate) fn as_calls(query: &mut Query) -> Result<()> {
-    if is_rows(query) {
-        return Ok(());
-    }
-    match VisitMut::visit(query, &mut Calls { ctes: Ctes::new() }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
-}
+/// Plans tables AS OF a time: each with its time, under the name that it has without one. The planner itself would read them as
+/// they are now.
+#[derive(Debug)]
+pub(crate) struct AsOfTables;
 
-struct Calls {
-    ctes: Ctes<()>,
-}
-
-impl VisitorMut for Calls {
-    type Break = EngineError;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
-        self.ctes.enter(query);
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<EngineError> {
-        self.ctes.leave(());
-        ControlFlow::Continue(())
-    }
-
-    /// `ns.t.*` of a table that its call gives the name `t` is `t.*`. Columns are found by `ns.t.column` as they are.
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<EngineError> {
-        for item in &mut select.projection {
-            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
-                && let Ok(wanted) = TableName::parse(name)
-                && wanted.namespace.is_some()
-                && select.from.iter().any(|tables| has_unnamed(tables, &wanted))
-            {
-                name.0.drain(..name.0.len() - 1);
+impl RelationPlanner for AsOfTables {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> DfResult<RelationPlanning> {
+        match relation {
+            TableFactor::Table { name, alias, version: Some(TableVersion::ForSystemTimeAsOf(time)), .. } => {
+                let time = context.sql_expr_to_logical_expr(time, &DFSchema::empty())?;
+                let name = context.object_name_to_table_reference(name)?;
+                let source = context.context_provider().get_table_source(name.clone())?;
+                let plan =
+                    LogicalPlanBuilder::scan(name, Arc::new(Timed { source, times: vec![time] }), None)?.build()?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
+            other => Ok(RelationPlanning::Original(Box::new(other))),
         }
-        ControlFlow::Continue(())
     }
-
-    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<EngineError> {
-        if let TableFactor::Table { name, alias, args, version, .. } = factor
-            && let Some(TableVersion::ForSystemTimeAsOf(time)) = version
-        {
-            if self.ctes.find(name).is_some() {
-                return ControlFlow::Break(EngineError::invalid(format!(
-                    "'{name}' is a WITH query: write FOR SYSTEM_TIME AS OF in it, at the tables that it reads"
-                )));
-            }
-            let arg = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
-            let table = arg(SqlExpr::value(Value::SingleQuotedString(name.to_string())));
-            let time = arg(std::mem::replace(time, SqlExpr::value(Value::Null)));
-            *args = Some(TableFunctionArgs { args: vec![table, time], settings: None });
-            if alias.is_none()
-                && let Some(ObjectNamePart::Identifier(last)) = name.0.last()
-            {
-                *alias = Some(TableAlias { explicit: true, name: last.clone(), columns: vec![], at: None });
-            }
-            *name = ObjectName::from(vec![Ident::new(AS_OF)]);
-            *version = None;
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// Whether this table is among those at a time that have no alias.
-fn has_unnamed(tables: &TableWithJoins, wanted: &TableName) -> bool {
-    let mut factors = iter::once(&tables.relation).chain(tables.joins.iter().map(|join| &join.relation));
-    factors.any(|factor| match factor {
-        TableFactor::Table { name, alias: None, version: Some(_), .. } => TableName::parse(name).is_ok_and(|name| name == *wanted),
-        TableFactor::NestedJoin { table_with_joins, alias: None } => has_unnamed(table_with_joins, wanted),
-        _ => false,
-    })
 }
 
 /// What a call is asked for as, and its times. `None`: another function.

@@ -7,13 +7,14 @@ use datafusion::sql::sqlparser::ast::{
     Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
+use super::ctes::Ctes;
 use super::limits::{self, Limits};
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// Makes a parsed piece of a statement fit to be planned: balanced, within the limits, checked.
 pub(crate) fn admit<V: VisitMut>(piece: &mut V, limits: &Limits) -> Result<()> {
     limits::fit(piece, limits)?;
-    match piece.visit(&mut Admit) {
+    match piece.visit(&mut Admit { ctes: Ctes::new() }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -24,7 +25,9 @@ pub(crate) fn unsupported(what: &str) -> EngineError {
     EngineError::new(ErrorKind::Unimplemented, format!("{what} is not supported"))
 }
 
-struct Admit;
+struct Admit {
+    ctes: Ctes<()>,
+}
 
 type Flow = ControlFlow<EngineError>;
 
@@ -52,6 +55,7 @@ impl VisitorMut for Admit {
     type Break = EngineError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
+        self.ctes.enter(query);
         refuse_if(
             !query.locks.is_empty(),
             "SELECT … FOR UPDATE or FOR SHARE (a commit is checked against others anyway)",
@@ -68,6 +72,11 @@ impl VisitorMut for Admit {
             Some(fetch) => fetch_to_limit(query, fetch),
             None => ControlFlow::Continue(()),
         }
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> Flow {
+        self.ctes.leave(());
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
@@ -94,6 +103,7 @@ impl VisitorMut for Admit {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
         match factor {
             TableFactor::Table {
+                name,
                 with_hints,
                 version,
                 with_ordinality,
@@ -108,6 +118,11 @@ impl VisitorMut for Admit {
                 refuse_if(sample.is_some(), "TABLESAMPLE")?;
                 let as_of = matches!(version, None | Some(TableVersion::ForSystemTimeAsOf(_)));
                 refuse_if(!as_of, "AT, BEFORE, CHANGES or VERSION behind a table (write FOR SYSTEM_TIME AS OF time)")?;
+                if version.is_some() && self.ctes.find(name).is_some() {
+                    return ControlFlow::Break(EngineError::invalid(format!(
+                        "'{name}' is a WITH query: write FOR SYSTEM_TIME AS OF in it, at the tables that it reads"
+                    )));
+                }
                 refuse_if(*with_ordinality, "WITH ORDINALITY")?;
                 let hinted = !with_hints.is_empty() || !index_hints.is_empty();
                 refuse_if(

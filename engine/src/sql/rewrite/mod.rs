@@ -4,6 +4,7 @@
 mod arrays;
 mod literals;
 mod multisets;
+mod namesakes;
 mod row_in;
 pub(crate) mod same_names;
 mod shadowing;
@@ -15,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::Result;
+pub(crate) use namesakes::tell_apart;
 
 /// Makes a query one that DataFusion answers rightly.
 pub(crate) fn prepare(query: &mut Query) -> Result<()> {
@@ -30,7 +32,7 @@ pub(crate) fn prepare(query: &mut Query) -> Result<()> {
 }
 
 /// Whether a query is the rows of an INSERT, often thousands, which have no subqueries.
-pub(super) fn is_rows(query: &Query) -> bool {
+fn is_rows(query: &Query) -> bool {
     query.with.is_none() && matches!(query.body.as_ref(), SetExpr::Values(_))
 }
 
