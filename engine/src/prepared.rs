@@ -24,7 +24,7 @@ use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::{Session, describes};
 use crate::sql::errors::from_datafusion;
 use crate::sql::fit::{BoundPlan, bind_values};
-use crate::sql::mentions::{all_users, mentions_identifier};
+use crate::sql::mentions::{all_users, mentions_identifier, wrong_all_users};
 use crate::sql::params::{Bound, Typed, hints, plan_typed};
 use crate::sql::planner::{self, Planner};
 use crate::sql::rewrite::{self, same_names::plan_with_same_names};
@@ -139,7 +139,11 @@ impl Engine {
             false => self.prepare_parsed(session, statement, shown)?,
             true => {
                 let described = statement.clone();
-                let work = |acting: &Session| self.prepare_parsed(acting, statement, shown);
+                let work = |acting: &Session| match all_users(&described).contains(&None) {
+                    // The log could not say which table it is.
+                    true => Err(wrong_all_users()),
+                    false => self.prepare_parsed(acting, statement, shown),
+                };
                 self.without_running(session, &described, &purpose, work).await?
             }
         };

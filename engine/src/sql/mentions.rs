@@ -13,6 +13,7 @@ use super::defaults::is_mark;
 use super::names::{TableName, fold};
 use super::statement::{InsertSource, Statement};
 use super::time_travel::takes_times;
+use crate::error::EngineError;
 
 /// Whether the statement names a column like this anywhere: in an expression, in USING, in EXCLUDE. A string is no name.
 pub(crate) fn mentions_identifier(statement: &Statement, name: &str) -> bool {
@@ -115,13 +116,26 @@ impl Visitor for Calls {
     }
 }
 
+/// What is said to a call of it with anything else.
+pub(crate) fn wrong_all_users() -> EngineError {
+    EngineError::invalid("write all_users('namespace.table'), with the table's name as a text")
+}
+
+/// The text that an argument is, written as a table's name has to be: plainly, so that it is found without planning.
+pub(crate) fn plain_text(arg: &FunctionArg) -> Option<&str> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// The table that a function's one argument, a text, names.
 fn named(args: &[FunctionArg]) -> Option<TableName> {
     match args {
-        [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))] => match &value.value {
-            Value::SingleQuotedString(text) => TableName::of_text(text),
-            _ => None,
-        },
+        [arg] => plain_text(arg).and_then(TableName::of_text),
         _ => None,
     }
 }

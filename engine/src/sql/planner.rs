@@ -15,7 +15,7 @@ use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, 
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
-use super::mentions::ALL_USERS;
+use super::mentions::{ALL_USERS, wrong_all_users};
 use super::names::TableName;
 use super::time_travel::{self, AsOfTables, Timed};
 use crate::error::EngineError;
@@ -29,9 +29,8 @@ pub(crate) type Tables<'a> = dyn Fn(&TableReference) -> DfResult<Arc<dyn TableSo
 
 /// What `all_users('ns.t')` is asked for as.
 fn all_users_of(args: &[Expr]) -> Result<TableReference, EngineError> {
-    let wrong = || EngineError::invalid("write all_users('namespace.table'), with the table's name as a text");
-    let [Expr::Literal(ScalarValue::Utf8(Some(text)), _)] = args else { return Err(wrong()) };
-    let name = TableName::of_text(text).ok_or_else(wrong)?;
+    let [Expr::Literal(ScalarValue::Utf8(Some(text)), _)] = args else { return Err(wrong_all_users()) };
+    let name = TableName::of_text(text).ok_or_else(wrong_all_users)?;
     Ok(TableReference::full(ALL_USERS_CATALOG, name.namespace.unwrap_or_default(), name.table))
 }
 

@@ -69,6 +69,13 @@ impl RelationPlanner for AsOfTables {
     }
 }
 
+/// What is said to a call with other arguments.
+pub(crate) fn wrong_call() -> EngineError {
+    EngineError::invalid(
+        "write changes('namespace.table', since), or changes('namespace.table', since, until), with the table's name as a text",
+    )
+}
+
 /// What a call is asked for as, and its times. `None`: another function.
 pub(crate) fn call_of<'a>(name: &str, args: &'a [Expr]) -> Option<Result<(TableReference, &'a [Expr])>> {
     let (catalog, times_max) = match name {
@@ -76,16 +83,11 @@ pub(crate) fn call_of<'a>(name: &str, args: &'a [Expr]) -> Option<Result<(TableR
         CHANGES => (Some(CHANGES_CATALOG), 2),
         _ => return None,
     };
-    let wrong = || {
-        EngineError::invalid(
-            "write changes('namespace.table', since), or changes('namespace.table', since, until), with the table's name as a text",
-        )
-    };
     let called = || {
-        let [Expr::Literal(ScalarValue::Utf8(Some(text)), _), times @ ..] = args else { return Err(wrong()) };
-        let name = TableName::of_text(text).ok_or_else(wrong)?;
+        let [Expr::Literal(ScalarValue::Utf8(Some(text)), _), times @ ..] = args else { return Err(wrong_call()) };
+        let name = TableName::of_text(text).ok_or_else(wrong_call)?;
         if times.is_empty() || times.len() > times_max {
-            return Err(wrong());
+            return Err(wrong_call());
         }
         let table = match (catalog, name.namespace) {
             (Some(catalog), namespace) => TableReference::full(catalog, namespace.unwrap_or_default(), name.table),
@@ -99,11 +101,7 @@ pub(crate) fn call_of<'a>(name: &str, args: &'a [Expr]) -> Option<Result<(TableR
 
 /// Whether a function's arguments, but for the first, are times.
 pub(crate) fn takes_times(function: &ObjectName) -> bool {
-    function
-        .0
-        .last()
-        .and_then(ObjectNamePart::as_ident)
-        .is_some_and(|name| [AS_OF, CHANGES].contains(&fold(name).as_str()))
+    matches!(function.0.as_slice(), [ObjectNamePart::Identifier(name)] if [AS_OF, CHANGES].contains(&fold(name).as_str()))
 }
 
 /// Whether a query reads a table at a time, or its changes.

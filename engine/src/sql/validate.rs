@@ -3,12 +3,15 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Fetch, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, Query, Select, SetExpr, TableFactor, TableVersion,
-    Value, ValueWithSpan, VisitMut, VisitorMut,
+    Fetch, FunctionArg, GroupByExpr, JoinConstraint, JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query,
+    Select, SetExpr, TableFactor, TableVersion, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::ctes::Ctes;
 use super::limits::{self, Limits};
+use super::mentions::{ALL_USERS, plain_text};
+use super::names::fold;
+use super::time_travel::{AS_OF, CHANGES, wrong_call};
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// Makes a parsed piece of a statement fit to be planned: balanced, within the limits, checked.
@@ -46,6 +49,27 @@ fn refuse_without_condition(join: &JoinOperator) -> Flow {
         | JoinOperator::RightOuter(JoinConstraint::None)
         | JoinOperator::FullOuter(JoinConstraint::None) => {
             ControlFlow::Break(EngineError::invalid("syntax error: a JOIN needs ON or USING (or write CROSS JOIN)"))
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+/// The functions that read the table which their first argument names.
+const READERS: [&str; 3] = [ALL_USERS, AS_OF, CHANGES];
+
+/// DataFusion calls a table function by one part of its name, and reads the table's name from whatever is a text when it is
+/// planned. What asks which tables a statement reads knows only what is written plainly. Of `all_users` that is asked where
+/// the audit log has it.
+fn check_call(name: &ObjectName, args: &[FunctionArg]) -> Flow {
+    let [ObjectNamePart::Identifier(function)] = name.0.as_slice() else {
+        let wrong = format!("'{name}' is no table function: their names are of one part");
+        return ControlFlow::Break(EngineError::invalid(wrong));
+    };
+    let is_plain = args.first().is_some_and(|first| plain_text(first).is_some());
+    match fold(function).as_str() {
+        CHANGES if !is_plain => ControlFlow::Break(wrong_call()),
+        AS_OF if !is_plain => {
+            ControlFlow::Break(EngineError::invalid("write namespace.table FOR SYSTEM_TIME AS OF time"))
         }
         _ => ControlFlow::Continue(()),
     }
@@ -115,6 +139,9 @@ impl VisitorMut for Admit {
                 ..
             } => {
                 refuse_if(version.is_some() && args.is_some(), "a table function AS OF a time")?;
+                if let Some(call) = args {
+                    check_call(name, &call.args)?;
+                }
                 refuse_if(sample.is_some(), "TABLESAMPLE")?;
                 let as_of = matches!(version, None | Some(TableVersion::ForSystemTimeAsOf(_)));
                 refuse_if(!as_of, "AT, BEFORE, CHANGES or VERSION behind a table (write FOR SYSTEM_TIME AS OF time)")?;
@@ -131,9 +158,14 @@ impl VisitorMut for Admit {
                 )
             }
             TableFactor::Derived { sample, .. } => refuse_if(sample.is_some(), "TABLESAMPLE"),
-            TableFactor::Function { with_ordinality, .. } | TableFactor::UNNEST { with_ordinality, .. } => {
-                refuse_if(*with_ordinality, "WITH ORDINALITY")
+            TableFactor::Function { name, args, with_ordinality, .. } => {
+                refuse_if(*with_ordinality, "WITH ORDINALITY")?;
+                check_call(name, args)?;
+                let function = name.to_string().to_lowercase();
+                let is_reader = READERS.contains(&function.trim_matches('"'));
+                refuse_if(is_reader, &format!("LATERAL {function}(…) (write it without LATERAL)"))
             }
+            TableFactor::UNNEST { with_ordinality, .. } => refuse_if(*with_ordinality, "WITH ORDINALITY"),
             TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
             _ => refuse_if(true, "this kind of table in FROM"),
         }
