@@ -817,6 +817,44 @@ def test_times_whose_files_are_gone_stay_unreadable(tmp_path):
         checked(server)
 
 
+def test_who_follows_a_table_goes_on_however_long_it_was_quiet(tmp_path):
+    variables = {"SERACDB_COMPACTION__RETENTION_SECONDS": "4", "SERACDB_COMPACTION__AUTOMATIC": "false"}
+    with Server(tmp_path / "data", variables=variables) as server:
+        db = root(server)
+        run_all(db, "CREATE TABLE t (k INT UNIQUE, n INT)", "CREATE TABLE hot (k INT)")
+        created = time.time_ns()
+        run_all(db, "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)", "INSERT INTO hot VALUES (1)")
+        inserted = one(db, "SELECT max(_updated) FROM t")
+        run_all(db, "UPDATE t SET n = n + 10 WHERE k = 1", "DELETE FROM t WHERE k = 3")
+        since = one(db, f"SELECT max(_updated) FROM changes('t', {created})")
+        quiet = one(db, "SELECT _updated FROM hot")
+        run_all(db, "STORAGE FLUSH TABLE t", "STORAGE COMPACT TABLE t")
+        assert archived(db) > 0, "older versions have files of their own"
+        removed(db)
+        for _ in range(2):
+            assert rows(db, f"SELECT * FROM changes('t', {since})") == []
+            assert rows(db, f"SELECT * FROM changes('t', {since}, now())") == []
+            assert rows(db, f"SELECT * FROM changes('hot', {quiet})") == []
+            # What came meanwhile is kept no more, be it there or not.
+            for at in (created, inserted, since - 1):
+                refused(db, f"SELECT * FROM changes('t', {at})", TOO_OLD)
+            refused(db, f"SELECT * FROM changes('hot', {quiet - 1})", TOO_OLD)
+            refused(db, f"SELECT n FROM t FOR SYSTEM_TIME AS OF {since}", TOO_OLD)
+            db.close()
+            server.restart()
+            db = root(server)
+        run_all(db, "UPDATE t SET n = 0 WHERE k = 2", "INSERT INTO t VALUES (4, 4)", "DELETE FROM t WHERE k = 1")
+        db.run("UPDATE hot SET k = 2")
+        came = [(2, 0, "update"), (4, 4, "insert"), (None, None, "delete")]
+        for end in ("", "STORAGE FLUSH ALL", "STORAGE COMPACT TABLE t"):
+            if end:
+                db.run(end)
+            assert rows(db, f"SELECT k, n, _op FROM changes('t', {since})") == came
+            assert rows(db, f"SELECT k, _op FROM changes('hot', {quiet})") == [(2, "update")]
+        db.close()
+        checked(server)
+
+
 ROWS = 200_000
 
 

@@ -457,6 +457,8 @@ impl CommitState {
         self.table_is_there(scope)?;
         let header = self.load_header(scope)?;
         header.version += 1;
+        let newest = records.iter().map(|record| record.max_updated);
+        header.gone_to = Some(newest.fold(header.whole_from(), CommitTs::max));
         let archived = records.iter().filter_map(|record| record.archived_at);
         header.history_from = archived.fold(header.history_from, CommitTs::max);
         records.iter().for_each(|record| append_record(&self.rocks, scope, record, batch));
@@ -508,6 +510,7 @@ impl CommitState {
         let header = self.load_header(scope)?;
         header.recovering = false;
         header.history_from = ts;
+        header.gone_to = None;
         header.spared = header.spared.max(recovered.max_batch);
         header.max_batch = header.max_batch.max(recovered.max_batch);
         header.next_batch = header.next_batch.max(BatchNumber(recovered.max_batch.0 + 1));

@@ -96,6 +96,7 @@ fn records_of_batches() {
         keys_lost: false,
         spared: BatchNumber(4),
         history_from: CommitTs::default(),
+        gone_to: None,
     };
     let json = concat!(
         r#"{"active":4,"sealed":[3],"draining":[2],"next_batch":9,"max_batch":8,"version":7,"exported":6,"#,

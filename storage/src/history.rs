@@ -11,6 +11,8 @@
 //!    Of equal versions, of a row that was loaded in bulk and changed by one commit, the hot one counts, then the later file's.
 //! 3. Whether a version is its row's first is known of every one that came after a time that can be read: the version before it, if there
 //!    is one, was the newest of its row at some time since.
+//! 4. What came after a time is what came after any later one before which nothing else came: of that only the later one has to be
+//!    readable, if no version that came since the first is gone.
 
 mod versions;
 
@@ -24,7 +26,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
-use crate::keys::{BatchNumber, Scope, decode_delete_log_key};
+use crate::keys::{BatchNumber, Generation, Scope, decode_delete_log_key};
 use crate::objects::{Objects, blocking};
 use crate::records::{BatchRecord, BatchStatus};
 use crate::snapshot::{Masks, ScopeView, Snapshot};
@@ -159,7 +161,17 @@ impl Store {
     /// Errors: [`StorageError::TooOld`].
     pub async fn feed(&self, snapshot: &Arc<Snapshot>, scope: Scope, since: CommitTs) -> Result<Feed> {
         let generations = snapshot.view(scope).await?.generations;
-        let pin = self.pin(snapshot, scope, since)?;
+        let (since, pin) = match self.pin(snapshot, scope, since) {
+            Ok(pin) => (since, pin),
+            // Who follows a scope asks for what came after its last commit, however long it is quiet since.
+            Err(too_old @ StorageError::TooOld { .. }) => {
+                match self.quiet_until(snapshot, scope, since, &generations).await? {
+                    until if until > since => (until, self.pin(snapshot, scope, until)?),
+                    _ => return Err(too_old),
+                }
+            }
+            Err(error) => return Err(error),
+        };
         let records = snapshot.records(scope)?;
         // What was superseded in files that are read,
         let newer: HashSet<BatchNumber> =
@@ -183,14 +195,56 @@ impl Store {
         Ok(Feed { view, earlier: Arc::new(earlier), pin })
     }
 
+    /// The last time up to which nothing has come to a scope after this one; the same when that is not known.
+    async fn quiet_until(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        scope: Scope,
+        since: CommitTs,
+        generations: &[Generation],
+    ) -> Result<CommitTs> {
+        let header = snapshot.header(scope)?.unwrap_or_default();
+        let kept = self.kept();
+        // Files that were archived after that stay while they are read here.
+        let Some(_pinned) = self.history().pin(kept) else { return Ok(since) };
+        if header.recovering || header.whole_from() > since {
+            return Ok(since);
+        }
+        let mut next = CommitTs::stored(snapshot.ts().get().saturating_add(1));
+        let mut sources = vec![Source::Hot(HotVersions::new(scope, generations.to_vec(), i64::MIN..=i64::MAX))];
+        for file in snapshot.records(scope)?.into_iter().filter(|file| file.max_updated > since) {
+            if file.min_updated > since {
+                next = next.min(file.min_updated);
+            } else if file.archived_at.is_some_and(|at| at <= kept) {
+                // It may be removed at any time, and has something that came before what is kept.
+                next = next.min(file.max_updated);
+            } else {
+                sources.push(Source::Closed(file));
+            }
+        }
+        for mut source in sources {
+            while let Some(version) = source.head(self.objects(), snapshot).await? {
+                if version.updated > since.get() {
+                    next = next.min(CommitTs::stored(version.updated));
+                }
+                source.advance();
+            }
+        }
+        Ok(next.before())
+    }
+
+    /// From here on it is kept what rows were.
+    fn kept(&self) -> CommitTs {
+        let retention = i64::try_from(self.compaction().retention_seconds).unwrap_or(i64::MAX);
+        CommitTs::stored(self.clock().now_ns().saturating_sub(retention.saturating_mul(1_000_000_000)))
+    }
+
     /// Keeps what reading a time needs.
     fn pin(&self, snapshot: &Snapshot, scope: Scope, at: CommitTs) -> Result<Arc<PinnedTime>> {
-        let retention = i64::try_from(self.compaction().retention_seconds).unwrap_or(i64::MAX);
-        let kept = CommitTs::stored(self.clock().now_ns().saturating_sub(retention.saturating_mul(1_000_000_000)));
         let header = snapshot.header(scope)?.unwrap_or_default();
         // What was being recovered at this snapshot has no records in it.
         let known = if header.recovering { CommitTs::stored(snapshot.ts().get() + 1) } else { header.history_from };
-        let oldest = kept.max(known);
+        let oldest = self.kept().max(known);
         let pin = if at < oldest { None } else { self.history().pin(at) };
         pin.ok_or(StorageError::TooOld { oldest })
     }

@@ -52,6 +52,9 @@ pub struct ScopeHeader {
     /// What rows were before this is not known any more: files that said it are gone, or their records were lost.
     #[serde(default, skip_serializing_if = "is_the_beginning")]
     pub history_from: CommitTs,
+    /// Versions up to this one are gone with their files, and none that came later. Absent: all up to `history_from` may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_to: Option<CommitTs>,
 }
 
 fn is_the_beginning(at: &CommitTs) -> bool {
@@ -77,6 +80,7 @@ impl Default for ScopeHeader {
             keys_lost: false,
             spared: BatchNumber(0),
             history_from: CommitTs::default(),
+            gone_to: None,
         }
     }
 }
@@ -85,6 +89,11 @@ impl ScopeHeader {
     /// Whether the manifest does not show all records, or rows that it covers are still there.
     pub fn is_unfinished(&self) -> bool {
         self.exported != self.version || !self.draining.is_empty()
+    }
+
+    /// Every version that came after this one is there.
+    pub(crate) fn whole_from(&self) -> CommitTs {
+        self.gone_to.unwrap_or(self.history_from)
     }
 
     /// The generations that readers see, oldest first.
