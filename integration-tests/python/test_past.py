@@ -855,6 +855,37 @@ def test_who_follows_a_table_goes_on_however_long_it_was_quiet(tmp_path):
         checked(server)
 
 
+def test_now_can_be_read_with_no_retention_at_all(tmp_path):
+    """A statement's own snapshot keeps what it needs, whatever is written and removed while it begins."""
+    variables = {"SERACDB_COMPACTION__RETENTION_SECONDS": "0", "SERACDB_COMPACTION__AUTOMATIC": "false"}
+    with Server(tmp_path / "data", variables=variables) as server:
+        with root(server) as db:
+            run_all(db, "CREATE TABLE t (k INT UNIQUE, n INT)", "INSERT INTO t SELECT value, 0 FROM generate_series(1, 50)")
+
+        def change(is_over: threading.Event) -> int:
+            count = 0
+            with root(server) as db:
+                while not is_over.is_set():
+                    assert db.run("UPDATE t SET n = n + 1") == 50
+                    count += 1
+                    if count % 10 == 0:
+                        run_all(db, "STORAGE FLUSH TABLE t", "STORAGE COMPACT TABLE t")
+                        run_job(db, "retention")
+            return count
+
+        def read(is_over: threading.Event) -> int:
+            count = 0
+            with root(server) as db:
+                while not is_over.is_set():
+                    assert rows(db, "SELECT count(*), max(n) - min(n) FROM t FOR SYSTEM_TIME AS OF now()") == [(50, 0)]
+                    assert one(db, "SELECT count(*) FROM changes('t', now()) WHERE n < 0") == 0
+                    count += 1
+            return count
+
+        assert all(together(3, change, read, read))
+        checked(server)
+
+
 ROWS = 200_000
 
 

@@ -117,11 +117,13 @@ impl Store {
     }
 
     /// What rows with these ids were after the last commit up to a time, as this snapshot knows it. Others may be among them.
+    /// `held`: the commit of a snapshot that was open before and is still.
     ///
     /// Errors: [`StorageError::TooOld`].
     pub async fn past(
         &self,
         snapshot: &Arc<Snapshot>,
+        held: CommitTs,
         scope: Scope,
         at: CommitTs,
         ids: RangeInclusive<i64>,
@@ -131,7 +133,7 @@ impl Store {
             return Ok(Past { view, pin: None });
         }
         let generations = view.generations;
-        let pin = self.pin(snapshot, scope, at)?;
+        let pin = self.pin(snapshot, held, scope, at)?;
         let holds_some = |file: &BatchRecord| file.min_updated <= at && file.may_hold(&ids);
         let files: Vec<BatchRecord> =
             snapshot.records(scope)?.into_iter().filter(|file| needs(file, at) && holds_some(file)).collect();
@@ -156,17 +158,17 @@ impl Store {
         })
     }
 
-    /// What has come to a scope after a time.
+    /// What has come to a scope after a time. `held` as in [`Store::past`].
     ///
     /// Errors: [`StorageError::TooOld`].
-    pub async fn feed(&self, snapshot: &Arc<Snapshot>, scope: Scope, since: CommitTs) -> Result<Feed> {
+    pub async fn feed(&self, snapshot: &Arc<Snapshot>, held: CommitTs, scope: Scope, since: CommitTs) -> Result<Feed> {
         let generations = snapshot.view(scope).await?.generations;
-        let (since, pin) = match self.pin(snapshot, scope, since) {
+        let (since, pin) = match self.pin(snapshot, held, scope, since) {
             Ok(pin) => (since, pin),
             // Who follows a scope asks for what came after its last commit, however long it is quiet since.
             Err(too_old @ StorageError::TooOld { .. }) => {
                 match self.quiet_until(snapshot, scope, since, &generations).await? {
-                    until if until > since => (until, self.pin(snapshot, scope, until)?),
+                    until if until > since => (until, self.pin(snapshot, held, scope, until)?),
                     _ => return Err(too_old),
                 }
             }
@@ -240,11 +242,12 @@ impl Store {
     }
 
     /// Keeps what reading a time needs.
-    fn pin(&self, snapshot: &Snapshot, scope: Scope, at: CommitTs) -> Result<Arc<PinnedTime>> {
+    fn pin(&self, snapshot: &Snapshot, held: CommitTs, scope: Scope, at: CommitTs) -> Result<Arc<PinnedTime>> {
         let header = snapshot.header(scope)?.unwrap_or_default();
         // What was being recovered at this snapshot has no records in it.
         let known = if header.recovering { CommitTs::stored(snapshot.ts().get() + 1) } else { header.history_from };
-        let oldest = self.kept().max(known);
+        // No file that was archived after an open snapshot is removed, however short the retention.
+        let oldest = if at >= held { known } else { self.kept().max(known) };
         let pin = if at < oldest { None } else { self.history().pin(at) };
         pin.ok_or(StorageError::TooOld { oldest })
     }

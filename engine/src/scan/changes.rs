@@ -81,7 +81,8 @@ impl ChangesTable {
     ) -> DfResult<(Arc<dyn ExecutionPlan>, Arc<RoaringTreemap>)> {
         let AsOf { store, at: since, .. } = &self.since;
         let snapshot = self.since.snapshot(&self.rows.snapshot, self.until).await?;
-        let feed = store.feed(&snapshot, self.rows.scope, *since).await.map_err(external)?;
+        let held = self.rows.snapshot.ts();
+        let feed = store.feed(&snapshot, held, self.rows.scope, *since).await.map_err(external)?;
         let width = self.rows.located().fields().len();
         let system = [0, width - 4, width - 3, width - 2];
         let projection: Vec<usize> = own.iter().copied().chain(system).collect();

@@ -171,7 +171,8 @@ impl TableProvider for ScopeTable {
             Some(time) => {
                 let snapshot = time.snapshot(&self.snapshot, time.at).await?;
                 let ids = id_range::of(filters);
-                let past = time.store.past(&snapshot, self.scope, time.at, ids).await.map_err(external)?;
+                let held = self.snapshot.ts();
+                let past = time.store.past(&snapshot, held, self.scope, time.at, ids).await.map_err(external)?;
                 (past.view, HotVersions::Until(snapshot, time.at, past.pin))
             }
             None => (self.view().await?, HotVersions::Newest),
