@@ -886,6 +886,37 @@ def test_now_can_be_read_with_no_retention_at_all(tmp_path):
         checked(server)
 
 
+def test_columns_change_while_it_is_read_what_was(tmp_path):
+    """A statement reads with the columns of its begin, or begins again: later rows have others."""
+    with Server(tmp_path / "data") as server:
+        with root(server) as db:
+            run_all(db, "CREATE TABLE t (k INT UNIQUE, n INT)", "INSERT INTO t SELECT value, 0 FROM generate_series(1, 20)")
+
+        def change(is_over: threading.Event) -> int:
+            count = 0
+            with root(server) as db:
+                while not is_over.is_set():
+                    run_all(db, f"ALTER TABLE t ADD COLUMN c{count} INT DEFAULT 7", f"UPDATE t SET n = n + 1, c{count} = {count}")
+                    run_all(db, f"ALTER TABLE t DROP COLUMN c{count}", "UPDATE t SET n = n + 1")
+                    count += 1
+            return count
+
+        def read(is_over: threading.Event) -> int:
+            count = 0
+            with root(server) as db:
+                while not is_over.is_set():
+                    try:
+                        assert rows(db, "SELECT count(*), max(n) - min(n) FROM t FOR SYSTEM_TIME AS OF now()") == [(20, 0)]
+                        assert one(db, "SELECT count(*) FROM changes('t', now() - INTERVAL '1 millisecond', now()) WHERE n < 0") == 0
+                        count += 1
+                    except seracdb.Conflict as why:
+                        assert "was changed or dropped while the statement began" in str(why)
+            return count
+
+        assert all(together(3, change, read, read))
+        checked(server)
+
+
 ROWS = 200_000
 
 

@@ -80,7 +80,7 @@ impl ChangesTable {
         state: &dyn Session,
     ) -> DfResult<(Arc<dyn ExecutionPlan>, Arc<RoaringTreemap>)> {
         let AsOf { store, at: since, .. } = &self.since;
-        let snapshot = self.since.snapshot(&self.rows.snapshot, self.until).await?;
+        let snapshot = self.since.snapshot(&self.rows.snapshot, &self.rows.table, self.until).await?;
         let held = self.rows.snapshot.ts();
         let feed = store.feed(&snapshot, held, self.rows.scope, *since).await.map_err(external)?;
         let width = self.rows.located().fields().len();
@@ -93,7 +93,7 @@ impl ChangesTable {
             let filters = [span.clone()];
             plans = cold::scan(&self.rows, &feed.view, &projection, &filters, state, None).await?;
         }
-        let all = HotVersions::All(snapshot, feed.pin);
+        let all = HotVersions::All(snapshot, self.until, feed.pin);
         plans.push(Arc::new(HotRowsExec::new(&self.rows, &feed.view, &projection, i64::MIN..=i64::MAX, all)?));
         let all: Arc<dyn ExecutionPlan> = match plans.len() {
             1 => plans.remove(0),

@@ -72,8 +72,8 @@ pub(super) enum HotVersions {
     Newest,
     /// The newest of commits up to this one, by a snapshot that has them.
     Until(Arc<Snapshot>, CommitTs, Option<Arc<PinnedTime>>),
-    /// All, tombstones too.
-    All(Arc<Snapshot>, Arc<PinnedTime>),
+    /// All of commits up to this one, tombstones too, by a snapshot that has them.
+    All(Arc<Snapshot>, CommitTs, Arc<PinnedTime>),
 }
 
 /// How far a scan has read.
@@ -114,8 +114,8 @@ impl HotRowsExec {
             HotVersions::Until(snapshot, at, time) => {
                 (HotCursor::new(table.scope, generations, Versions::Live).not_after(at), snapshot, time)
             }
-            HotVersions::All(snapshot, time) => {
-                (HotCursor::new(table.scope, generations, Versions::All), snapshot, Some(time))
+            HotVersions::All(snapshot, until, time) => {
+                (HotCursor::new(table.scope, generations, Versions::All).not_after(until), snapshot, Some(time))
             }
         };
         cursor = cursor.within(ids.clone());

@@ -36,7 +36,7 @@ use seracdb_storage::snapshot::{ScopeView, Snapshot};
 use seracdb_storage::store::Store;
 use seracdb_storage::system_columns::{CommitTs, UPDATED};
 
-use crate::error::EngineError;
+use crate::error::{EngineError, ErrorKind};
 use crate::transaction::StagedScope;
 
 pub(crate) use changes::{ChangesTable, OP_COLUMN};
@@ -76,11 +76,28 @@ pub(crate) struct AsOf {
 }
 
 impl AsOf {
-    /// A snapshot that has every commit up to a time.
-    async fn snapshot(&self, of_statement: &Arc<Snapshot>, until: CommitTs) -> DfResult<Arc<Snapshot>> {
-        match self.newest {
-            true => self.store.settled(of_statement, until).await.map_err(external),
-            false => Ok(Arc::clone(of_statement)),
+    /// A snapshot that has every commit up to a time. It may have rows of a later version of the table: then the statement is
+    /// to begin again.
+    async fn snapshot(
+        &self,
+        of_statement: &Arc<Snapshot>,
+        table: &TableRecord,
+        until: CommitTs,
+    ) -> DfResult<Arc<Snapshot>> {
+        if !self.newest {
+            return Ok(Arc::clone(of_statement));
+        }
+        let snapshot = self.store.settled(of_statement, until).await.map_err(external)?;
+        let now = snapshot.catalog().table_by_id(table.id);
+        match now.is_some_and(|now| now.schema().version == table.schema().version) {
+            true => Ok(snapshot),
+            false => Err(external(EngineError::new(
+                ErrorKind::Aborted,
+                format!(
+                    "table '{}.{}' was changed or dropped while the statement began: run the statement again",
+                    table.namespace, table.name
+                ),
+            ))),
         }
     }
 }
@@ -169,7 +186,7 @@ impl TableProvider for ScopeTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let (view, versions) = match &self.as_of {
             Some(time) => {
-                let snapshot = time.snapshot(&self.snapshot, time.at).await?;
+                let snapshot = time.snapshot(&self.snapshot, &self.table, time.at).await?;
                 let ids = id_range::of(filters);
                 let held = self.snapshot.ts();
                 let past = time.store.past(&snapshot, held, self.scope, time.at, ids).await.map_err(external)?;
