@@ -116,7 +116,7 @@ impl Visitor for Calls {
     }
 }
 
-/// What is said to a call of it with anything else.
+/// What is said to a call of `all_users` with anything else.
 pub(crate) fn wrong_all_users() -> EngineError {
     EngineError::invalid("write all_users('namespace.table'), with the table's name as a text")
 }

@@ -69,7 +69,7 @@ impl RelationPlanner for AsOfTables {
     }
 }
 
-/// What is said to a call with other arguments.
+/// What is said to a call of `changes` with other arguments.
 pub(crate) fn wrong_call() -> EngineError {
     EngineError::invalid(
         "write changes('namespace.table', since), or changes('namespace.table', since, until), with the table's name as a text",

@@ -25,10 +25,9 @@ pub(crate) fn tell_apart(query: &mut Query, namespace_of: &dyn Fn(&TableName) ->
     if is_rows(query) {
         return;
     }
-    let mut qualified = Qualified(vec![]);
-    let _ = Visit::visit(&*query, &mut qualified);
-    if !qualified.0.is_empty() {
-        let mut tell = TellApart { qualified: qualified.0, namespace_of, ctes: Ctes::new(), levels: vec![] };
+    let qualified = qualified(query);
+    if !qualified.is_empty() {
+        let mut tell = TellApart { qualified, namespace_of, ctes: Ctes::new(), levels: vec![] };
         let _ = VisitMut::visit(query, &mut tell);
     }
 }
@@ -48,7 +47,13 @@ fn named(name: &ObjectName) -> Option<Named> {
     Some(Named { namespace: namespace.clone(), table: table.clone(), is_target })
 }
 
-/// Finds them.
+/// Those of a query.
+fn qualified(query: &Query) -> Vec<Named> {
+    let mut found = Qualified(vec![]);
+    let _ = Visit::visit(query, &mut found);
+    found.0
+}
+
 struct Qualified(Vec<Named>);
 
 impl Visitor for Qualified {
