@@ -8,18 +8,20 @@ use arrow::datatypes::{
     DataType, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Time32MillisecondType, Time32SecondType,
     Time64MicrosecondType, Time64NanosecondType, TimeUnit,
 };
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 
 use seracdb_storage::system_columns;
 
 use super::errors::{from_arrow, from_datafusion};
 use super::insert::check_count;
 use super::statement::{Insert, InsertSource};
+use super::wildcards::is_of_wildcards;
 use crate::error::{EngineError, Result};
 
 /// The rows to insert: every user column in order, cast to its type; columns the source does not give have their default, or are NULL.
+/// A source whose columns are those of wildcards does not give SeracDB's own: the new rows have others.
 pub(crate) fn insert_projection(
     source: LogicalPlan,
     targets: &[usize],
@@ -27,20 +29,22 @@ pub(crate) fn insert_projection(
     user_columns: &[(String, DataType)],
     defaults: &[Option<Expr>],
 ) -> Result<LogicalPlan> {
-    let given = source.schema().fields();
-    let count = if insert.source == InsertSource::Defaults { 0 } else { given.len() };
-    check_count(count, targets, insert, "the query gives").map_err(|error| {
-        // INSERT INTO a SELECT * FROM b: the commonest way to get here.
-        match given.iter().any(|field| system_columns::is_system_column(field.name())) {
-            true => EngineError {
-                message: format!("{}: SELECT * gives system columns too; list the columns", error.message),
-                ..error
-            },
-            false => error,
-        }
+    let all = source.schema().columns();
+    let columns: Vec<Column> = match &insert.source {
+        InsertSource::Defaults => vec![],
+        InsertSource::Query(query) if is_of_wildcards(&query.body) => without_own(&source, &all)?,
+        _ => all.clone(),
+    };
+    check_count(columns.len(), targets, insert, "the query gives").map_err(|error| {
+        let has_own = all.iter().any(|column| system_columns::is_system_column(&column.name));
+        let advice = match (has_own, columns.len() == all.len()) {
+            (false, _) => return error,
+            (true, false) => "SELECT * leaves system columns out here; list the columns",
+            (true, true) => "SELECT * gives system columns too; list the columns",
+        };
+        EngineError { message: format!("{}: {advice}", error.message), ..error }
     })?;
     check_values(&source)?;
-    let columns = source.schema().columns();
     let mut items = Vec::with_capacity(user_columns.len());
     for (i, (name, data_type)) in user_columns.iter().enumerate() {
         let expr = match targets.iter().position(|&target| target == i) {
@@ -53,6 +57,49 @@ pub(crate) fn insert_projection(
         items.push(expr.alias(name));
     }
     project(source, items)
+}
+
+/// The columns of a query that are not called like SeracDB's own.
+fn without_own(source: &LogicalPlan, columns: &[Column]) -> Result<Vec<Column>> {
+    let mut others = Vec::with_capacity(columns.len());
+    for (place, column) in columns.iter().enumerate() {
+        match system_columns::is_system_column(&column.name) {
+            false => others.push(column.clone()),
+            true if has_another(source, place, false) => {
+                return Err(EngineError::invalid(format!(
+                    "the queries of a set operation do not all have a system column in place {}: list the columns",
+                    place + 1
+                )));
+            }
+            true => {}
+        }
+    }
+    Ok(others)
+}
+
+/// Whether one of the queries of a UNION, whose columns are called as those of the first, has another column in the place of a
+/// system column: its values would be lost. `in_union`: whether the plan is one of these queries.
+fn has_another(plan: &LogicalPlan, place: usize, in_union: bool) -> bool {
+    let is_own = |name: &str| system_columns::is_system_column(name);
+    match plan {
+        LogicalPlan::Union(union) => union.inputs.iter().any(|query| has_another(query, place, true)),
+        LogicalPlan::Distinct(Distinct::All(input)) => has_another(input, place, in_union),
+        LogicalPlan::Sort(sort) => has_another(&sort.input, place, in_union),
+        LogicalPlan::Limit(limit) => has_another(&limit.input, place, in_union),
+        LogicalPlan::Projection(projection) if in_union => match uncast(&projection.expr[place]) {
+            Expr::Column(column) => !is_own(&column.name),
+            _ => true,
+        },
+        plan => in_union && !is_own(plan.schema().field(place).name()),
+    }
+}
+
+fn uncast(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => uncast(&alias.expr),
+        Expr::Cast(cast) => uncast(&cast.expr),
+        other => other,
+    }
 }
 
 /// The columns of this plan by position, cast to these types, under these names. `None` = left as it is.

@@ -10,8 +10,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins, VisitMut, VisitorMut,
     WildcardAdditionalOptions,
 };
 use seracdb_storage::system_columns;
@@ -25,6 +25,44 @@ pub(crate) fn leave_out_deleted(query: &mut Query, has_deleted: &dyn Fn(&TableNa
     match query.visit(&mut Rewrite { has_deleted, ctes: Ctes::new() }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Whether a query's columns are those of wildcards: each of its SELECTs has one, and names no column like one of SeracDB's own.
+pub(super) fn is_of_wildcards(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Select(select) => {
+            let is_wildcard =
+                |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+            select.projection.iter().any(is_wildcard) && !select.projection.iter().any(names_own)
+        }
+        SetExpr::SetOperation { left, right, .. } => is_of_wildcards(left) && is_of_wildcards(right),
+        SetExpr::Query(query) => is_of_wildcards(&query.body),
+        _ => false,
+    }
+}
+
+/// Whether an item is itself called like a system column.
+fn names_own(item: &SelectItem) -> bool {
+    let is_own = |ident: &Ident| system_columns::is_system_column(&ident.value);
+    match item {
+        SelectItem::UnnamedExpr(expr) => {
+            let mut expr = expr;
+            while let Expr::Nested(inner) = expr {
+                expr = inner;
+            }
+            match expr {
+                Expr::Identifier(ident) => is_own(ident),
+                Expr::CompoundIdentifier(parts) => parts.last().is_some_and(is_own),
+                _ => false,
+            }
+        }
+        SelectItem::ExprWithAlias { alias, .. } => is_own(alias),
+        SelectItem::ExprWithAliases { aliases, .. } => aliases.iter().any(is_own),
+        SelectItem::QualifiedWildcard(_, options) | SelectItem::Wildcard(options) => {
+            let mut replaced = options.opt_replace.iter().flat_map(|replace| &replace.items);
+            replaced.any(|item| is_own(&item.column_name))
+        }
     }
 }
 

@@ -112,9 +112,9 @@ fn errors_say_what_to_do() {
             "row 2 of VALUES has 2 values, but the column list has 1",
         ),
         (
-            "INSERT INTO t SELECT * FROM u",
+            "INSERT INTO t (b) SELECT * FROM u",
             ErrorKind::InvalidArgument,
-            "has 3 columns (system columns are not given): SELECT * gives system columns too; list the columns",
+            "but the column list has 1: SELECT * leaves system columns out here; list the columns",
         ),
         ("INSERT INTO t (a) SELECT ARRAY[1]", ErrorKind::InvalidArgument, "column 'a' is of type Int32"),
         ("INSERT INTO t (a) VALUES ('x')", ErrorKind::InvalidArgument, "Cannot cast"),
