@@ -2,7 +2,7 @@
 //!
 //! Text → tokens ([`tokens`]: size, chains, `?` → `$n`; [`subject`]: AS USER) → [`Statement`] ([`parse`], [`writes`], [`ddl`],
 //! [`users`], [`grants`], [`views`], [`settings`]:
-//! an allow-list by construction) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
+//! an allow-list by construction; [`with`]) → balanced, within the [`limits`], checked ([`validate`]) → a query with its wildcards
 //! settled ([`dml`], [`insert`], [`wildcards`]) → a plan with typed parameters ([`params`], [`in_place`], [`infer`],
 //! [`candidates`], [`planner`]) → values cast to their columns ([`branches`], [`coerce`]).
 //!
@@ -53,6 +53,7 @@ mod users;
 mod validate;
 mod views;
 pub(crate) mod wildcards;
+mod with;
 mod writes;
 
 pub(crate) use fingerprint::{fingerprint, without_literals};

@@ -101,7 +101,8 @@ impl Reader<'_> {
             _ => return Err(self.expected("a statement", &token)),
         };
         match keyword {
-            Keyword::SELECT | Keyword::WITH | Keyword::VALUES => self.query(),
+            Keyword::SELECT | Keyword::VALUES => self.query(),
+            Keyword::WITH => self.with(),
             Keyword::TABLE => self.table_query(),
             Keyword::INSERT => self.insert(),
             Keyword::UPDATE => self.update(),

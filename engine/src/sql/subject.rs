@@ -1,7 +1,7 @@
 //! AS USER: for whom a statement is. Taken out of the tokens, so that the parser reads the statement as any other.
 //!
 //! ```text
-//! INSERT INTO t AS USER 'u' …    UPDATE t AS USER 'u' SET …    DELETE FROM t AS USER 'u' …
+//! [WITH …] INSERT INTO t AS USER 'u' …    UPDATE t AS USER 'u' SET …    DELETE FROM t AS USER 'u' …
 //! EXECUTE AS USER 'u' (statement)
 //! ```
 
@@ -57,7 +57,7 @@ fn open_parentheses(tokens: &mut Vec<TokenWithSpan>, start: usize) -> Result<()>
 /// Where AS USER stands, after the table of an INSERT, UPDATE or DELETE. `UPDATE t AS user SET …` has an alias instead.
 fn place_of_clause(tokens: &[TokenWithSpan]) -> Option<usize> {
     let verbs = [Keyword::INSERT, Keyword::UPDATE, Keyword::DELETE];
-    let starts = [Keyword::EXPLAIN, verbs[0], verbs[1], verbs[2]];
+    let starts = [Keyword::EXPLAIN, Keyword::WITH, verbs[0], verbs[1], verbs[2]];
     let first = tokens.iter().position(|t| t.token != Token::SemiColon)?;
     if !starts.contains(&keyword_at(tokens, first)) {
         return None;
@@ -67,6 +67,7 @@ fn place_of_clause(tokens: &[TokenWithSpan]) -> Option<usize> {
         let keyword = keyword_at(tokens, *at);
         verbs.contains(&keyword) || matches!(keyword, Keyword::SELECT | Keyword::WITH | Keyword::VALUES)
     })?;
+    let verb = if keyword_at(tokens, verb) == Keyword::WITH { behind_with(tokens, verb)? } else { verb };
     let mut at = match keyword_at(tokens, verb) {
         Keyword::INSERT | Keyword::DELETE => {
             let preposition = matches!(keyword_at(tokens, verb + 1), Keyword::INTO | Keyword::FROM);
@@ -80,6 +81,27 @@ fn place_of_clause(tokens: &[TokenWithSpan]) -> Option<usize> {
     }
     let is_clause = is_word(tokens, at) && is_as_user(tokens, at + 1) && !is_alias(tokens, at + 3);
     is_clause.then_some(at + 1)
+}
+
+/// What the WITH queries that begin at a place are for: it stands behind the parentheses of the last one.
+fn behind_with(tokens: &[TokenWithSpan], with: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate().skip(with) {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => {
+                depth = depth.checked_sub(1)?;
+                // The columns of a query, before its AS, are in parentheses too.
+                let goes_on = keyword_at(tokens, at + 1) == Keyword::AS
+                    || tokens.get(at + 1).is_some_and(|next| next.token == Token::Comma);
+                if depth == 0 && !goes_on {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 fn is_as_user(tokens: &[TokenWithSpan], at: usize) -> bool {
@@ -154,6 +176,16 @@ mod tests {
             ("UPDATE t AS USER 'u' AS x SET a = 1", "u", "UPDATE t AS x SET a = 1"),
             (";DELETE FROM a.b.t AS USER '' WHERE c;", "", "; DELETE FROM a . b . t WHERE c ;"),
             ("EXPLAIN VERBOSE DELETE FROM t AS USER 'u'", "u", "EXPLAIN VERBOSE DELETE FROM t"),
+            (
+                "WITH x (a) AS (SELECT (1)), y AS (SELECT 2) INSERT INTO t AS USER 'u' SELECT a FROM x",
+                "u",
+                "WITH x ( a ) AS ( SELECT ( 1 ) ) , y AS ( SELECT 2 ) INSERT INTO t SELECT a FROM x",
+            ),
+            (
+                "EXPLAIN WITH x AS (SELECT 1) DELETE FROM t AS USER 'u'",
+                "u",
+                "EXPLAIN WITH x AS ( SELECT 1 ) DELETE FROM t",
+            ),
             ("EXECUTE AS USER 'u' (SELECT (1))", "u", "SELECT ( 1 )"),
             ("EXECUTE AS USER 'u' (EXPLAIN SELECT 1);", "u", "EXPLAIN SELECT 1 ;"),
         ] {
@@ -172,6 +204,9 @@ mod tests {
             "INSERT INTO t SELECT a AS user FROM s",
             "INSERT INTO t VALUES ('AS USER ''u''')",
             "EXPLAIN SELECT x AS update",
+            "WITH x AS (SELECT 1 AS user) SELECT * FROM x AS user",
+            "WITH x AS (SELECT 1) UPDATE t AS user SET a = 1",
+            "WITH x AS (SELECT 1",
             "EXECUTE p",
         ] {
             assert_eq!(taken(sql).unwrap().0, None, "{sql}");

@@ -49,6 +49,14 @@ const STATEMENTS: &[(&str, usize, usize, Statement)] = &[
         let ctes = numbered(n, |i| format!(", c{} AS (SELECT a.x FROM c{i} AS a, c{i} AS b)", i + 1));
         format!("WITH c0 AS (SELECT 1 AS x){ctes} SELECT count(*) FROM c{n}")
     }),
+    ("WITH upon WITH before INSERT", 40, 100, |n| {
+        let ctes = numbered(n, |i| format!(", c{} AS (SELECT * FROM c{i})", i + 1));
+        format!("WITH c0 AS (SELECT 1 AS x){ctes} INSERT INTO t (a) SELECT x FROM c{n}")
+    }),
+    ("WITH twice upon WITH before INSERT", 5, 40, |n| {
+        let ctes = numbered(n, |i| format!(", c{} AS (SELECT a.x FROM c{i} AS a, c{i} AS b)", i + 1));
+        format!("WITH c0 AS (SELECT 1 AS x){ctes} INSERT INTO t (a) SELECT x FROM c{n}")
+    }),
     ("parentheses", 64, 65, |n| nested(n, "(", "1", ")")),
     ("brackets", 60, 100_000, |n| nested(n, "[", "1", "]")),
     ("calls", 64, 10_000, |n| nested(n, "abs(", "1", ")")),

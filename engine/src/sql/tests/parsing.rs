@@ -136,6 +136,85 @@ fn updates_and_deletes() {
 }
 
 #[test]
+fn with_before_a_write() {
+    let of_pieces = |sql: &str| match of(sql) {
+        Statement::Insert(Insert { source: InsertSource::Query(query), .. }) => query.to_string(),
+        Statement::Insert(Insert { source: InsertSource::Values(rows), .. }) => rows[0][0].to_string(),
+        Statement::Update(update) => format!("{} WHERE {}", update.from[0], update.selection.unwrap()),
+        Statement::Delete(delete) => match delete.selection {
+            Some(selection) => selection.to_string(),
+            None => delete.using[0].to_string(),
+        },
+        Statement::Merge(merge) => merge.source.to_string(),
+        Statement::Explain { inner, .. } => matches!(*inner, Statement::Delete(_)).to_string(),
+        other => panic!("{sql}: {other:?}"),
+    };
+    for (sql, expected) in [
+        ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", "SELECT * FROM (SELECT 1) AS \"x\""),
+        ("WITH X (a) AS (SELECT 1) DELETE FROM t USING x", "(SELECT 1) AS \"x\" (a)"),
+        ("WITH x (a) AS (SELECT 1) DELETE FROM t USING x AS y", "(SELECT 1) AS y (a)"),
+        ("WITH x (a) AS (SELECT 1) DELETE FROM t USING x y (b)", "(SELECT 1) y (b)"),
+        (
+            "WITH u AS (SELECT * FROM u), y AS (SELECT * FROM u) DELETE FROM t WHERE a IN (SELECT a FROM y)",
+            "a IN (SELECT a FROM (SELECT * FROM (SELECT * FROM u) AS \"u\") AS \"y\")",
+        ),
+        (
+            "WITH x AS (SELECT 1 AS a) UPDATE t SET b = 1 FROM x WHERE EXISTS (SELECT 1 FROM ns.x)",
+            "(SELECT 1 AS a) AS \"x\" WHERE EXISTS (SELECT 1 FROM ns.x)",
+        ),
+        ("WITH x AS (SELECT 1) INSERT INTO t VALUES ((SELECT * FROM x))", "(SELECT * FROM (SELECT 1) AS \"x\")"),
+        (
+            "WITH x AS (SELECT 1) INSERT INTO t WITH x AS (SELECT 2) SELECT * FROM x",
+            "WITH x AS (SELECT 2) SELECT * FROM x",
+        ),
+        (
+            "WITH x AS (SELECT 1 AS a) MERGE INTO t USING x ON t.a = x.a WHEN MATCHED THEN DELETE",
+            "(SELECT 1 AS a) AS \"x\"",
+        ),
+        ("EXPLAIN WITH x AS (SELECT 1) DELETE FROM t", "true"),
+    ] {
+        assert_eq!(of_pieces(sql), expected, "{sql}");
+    }
+    for (sql, text) in [
+        ("WITH t AS (SELECT 1) DELETE FROM t", "'t' is a WITH query, which cannot be changed"),
+        ("WITH x AS (SELECT 1), X AS (SELECT 2) DELETE FROM t", "WITH has two queries named 'x'"),
+        ("WITH x AS (SELECT 1) WITH y AS (SELECT 2) SELECT 1", "found 'WITH'"),
+        ("WITH x AS (SELECT 1)", "found the end of the statement"),
+        ("WITH x AS (SELECT 1) TRUNCATE t", "found 'TRUNCATE'"),
+        (
+            "WITH x AS (SELECT 1) DELETE FROM t USING x FOR SYSTEM_TIME AS OF now() AS y",
+            "'x' is a WITH query: write FOR SYSTEM_TIME AS OF in it",
+        ),
+        (
+            "WITH x AS (SELECT * FROM u) INSERT INTO t WITH u AS (SELECT 1) SELECT * FROM x",
+            "WITH query 'x' reads \"u\", and stands where another WITH query is named so",
+        ),
+    ] {
+        let error = error(sql);
+        assert_eq!(error.kind, ErrorKind::InvalidArgument, "{sql}: {}", error.message);
+        assert!(error.message.contains(text), "{sql}: {}", error.message);
+    }
+    of("WITH t AS (SELECT 1) DELETE FROM ns.t");
+    let doubled = |n: usize| {
+        let queries: String = (0..n).map(|i| format!(", c{} AS (SELECT * FROM c{i} a, c{i} b)", i + 1)).collect();
+        format!("WITH c0 AS (SELECT 1){queries} INSERT INTO t SELECT * FROM c{n}")
+    };
+    let long = |n: usize| {
+        format!(
+            "WITH x AS (SELECT '{}') INSERT INTO t SELECT 1{}",
+            "x".repeat(1 << 20),
+            ", (SELECT * FROM x)".repeat(n)
+        )
+    };
+    let many = format!("WITH x0 AS (SELECT 1){} DELETE FROM t", ", x1 AS (SELECT 1)".repeat(5_000));
+    of(&doubled(4));
+    of(&long(10));
+    for sql in [doubled(40), long(200), many] {
+        assert_eq!(error(&sql).kind, ErrorKind::ResourceExhausted, "{}", error(&sql).message);
+    }
+}
+
+#[test]
 fn explains() {
     for (sql, analyze, verbose, format) in [
         ("EXPLAIN SELECT 1", false, false, None),
@@ -355,8 +434,9 @@ fn what_comes_later_or_never() {
         "SELECT * FROM t FETCH FIRST 10 PERCENT ROWS ONLY",
         "SELECT * FROM t WITH ORDINALITY",
         "WITH x AS (DELETE FROM t RETURNING a) SELECT * FROM x",
-        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
-        "WITH x AS (SELECT 1) DELETE FROM t",
+        "WITH x AS (DELETE FROM t RETURNING a) DELETE FROM u USING x WHERE x.a = u.a",
+        "WITH RECURSIVE x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+        "WITH x AS (SELECT ? AS a) DELETE FROM t RETURNING (SELECT a FROM x)",
         "SELECT 1 UNION TABLE t",
     ] {
         let error = error(sql);
