@@ -100,6 +100,38 @@ fn arrow_type(sql: &SqlType, depth: usize) -> Result<DataType> {
     })
 }
 
+/// Makes the type of a cast one that DataFusion's planner reads as what a column of the type is. JSON is its text. What the planner
+/// reads so by itself stays as it is, and so does what is no type of a column.
+pub(crate) fn of_cast(sql: &mut SqlType) {
+    let meant = match sql {
+        SqlType::Array(
+            ArrayElemTypeDef::AngleBracket(element)
+            | ArrayElemTypeDef::SquareBracket(element, _)
+            | ArrayElemTypeDef::Parenthesis(element),
+        ) => return of_cast(element),
+        SqlType::Struct(fields, _) => return fields.iter_mut().for_each(|field| of_cast(&mut field.field_type)),
+        SqlType::Int16 => SqlType::SmallInt(None),
+        SqlType::Int32 => SqlType::Int(None),
+        SqlType::Int64 => SqlType::BigInt(None),
+        SqlType::UTinyInt | SqlType::UInt8 => SqlType::TinyIntUnsigned(None),
+        SqlType::USmallInt | SqlType::UInt16 => SqlType::SmallIntUnsigned(None),
+        SqlType::UInt32 => SqlType::IntUnsigned(None),
+        SqlType::UBigInt | SqlType::UInt64 => SqlType::BigIntUnsigned(None),
+        SqlType::Float32 => SqlType::Real,
+        SqlType::Float(ExactNumberInfo::None | ExactNumberInfo::Precision(25..=53)) | SqlType::Float64 => {
+            SqlType::DoublePrecision
+        }
+        SqlType::Dec(info) => SqlType::Decimal(*info),
+        SqlType::Uuid | SqlType::JSON | SqlType::JSONB | SqlType::Nvarchar(_) => SqlType::Text,
+        SqlType::CharacterVarying(_) | SqlType::CharVarying(_) | SqlType::Character(_) => SqlType::Text,
+        SqlType::Binary(_) | SqlType::Varbinary(_) | SqlType::Blob(_) | SqlType::Bytes(_) => SqlType::Bytea,
+        SqlType::Date32 => SqlType::Date,
+        SqlType::TimestampNtz(digits) | SqlType::Datetime(digits) => SqlType::Timestamp(*digits, TimezoneInfo::None),
+        _ => return,
+    };
+    *sql = meant;
+}
+
 fn is_serial(name: &str) -> bool {
     matches!(
         name.to_ascii_lowercase().as_str(),

@@ -4,6 +4,7 @@
 //!   that a DOUBLE does hold stays a DOUBLE, until it meets a NUMERIC ([`crate::sql::rules`]).
 //! - TIMESTAMP without a precision is one in nanoseconds, which ends in 2262: it is TIMESTAMP(6), as in CREATE TABLE, unless
 //!   the literal has more digits. A precision in between is the next one that there is.
+//! - The type of a cast is what a column of it would be: FLOAT is a DOUBLE, a UUID its text ([`of_cast`]).
 //! - TIME is in nanoseconds too, and could not be compared with a column: it is TIME(6), unless the literal has more digits.
 //! - `U&'…'` has no plan; the parser has read its escapes already.
 
@@ -15,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::call;
+use crate::sql::types::of_cast;
 
 /// Digits a NUMERIC has at most.
 const DIGITS_MAX: usize = 76;
@@ -54,8 +56,12 @@ impl VisitorMut for Read {
                     *value = Value::SingleQuotedString(std::mem::take(text));
                 }
             }
-            Expr::TypedString(TypedString { data_type, value, .. }) => set_precision(data_type, text(value)),
+            Expr::TypedString(TypedString { data_type, value, .. }) => {
+                of_cast(data_type);
+                set_precision(data_type, text(value));
+            }
             Expr::Cast { data_type, expr, .. } => {
+                of_cast(data_type);
                 let literal = match expr.as_ref() {
                     Expr::Value(value) => text(value),
                     _ => None,
@@ -76,7 +82,9 @@ impl VisitorMut for Read {
             },
             _ => return ControlFlow::Continue(()),
         };
-        if let DataType::Time(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) = data_type
+        if let DataType::Time(digits @ Some(7..=9), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) = data_type {
+            *digits = None;
+        } else if let DataType::Time(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) = data_type
             && literal.is_none_or(|text| fraction_digits(text) <= 6)
         {
             *data_type = DataType::Time(None, TimezoneInfo::None);
@@ -191,6 +199,34 @@ mod tests {
     }
 
     #[test]
+    fn casts_have_the_types_of_columns() {
+        for (written, read) in [
+            ("a::uuid", "a::TEXT"),
+            ("UUID 'x'", "TEXT 'x'"),
+            ("CAST(a AS CHARACTER VARYING(10))", "CAST(a AS TEXT)"),
+            ("TRY_CAST(a AS CHARACTER(3))", "TRY_CAST(a AS TEXT)"),
+            ("a::json", "a::TEXT"),
+            ("a::JSONB", "a::TEXT"),
+            ("a::varchar(10)", "a::VARCHAR(10)"),
+            ("CAST(a AS BINARY)", "CAST(a AS BYTEA)"),
+            ("CAST(a AS VARBINARY(10))", "CAST(a AS BYTEA)"),
+            ("a::blob", "a::BYTEA"),
+            ("CAST(a AS DATETIME)", "CAST(a AS TIMESTAMP(6))"),
+            ("CAST(a AS DATETIME(3))", "CAST(a AS TIMESTAMP(3))"),
+            ("CAST(a AS DEC(10, 2))", "CAST(a AS DECIMAL(10,2))"),
+            ("a::FLOAT", "a::DOUBLE PRECISION"),
+            ("a::FLOAT(30)", "a::DOUBLE PRECISION"),
+            ("a::FLOAT(24)", "a::FLOAT(24)"),
+            ("a::REAL", "a::REAL"),
+            ("a::uuid[]", "a::TEXT[]"),
+            ("a::FLOAT[][]", "a::DOUBLE PRECISION[][]"),
+            ("CAST(a AS STRUCT<x FLOAT, y JSON>)", "CAST(a AS STRUCT<x DOUBLE PRECISION, y TEXT>)"),
+        ] {
+            assert_eq!(after(written), read);
+        }
+    }
+
+    #[test]
     fn timestamps_have_microseconds() {
         for (written, read) in [
             ("TIMESTAMP '9999-12-31'", "TIMESTAMP(6) '9999-12-31'"),
@@ -203,6 +239,7 @@ mod tests {
             ("TIME '12:00:00'", "arrow_cast(TIME '12:00:00', 'Time64(µs)')"),
             ("TIME '12:00:00.1234567'", "TIME '12:00:00.1234567'"),
             ("a::TIME(3)", "arrow_cast(a::TIME, 'Time64(µs)')"),
+            ("a::TIME(9)", "a::TIME"),
         ] {
             assert_eq!(after(written), read);
         }
