@@ -1,4 +1,4 @@
-//! Functions of SeracDB's own: `snowflake_id()` and `snowflake_timestamp(id)`.
+//! Functions of SeracDB's own: `snowflake_id()` and `snowflake_timestamp(id)`; and PostgreSQL's name of `uuid()`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::common::utils::take_function_args;
 use datafusion::error::Result as DfResult;
+use datafusion::functions::string;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
@@ -18,11 +19,12 @@ use seracdb_storage::system_columns::time_ms_of;
 use crate::scan::external;
 
 /// All of them.
-pub(crate) fn functions(store: &Arc<Store>) -> [Arc<ScalarUDF>; 2] {
+pub(crate) fn functions(store: &Arc<Store>) -> [Arc<ScalarUDF>; 3] {
     let id = SnowflakeId { store: Arc::downgrade(store), signature: Signature::nullary(Volatility::Volatile) };
     let exact = TypeSignature::Exact(vec![DataType::Int64]);
     let time = SnowflakeTimestamp { signature: Signature::new(exact, Volatility::Immutable) };
-    [Arc::new(id.into()), Arc::new(time.into())]
+    let uuid = string::uuid().as_ref().clone().with_aliases(["gen_random_uuid"]);
+    [Arc::new(id.into()), Arc::new(time.into()), Arc::new(uuid)]
 }
 
 /// `snowflake_id()`: a number that no `_id` and no other call has, above those before.
