@@ -177,12 +177,13 @@ impl Reader<'_> {
     pub(crate) fn truncate(&mut self) -> Result<Statement> {
         self.parser.advance_token();
         self.word("TABLE");
+        refuse(self.words(&["IF", "EXISTS"]), || unsupported("TRUNCATE … IF EXISTS"))?;
         let table = TableName::parse(&self.object_name()?)?;
         refuse(self.parser.peek_token_ref().token == Token::Comma, || {
             unsupported("TRUNCATE of several tables (one by one)")
         })?;
         // Nothing depends on rows, so both mean the same; there are no sequences to restart.
-        let _ = self.words(&["CONTINUE", "IDENTITY"]);
+        let _ = self.words(&["CONTINUE", "IDENTITY"]) || self.words(&["RESTART", "IDENTITY"]);
         let _ = self.word("CASCADE") || self.word("RESTRICT");
         Ok(Statement::Delete(Delete { table, alias: None, using: vec![], selection: None, returning: vec![] }))
     }

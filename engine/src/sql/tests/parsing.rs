@@ -400,6 +400,7 @@ fn what_comes_later_or_never() {
         "ALTER TABLE t ALTER COLUMN a TYPE BIGINT USING a + 1",
         "ALTER TABLE t ALTER COLUMN a SET NOT NULL",
         "TRUNCATE t, u",
+        "TRUNCATE TABLE IF EXISTS t",
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "COMMIT AND CHAIN",
         "CREATE MATERIALIZED VIEW v AS SELECT 1",
