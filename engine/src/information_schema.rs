@@ -1,4 +1,5 @@
-//! The namespace `information_schema`: DataFusion's tables over what this session sees, with comments, and ours of views.
+//! The namespace `information_schema`: DataFusion's tables over what this session sees, with comments and what DataFusion does not know
+//! of columns, and ours of views.
 
 use std::sync::Arc;
 
@@ -43,6 +44,8 @@ pub(crate) const INFORMATION_TABLES: [&str; 9] = [
 const COMMENT: &str = "comment";
 /// DataFusion knows none.
 const COLUMN_DEFAULT: &str = "column_default";
+/// Whether a column is GENERATED, and as what.
+const GENERATED: [&str; 2] = ["is_generated", "generation_expression"];
 /// DataFusion counts it from 0.
 const ORDINAL_POSITION: &str = "ordinal_position";
 
@@ -213,6 +216,11 @@ struct WithComments {
 impl WithComments {
     fn new(tables: &Tables, inner: Arc<dyn TableProvider>, of: Of) -> Self {
         let mut fields = inner.schema().fields().to_vec();
+        if matches!(of, Of::Columns) {
+            let [is_generated, expression] = GENERATED;
+            fields.push(Arc::new(Field::new(is_generated, DataType::Utf8, false)));
+            fields.push(Arc::new(Field::new(expression, DataType::Utf8, true)));
+        }
         fields.push(Arc::new(Field::new(COMMENT, DataType::Utf8, true)));
         Self { tables: Arc::new(tables.clone()), inner, of, schema: Arc::new(Schema::new(fields)) }
     }
@@ -226,13 +234,15 @@ impl WithComments {
             self.of.comment(&self.tables, &name_in)
         };
         let comments: StringArray = (0..batch.num_rows()).map(comment).collect();
-        let default = |row: usize| {
+        let column = |row: usize| {
             let name_in =
                 |column: &str| batch.column_by_name(column)?.as_string_opt::<i32>().map(|names| names.value(row));
             let table = self.tables.catalog().table(name_in("table_schema")?, name_in("table_name")?)?;
             let named = name_in("column_name")?;
-            table.schema().columns.iter().find(|column| column.name == named)?.default.clone()
+            table.schema().columns.iter().find(|column| column.name == named)
         };
+        let default = |row: usize| column(row)?.default.as_deref();
+        let generated = |row: usize| column(row)?.generated.as_deref();
         let named = self.schema.fields().iter().zip(batch.columns());
         let columns = named.map(|(field, values)| match field.name().as_str() {
             COLUMN_DEFAULT => Ok(Arc::new((0..batch.num_rows()).map(default).collect::<StringArray>()) as ArrayRef),
@@ -240,6 +250,12 @@ impl WithComments {
             _ => Ok(Arc::clone(values)),
         });
         let mut columns: Vec<ArrayRef> = columns.collect::<DfResult<_>>()?;
+        if matches!(self.of, Of::Columns) {
+            let rows = 0..batch.num_rows();
+            let is_generated = rows.clone().map(|row| Some(if generated(row).is_some() { "ALWAYS" } else { "NEVER" }));
+            columns.push(Arc::new(is_generated.collect::<StringArray>()));
+            columns.push(Arc::new(rows.map(generated).collect::<StringArray>()));
+        }
         columns.push(Arc::new(comments));
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
