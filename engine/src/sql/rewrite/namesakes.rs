@@ -168,7 +168,7 @@ impl VisitorMut for TellApart<'_> {
         select.from.iter().for_each(|tables| self.collect(tables, &mut relations));
         // The target's columns are not all the client's.
         let items: &mut [SelectItem] =
-            if relations.iter().any(|relation| relation.is_target) { &mut [] } else { &mut *select.projection };
+            if relations.iter().any(|relation| relation.is_target) { &mut [] } else { &mut select.projection };
         for item in items {
             if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item
                 && let [ObjectNamePart::Identifier(table)] = name.0.as_slice()
