@@ -1,6 +1,6 @@
 //! What SeracDB changes in DataFusion's plans, each for an answer that would be wrong or refused without need.
 //!
-//! [`beside`] works while expressions are planned, the others on the analyzed plan: they run after DataFusion's own type
+//! [`beside`] works while expressions are planned, [`volatile`] on the physical plan, the others on the analyzed plan: they run after DataFusion's own type
 //! coercion, so that every expression has its type, and again whenever a plan is analyzed again, so each leaves what it
 //! made alone.
 
@@ -15,6 +15,7 @@ mod ranges;
 mod round_casts;
 mod round_scale;
 mod saturating;
+mod volatile;
 
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ pub(crate) fn state_builder() -> SessionStateBuilder {
     rules.push(Arc::new(round_scale::RoundScale));
     rules.push(Arc::new(round_casts::RoundCasts));
     rules.push(Arc::new(checked::CheckedArithmetic));
-    builder.with_analyzer_rules(rules)
+    builder.with_analyzer_rules(rules).with_physical_optimizer_rules(volatile::rules())
 }
 
 /// Rewrites the expressions of a whole plan from the leaves up, in subqueries too; names of columns stay. `concerns`:
