@@ -37,3 +37,11 @@ where
         }
     }
 }
+
+/// Runs a test that plans within this process, on threads with the stack that [`seracdb_engine::STACK_BYTES`] says is needed.
+fn on_query_threads(test: impl Future<Output = ()> + Send + 'static) {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = threads.thread_stack_size(seracdb_engine::STACK_BYTES).enable_all().build().unwrap();
+    let run = runtime.spawn(test);
+    runtime.block_on(run).unwrap();
+}

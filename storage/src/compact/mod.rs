@@ -65,7 +65,7 @@ pub struct CompactionConfig {
     pub input_bytes_max: u64,
     /// Files that one merge reads at most.
     pub input_files_max: usize,
-    /// Seconds for which superseded files stay in the object store.
+    /// Seconds for which superseded files stay in the object store: as far back `FOR SYSTEM_TIME AS OF` and `changes` read.
     pub retention_seconds: u64,
 }
 
