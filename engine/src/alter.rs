@@ -191,17 +191,23 @@ impl<'a> Next<'a> {
         }
     }
 
-    /// Readers of Parquet take bytes for text where a table has text of the name that they have in a file.
+    /// Readers of Parquet take bytes for text where a table has text of the name that they have in a file. That is of no
+    /// account for a column that was dropped, which nobody reads.
     fn require_no_bytes_before(&self, name: &str, data_type: &DataType) -> Result<()> {
-        let is_bytes = |column: &Column| {
-            column.name == name && matches!(column.data_type, DataType::Binary | DataType::LargeBinary)
+        if !matches!(data_type, DataType::Utf8 | DataType::LargeUtf8) {
+            return Ok(());
+        }
+        let had_it = |id: u32| {
+            let mut versions = self.record.schemas.iter().flat_map(|schema| &schema.columns);
+            versions.any(|column| column.id == id && column.name == name)
         };
-        let is_text = matches!(data_type, DataType::Utf8 | DataType::LargeUtf8);
-        match is_text && self.record.schemas.iter().flat_map(|schema| &schema.columns).any(is_bytes) {
-            true => Err(EngineError::invalid(format!(
-                "a column '{name}' of this table had bytes, and text cannot have its name: choose another"
+        let is_bytes = |column: &&Column| matches!(column.data_type, DataType::Binary | DataType::LargeBinary);
+        match self.columns.iter().filter(is_bytes).find(|column| had_it(column.id)) {
+            Some(bytes) => Err(EngineError::invalid(format!(
+                "the column '{}' of this table has bytes and was called '{name}', and text cannot have that name: choose another",
+                bytes.name
             ))),
-            false => Ok(()),
+            None => Ok(()),
         }
     }
 

@@ -648,7 +648,7 @@ def test_old_files_under_other_names(tmp_path, pushdown):
         parts("s", "l")
         # Text under the name of bytes would be read as such in old files.
         run_all(db, "ALTER TABLE t RENAME a TO bytes")
-        with pytest.raises(seracdb.Error, match="had bytes"):
+        with pytest.raises(seracdb.Error, match="has bytes and was called 'a'"):
             db.run("ALTER TABLE t RENAME b TO a")
         run_all(db, "ALTER TABLE t RENAME s TO l2", "ALTER TABLE t RENAME l TO s", "ALTER TABLE t RENAME l2 TO l")
         parts("l", "s")
