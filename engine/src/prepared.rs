@@ -396,13 +396,19 @@ pub(crate) fn plan_query(
 ) -> Result<Typed> {
     // What is told apart has its full name in what is written into the query from then on.
     rewrite::tell_apart(&mut query, &|name| tables.namespace_of(name).to_owned());
+    let planner = Planner::new(state, source);
+    rewrite::join_by_name(&mut query, &|mut side| {
+        rewrite::prepare(&mut side)?;
+        let typed = plan_typed(&planner, &side, hints.clone(), None, bound);
+        let plan = typed.map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))?.plan;
+        Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
+    })?;
     rewrite::prepare(&mut query)?;
     if tables.exposure == Exposure::All {
         leave_out_deleted(&mut query, &|name| {
             !name.namespace.as_deref().is_some_and(describes) && tables.record(name).is_ok()
         })?;
     }
-    let planner = Planner::new(state, source);
     let plan = |query: &Query| plan_typed(&planner, query, hints.clone(), values_schema.clone(), bound);
     plan_with_same_names(&query, plan, |typed| &mut typed.plan).map_err(|e| from_datafusion(e, &LOCATION_COLUMNS))
 }

@@ -268,7 +268,40 @@ fn constraint_of(join: &Join) -> Option<&JoinConstraint> {
 /// Whether a query is another one when a table that it reads has not this column, or calls it something else: it names the column,
 /// or all of a table's.
 pub(crate) fn depends_on_column(query: &Query, name: &str) -> bool {
-    query.visit(&mut Find { name }).is_break() || query.visit(&mut NamesAll).is_break()
+    query.visit(&mut Find { name }).is_break() || joins_naturally(query) || query.visit(&mut NamesAll).is_break()
+}
+
+/// Whether a join is on all columns of one name.
+pub(crate) fn is_natural(join: &Join) -> bool {
+    matches!(constraint_of(join), Some(JoinConstraint::Natural))
+}
+
+/// Whether a query has a NATURAL JOIN.
+pub(crate) fn joins_naturally(query: &Query) -> bool {
+    struct Naturally;
+    impl Naturally {
+        fn of(joins: &[Join]) -> ControlFlow<()> {
+            match joins.iter().any(is_natural) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    impl Visitor for Naturally {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            select.from.iter().try_for_each(|table| Self::of(&table.joins))
+        }
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            match factor {
+                TableFactor::NestedJoin { table_with_joins, .. } => Self::of(&table_with_joins.joins),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    query.visit(&mut Naturally).is_break()
 }
 
 struct NamesAll;
@@ -279,10 +312,7 @@ impl Visitor for NamesAll {
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         let is_wildcard =
             |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        let is_natural = |join: &Join| matches!(constraint_of(join), Some(JoinConstraint::Natural));
-        match select.projection.iter().any(is_wildcard)
-            || select.from.iter().flat_map(|table| &table.joins).any(is_natural)
-        {
+        match select.projection.iter().any(is_wildcard) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
@@ -291,14 +321,6 @@ impl Visitor for NamesAll {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { alias: Some(alias), .. } if !alias.columns.is_empty() => ControlFlow::Break(()),
-            TableFactor::NestedJoin { table_with_joins, .. }
-                if table_with_joins
-                    .joins
-                    .iter()
-                    .any(|join| matches!(constraint_of(join), Some(JoinConstraint::Natural))) =>
-            {
-                ControlFlow::Break(())
-            }
             _ => ControlFlow::Continue(()),
         }
     }

@@ -5,6 +5,7 @@ mod arrays;
 mod literals;
 mod multisets;
 mod namesakes;
+mod natural;
 mod row_in;
 pub(crate) mod same_names;
 mod shadowing;
@@ -17,6 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::Result;
 pub(crate) use namesakes::tell_apart;
+pub(crate) use natural::join_by_name;
 
 /// Makes a query one that DataFusion answers rightly.
 pub(crate) fn prepare(query: &mut Query) -> Result<()> {
