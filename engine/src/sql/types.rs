@@ -7,6 +7,7 @@
 //! | REAL, FLOAT(1…24); DOUBLE PRECISION, FLOAT | Float32; Float64 |
 //! | NUMERIC(p, s); without p: NUMERIC(38, 10) | Decimal128, above 38 digits Decimal256 |
 //! | TEXT, VARCHAR(n), CHAR(n), UUID (n is not enforced; a UUID is its text, so that it compares with literals) | Utf8 |
+//! | JSON, JSONB (their text as it was written; whether it is JSON is not looked at) | Utf8 |
 //! | BYTEA, BINARY, VARBINARY, BLOB | Binary |
 //! | DATE | Date32 |
 //! | TIME(p) | Time64(µs), above 6 digits (ns) |
@@ -61,7 +62,7 @@ fn arrow_type(sql: &SqlType, depth: usize) -> Result<DataType> {
         | SqlType::Float8
         | SqlType::Float64 => DataType::Float64,
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => decimal(info)?,
-        SqlType::Text | SqlType::Uuid | SqlType::String(_) => DataType::Utf8,
+        SqlType::Text | SqlType::Uuid | SqlType::String(_) | SqlType::JSON | SqlType::JSONB => DataType::Utf8,
         SqlType::Varchar(_) | SqlType::CharacterVarying(_) | SqlType::CharVarying(_) | SqlType::Nvarchar(_) => {
             DataType::Utf8
         }
@@ -95,7 +96,6 @@ fn arrow_type(sql: &SqlType, depth: usize) -> Result<DataType> {
                 system_columns::ID
             )));
         }
-        SqlType::JSON | SqlType::JSONB => return Err(unsupported(&format!("type {sql} (use TEXT)"))),
         _ => return Err(unsupported(&format!("type {sql}"))),
     })
 }
@@ -316,6 +316,8 @@ mod tests {
             ("CHAR(3)", DataType::Utf8),
             ("STRING", DataType::Utf8),
             ("UUID", DataType::Utf8),
+            ("JSON", DataType::Utf8),
+            ("JSONB[]", list(DataType::Utf8)),
             ("BYTEA", DataType::Binary),
             ("BLOB", DataType::Binary),
             ("DATE", DataType::Date32),
@@ -350,7 +352,6 @@ mod tests {
             ("NUMERIC(5, 6)", "the precision goes from 1 to 76"),
             ("TIMESTAMP(12)", "the precision goes from 0 to 9"),
             ("INTERVAL", "INTERVAL (Parquet has none"),
-            ("JSON", "use TEXT"),
             ("BIGSERIAL", "numbers every row anyway"),
             ("geometry", "type geometry is not supported"),
             ("STRUCT<a INT, a INT>", "two fields named 'a'"),
