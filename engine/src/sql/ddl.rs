@@ -18,7 +18,7 @@ use super::names::{TableName, fold, namespace_name};
 use super::params::has_placeholder;
 use super::parse::{Reader, comes_later};
 use super::statement::{CheckDef, ColumnDef, CreateIndex, CreateTable, CreateTableAs, Statement, TableKind, UniqueDef};
-use super::types::{column_type, refuse_system_column};
+use super::types::{column_type, no_sequences, refuse_system_column};
 use super::users::{alter_user, create_user, drop_user};
 use super::validate::unsupported;
 use super::views::create_view;
@@ -404,11 +404,23 @@ pub(super) fn column(
 fn column_option_refused(name: &str, option: &ColumnOption) -> EngineError {
     let what = match option {
         ColumnOption::ForeignKey(_) => "REFERENCES",
-        ColumnOption::Generated { .. } | ColumnOption::Identity(_) => "GENERATED",
+        ColumnOption::Generated { generation_expr: None, .. } => {
+            return no_sequences(&format!("column '{name}': GENERATED … AS IDENTITY"));
+        }
+        ColumnOption::DialectSpecific(words) if numbers_rows(words) => {
+            return no_sequences(&format!("column '{name}': {option}"));
+        }
+        ColumnOption::Generated { .. } => "GENERATED",
         ColumnOption::Collation(_) => "COLLATE",
         other => return unsupported(&format!("column '{name}': {other}")),
     };
     comes_later(&format!("column '{name}': {what}"))
+}
+
+/// Whether it is AUTO_INCREMENT, AUTOINCREMENT or IDENTITY.
+fn numbers_rows(words: &[Token]) -> bool {
+    let numbering = [Keyword::AUTO_INCREMENT, Keyword::AUTOINCREMENT, Keyword::IDENTITY];
+    words.iter().any(|token| matches!(token, Token::Word(word) if numbering.contains(&word.keyword)))
 }
 
 pub(super) fn options(options: Vec<SqlOption>) -> Result<BTreeMap<String, String>> {

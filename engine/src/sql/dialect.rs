@@ -8,9 +8,11 @@
 
 use std::any::TypeId;
 
+use datafusion::sql::sqlparser::ast::ColumnOption;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// SeracDB's SQL dialect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +61,20 @@ impl Dialect for SeracDialect {
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         BASE.prec_value(precedence)
+    }
+
+    /// Options of a column that the parser knows of other databases only. It would go past them and forget them.
+    fn parse_column_option(
+        &self,
+        parser: &mut Parser,
+    ) -> Result<Option<Result<Option<ColumnOption>, ParserError>>, ParserError> {
+        let others = [Keyword::AUTO_INCREMENT, Keyword::AUTOINCREMENT, Keyword::IDENTITY, Keyword::ASC, Keyword::DESC];
+        let Some(word) = parser.parse_one_of_keywords(&others) else { return Ok(None) };
+        if word == Keyword::IDENTITY && parser.consume_token(&Token::LParen) {
+            parser.parse_comma_separated(Parser::parse_expr)?;
+            parser.expect_token(&Token::RParen)?;
+        }
+        Ok(Some(Ok(Some(ColumnOption::DialectSpecific(vec![Token::make_keyword(&format!("{word:?}"))])))))
     }
 
     // As PostgreSQL.

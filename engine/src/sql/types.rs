@@ -91,10 +91,7 @@ fn arrow_type(sql: &SqlType, depth: usize) -> Result<DataType> {
         }
         SqlType::Struct(fields, _) => struct_type(fields, depth + 1)?,
         SqlType::Custom(name, _) if is_serial(&name.to_string()) => {
-            return Err(super::parse::comes_later(&format!(
-                "type {name} ({} numbers every row anyway)",
-                system_columns::ID
-            )));
+            return Err(no_sequences(&format!("type {name}")));
         }
         _ => return Err(unsupported(&format!("type {sql}"))),
     })
@@ -130,6 +127,13 @@ pub(crate) fn of_cast(sql: &mut SqlType) {
         _ => return,
     };
     *sql = meant;
+}
+
+/// The refusal of what numbers rows in other databases.
+pub(super) fn no_sequences(what: &str) -> EngineError {
+    let EngineError { kind, message, source } = unsupported(what);
+    let message = format!("{message}: write BIGINT DEFAULT snowflake_id(), which gives each row a number of its own");
+    EngineError { kind, message, source }
 }
 
 fn is_serial(name: &str) -> bool {
@@ -352,7 +356,7 @@ mod tests {
             ("NUMERIC(5, 6)", "the precision goes from 1 to 76"),
             ("TIMESTAMP(12)", "the precision goes from 0 to 9"),
             ("INTERVAL", "INTERVAL (Parquet has none"),
-            ("BIGSERIAL", "numbers every row anyway"),
+            ("BIGSERIAL", "BIGINT DEFAULT snowflake_id()"),
             ("geometry", "type geometry is not supported"),
             ("STRUCT<a INT, a INT>", "two fields named 'a'"),
             ("TIME WITH TIME ZONE", "not supported"),
