@@ -16,12 +16,19 @@ type Described = (&'static str, String);
 
 /// The entries of a commit of changes of the catalog. `catalog`: what the changes change.
 pub(crate) fn of_changes(session: &Session, catalog: &Catalog, changes: &[CatalogChange]) -> Vec<AuditEntry> {
-    let described = changes.iter().flat_map(|change| {
-        let own = describe(catalog, change);
-        let along = own.iter().flat_map(|own| going_along(catalog, change, own)).collect::<Vec<_>>();
-        own.into_iter().chain(along)
-    });
-    let entries = described.map(|(action, target)| entry(session, action, Some(target)));
+    let mut described: Vec<Described> = Vec::new();
+    for change in changes {
+        let Some(own) = describe(catalog, change) else { continue };
+        let along = going_along(catalog, change, &own);
+        described.push(own);
+        for one in along {
+            // What several changes take along goes once.
+            if !described.contains(&one) {
+                described.push(one);
+            }
+        }
+    }
+    let entries = described.into_iter().map(|(action, target)| entry(session, action, Some(target)));
     entries.map(|entry| ended(&entry, Ending::Committed, None)).collect()
 }
 

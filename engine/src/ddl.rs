@@ -24,7 +24,7 @@ use crate::sql::{Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::temporary::is_temporary;
-use crate::{alter, api_tokens, comments, indexes, system_jobs, system_queries, table_options, views};
+use crate::{alter, api_tokens, comments, drops, indexes, system_jobs, system_queries, table_options, views};
 
 /// Runs a statement that gives neither rows nor a count.
 pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Statement) -> Result<()> {
@@ -52,17 +52,14 @@ pub(crate) async fn run(engine: &Arc<Engine>, session: &Session, statement: &Sta
         Statement::AlterTable { name, if_exists, change } => {
             alter::alter_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, change).await
         }
-        Statement::DropTable { name, if_exists, cascade } => {
-            drop_table(engine, session, &engine.tables_for(session, statement)?, name, *if_exists, *cascade).await
-        }
+        Statement::DropTable { .. } => drops::drop_all(engine, session, statement).await,
         Statement::CreateView(create) => {
             require(engine, session, Role::Service, "CREATE VIEW")?;
             views::create(engine, session, &engine.tables_for(session, statement)?, create).await
         }
-        Statement::DropView { name, if_exists, cascade } => {
+        Statement::DropView { .. } => {
             require(engine, session, Role::Service, "DROP VIEW")?;
-            let tables = engine.tables_for(session, statement)?;
-            views::drop_view(engine, session, &tables, name, *if_exists, *cascade).await
+            drops::drop_all(engine, session, statement).await
         }
         Statement::Comment { on, text } => {
             comments::comment(engine, session, &engine.tables_for(session, statement)?, on, text.as_deref()).await
@@ -152,23 +149,8 @@ pub(crate) fn own_table<'a>(
     }
 }
 
-async fn drop_table(
-    engine: &Arc<Engine>,
-    session: &Session,
-    tables: &Tables,
-    name: &TableName,
-    if_exists: bool,
-    cascade: bool,
-) -> Result<()> {
-    let Some(record) = own_table(engine, session, tables, name, if_exists, "DROP TABLE")? else { return Ok(()) };
-    tables.require_no_hidden_reader(Object::Table(record), cascade)?;
-    let (namespace, name) = (record.namespace.clone(), record.name.clone());
-    let change = CatalogChange::DropTable { id: record.id, namespace, name, views: views::readers(cascade) };
-    drop_named(engine, session, vec![change], if_exists).await
-}
-
 /// Drops, and removes rows and files once nobody reads them any more.
-async fn drop_named(
+pub(crate) async fn drop_named(
     engine: &Arc<Engine>,
     session: &Session,
     changes: Vec<CatalogChange>,

@@ -19,6 +19,7 @@ mod constraints;
 mod create_as;
 mod ddl;
 mod discretion;
+mod drops;
 mod effective;
 mod engine;
 mod error;

@@ -150,6 +150,13 @@ fn collect(catalog: &Catalog, namespace: &str, name: &str, found: &mut Vec<Arc<V
     found.push(Arc::clone(view));
 }
 
+/// A view, and all views that it reads, themselves or by others.
+pub(crate) fn below(catalog: &Catalog, view: &ViewRecord) -> Vec<Arc<ViewRecord>> {
+    let mut found = Vec::new();
+    collect(catalog, &view.namespace, &view.name, &mut found);
+    found
+}
+
 /// What the names in a view mean.
 fn inside(tables: &Tables, namespace: &str, query: &Query) -> Tables {
     let query = Statement::Query(Box::new(query.clone()));
@@ -330,28 +337,6 @@ fn column_fields(fields: &[FieldRef], names: &[String]) -> Result<Vec<arrow::dat
         columns.push(field.as_ref().clone().with_name(name));
     }
     Ok(columns)
-}
-
-/// DROP VIEW.
-pub(crate) async fn drop_view(
-    engine: &Engine,
-    session: &Session,
-    tables: &Tables,
-    name: &TableName,
-    if_exists: bool,
-    cascade: bool,
-) -> Result<()> {
-    let view = match view(tables, name) {
-        Ok(view) => view,
-        Err(error) => return forgive(Err(error), ErrorKind::NotFound, if_exists),
-    };
-    tables.require_owner(Object::View(view), "DROP VIEW")?;
-    tables.require_no_hidden_reader(Object::View(view), cascade)?;
-    let (namespace, name) = (view.namespace.clone(), view.name.clone());
-    let same = tables.same_view(&namespace, &name);
-    let changes = vec![same, CatalogChange::DropView { namespace, name, cascade }];
-    let dropped = engine.change_catalog(session, changes).await;
-    forgive(dropped, ErrorKind::NotFound, if_exists)
 }
 
 /// A view's record; an unknown one is NotFound with what was probably meant.

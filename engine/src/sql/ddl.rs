@@ -102,19 +102,11 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     if ["SHARED", "USER", "STREAM"].iter().any(|kind| reader.words(&[kind, "TABLE"])) || reader.word("TABLE") {
         let if_exists = reader.words(&["IF", "EXISTS"]);
-        let name = TableName::parse(&reader.object_name()?)?;
-        if reader.parser.peek_token_ref().token == Token::Comma {
-            return Err(unsupported("DROP TABLE of several tables (drop them one by one)"));
-        }
-        return Ok(Statement::DropTable { name, if_exists, cascade: cascade(reader) });
+        return Ok(Statement::DropTable { names: table_names(reader)?, if_exists, cascade: cascade(reader) });
     }
     if reader.word("VIEW") {
         let if_exists = reader.words(&["IF", "EXISTS"]);
-        let name = TableName::parse(&reader.object_name()?)?;
-        if reader.parser.peek_token_ref().token == Token::Comma {
-            return Err(unsupported("DROP VIEW of several views (drop them one by one)"));
-        }
-        return Ok(Statement::DropView { name, if_exists, cascade: cascade(reader) });
+        return Ok(Statement::DropView { names: table_names(reader)?, if_exists, cascade: cascade(reader) });
     }
     if reader.word("TOKEN") {
         return drop_token(reader);
@@ -136,6 +128,15 @@ pub(crate) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
         }
         _ => reader.expected("TABLE, VIEW, INDEX, NAMESPACE or USER after DROP", &token),
     })
+}
+
+/// name, …
+fn table_names(reader: &mut Reader<'_>) -> Result<Vec<TableName>> {
+    let mut names = vec![TableName::parse(&reader.object_name()?)?];
+    while reader.parser.consume_token(&Token::Comma) {
+        names.push(TableName::parse(&reader.object_name()?)?);
+    }
+    Ok(names)
 }
 
 /// ALTER …

@@ -64,22 +64,22 @@ pub(crate) enum Statement {
     },
     /// DROP TABLE.
     DropTable {
-        /// The table.
-        name: TableName,
-        /// None of this name is no error.
+        /// The tables.
+        names: Vec<TableName>,
+        /// None of such a name is no error.
         if_exists: bool,
-        /// The views that read it too.
+        /// The views that read them too.
         cascade: bool,
     },
     /// CREATE [OR REPLACE] VIEW.
     CreateView(CreateView),
     /// DROP VIEW.
     DropView {
-        /// The view.
-        name: TableName,
-        /// None of this name is no error.
+        /// The views.
+        names: Vec<TableName>,
+        /// None of such a name is no error.
         if_exists: bool,
-        /// The views that read it too.
+        /// The views that read them too.
         cascade: bool,
     },
     /// COMMENT ON … IS 'text' or NULL.

@@ -177,10 +177,10 @@ impl Reader<'_> {
     pub(crate) fn truncate(&mut self) -> Result<Statement> {
         self.parser.advance_token();
         self.word("TABLE");
-        refuse(self.words(&["IF", "EXISTS"]), || unsupported("TRUNCATE … IF EXISTS"))?;
+        refuse(self.words(&["IF", "EXISTS"]), || unsupported("TRUNCATE … IF EXISTS (leave it out)"))?;
         let table = TableName::parse(&self.object_name()?)?;
         refuse(self.parser.peek_token_ref().token == Token::Comma, || {
-            unsupported("TRUNCATE of several tables (one by one)")
+            unsupported("TRUNCATE of several tables (write BEGIN, a TRUNCATE for each, and COMMIT)")
         })?;
         // Nothing depends on rows, so both mean the same; there are no sequences to restart.
         let _ = self.words(&["CONTINUE", "IDENTITY"]) || self.words(&["RESTART", "IDENTITY"]);
