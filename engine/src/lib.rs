@@ -47,6 +47,7 @@ mod plans;
 mod premises;
 mod prepared;
 mod returning;
+mod returning_plan;
 mod rights;
 mod row_builder;
 mod row_versions;

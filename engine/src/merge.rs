@@ -12,6 +12,7 @@ use seracdb_storage::keys::Scope;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::load::Load;
+use crate::returning::Returned;
 use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes};
 use crate::scan::LOCATION_COLUMNS;
 use crate::sql::errors::from_datafusion;
@@ -39,6 +40,13 @@ impl<'a> Once<'a> {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// Each of these rows that was not found before, once.
+    pub(crate) fn first_of_each(&mut self, found: &RecordBatch) -> Result<RecordBatch> {
+        let ids = found.column(FOUND_COLUMNS - 2).as_primitive::<Int64Type>();
+        let is_first: BooleanArray = ids.values().iter().map(|id| Some(self.ids.insert(*id))).collect();
+        filter_record_batch(found, &is_first).map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))
     }
 }
 
@@ -106,12 +114,13 @@ impl<'a> Merged<'a> {
             return Ok(());
         }
         let columns: Vec<ArrayRef> = rows.columns()[FOUND_COLUMNS..][..self.columns].to_vec();
-        match self.writes.returned.is_some() {
-            true => {
+        match self.writes.returned.as_ref().map(Returned::carried) {
+            Some(carried) => {
                 let columns = self.new.complete(columns, rows.num_rows())?;
-                self.writes.insert(&self.new, engine.store.new_ids(rows.num_rows()), &columns)
+                let carried = &rows.columns()[FOUND_COLUMNS + self.columns..][..carried];
+                self.writes.insert_carrying(&self.new, engine.store.new_ids(rows.num_rows()), &columns, carried)
             }
-            false => self.load.push(columns, rows.num_rows()).await,
+            None => self.load.push(columns, rows.num_rows()).await,
         }
     }
 

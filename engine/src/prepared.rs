@@ -209,7 +209,7 @@ impl Engine {
         let schema = match &statement {
             Statement::Query(_) => client_schema(typed.plan.schema().as_arrow()),
             Statement::Explain { .. } => listing::explain_schema(),
-            statement => returning::schema(&self.statement_state(self.stop()), tables, statement)?,
+            statement => returning::schema(&self.statement_state(self.stop()), tables, statement, &typed.parameters)?,
         };
         let origins = match &statement {
             Statement::Query(_) => origins(&typed.plan),

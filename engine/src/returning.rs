@@ -7,59 +7,88 @@
 //! 2. Its subqueries see the tables as the statement did.
 //! 3. Whoever cancels the statement ends it before the commit, and not after: what stands is told.
 //! 4. What it gives is the user's memory until it is given.
+//! 5. What rows were joined with is carried along as far as RETURNING names it: see [`crate::returning_plan`].
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, TimestampNanosecondArray, new_null_array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
-use datafusion::common::TableReference;
-use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::common::ScalarValue;
+use datafusion::datasource::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryReservation;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, SelectItem, Visit, Visitor};
 use futures::{StreamExt, TryStreamExt};
 use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::system_columns::{self, CommitTs, RowId};
 
 use crate::engine::Engine;
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::output::{client_schema, conform};
-use crate::prepared::{Prepared, coerced, plan_query};
+use crate::prepared::Prepared;
+use crate::returning_plan::{Returning, carried_name};
 use crate::running::Run;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::sql::Statement;
-use crate::sql::dml::{TARGET_CATALOG, returning_query};
 use crate::sql::errors::from_datafusion;
-use crate::sql::names::{TableName, fold};
+use crate::sql::fit::{BoundPlan, bind_values};
+use crate::sql::names::fold;
+use crate::sql::params::Bound;
 use crate::tables::Tables;
 use crate::unpacked::unpacked_bytes_of;
-use crate::views::Views;
-use crate::write::{full_name, target};
+use crate::write::target;
 
 /// Rows as they were written.
 #[derive(Debug)]
 pub(crate) struct Returned {
+    /// `_id`, the user columns, those that are carried along, `_updated`, `_deleted` where it is asked for.
     schema: SchemaRef,
+    /// The places of the columns that are carried along.
+    carried: Range<usize>,
     batches: Vec<RecordBatch>,
     bytes: usize,
 }
 
 impl Returned {
-    /// None yet, of this table; `None` when the statement gives only their number.
-    pub(crate) fn wanted(statement: &Statement, table: &TableRecord, exposure: Exposure) -> Option<Self> {
+    /// None yet, of this table; `None` when the statement gives only their number. `carried`: columns of what it is joined with.
+    pub(crate) fn wanted(
+        statement: &Statement,
+        table: &TableRecord,
+        exposure: Exposure,
+        carried: &[FieldRef],
+    ) -> Option<Self> {
         statement.returning()?;
         let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
         let mut fields = vec![Field::new(system_columns::ID, DataType::Int64, false)];
         fields.extend(table.schema().user_fields());
+        let places = fields.len()..fields.len() + carried.len();
+        let carried = carried.iter().enumerate();
+        fields.extend(carried.map(|(place, field)| Field::new(carried_name(place), field.data_type().clone(), true)));
         fields.push(Field::new(system_columns::UPDATED, nanoseconds, true));
         if exposure != Exposure::Visible {
             fields.push(Field::new(system_columns::DELETED, DataType::Boolean, false));
         }
-        Some(Self { schema: Arc::new(Schema::new(fields)), batches: vec![], bytes: 0 })
+        Some(Self { schema: Arc::new(Schema::new(fields)), carried: places, batches: vec![], bytes: 0 })
+    }
+
+    /// How many columns are carried along.
+    pub(crate) fn carried(&self) -> usize {
+        self.carried.len()
+    }
+
+    /// The columns of the target.
+    pub(crate) fn of_target(&self) -> SchemaRef {
+        let fields = self.schema.fields().iter().enumerate().filter(|(place, _)| !self.carried.contains(place));
+        Arc::new(Schema::new(fields.map(|(_, field)| Arc::clone(field)).collect::<Vec<_>>()))
+    }
+
+    /// The rows as a table.
+    pub(crate) fn as_table(&self) -> Result<MemTable> {
+        let table = MemTable::try_new(Arc::clone(&self.schema), vec![self.batches.clone()]);
+        table.map_err(|error| from_datafusion(error, &LOCATION_COLUMNS))
     }
 
     /// Bytes of the rows, about.
@@ -67,7 +96,7 @@ impl Returned {
         self.bytes
     }
 
-    /// Adds rows. `columns`: the user columns in order; `updated`: `None` = their commit decides.
+    /// Adds rows. `columns`: the user columns in order, then those that are carried along; `updated`: `None` = their commit decides.
     pub(crate) fn push(&mut self, ids: ArrayRef, columns: &[ArrayRef], updated: Option<ArrayRef>) -> Result<()> {
         let rows = ids.len();
         self.bytes = self.bytes.saturating_add(unpacked_bytes_of(columns, rows));
@@ -104,22 +133,31 @@ impl Returned {
     }
 }
 
-/// The columns of RETURNING as clients see them; none without it.
-pub(crate) fn schema(state: &SessionState, tables: &Tables, statement: &Statement) -> Result<SchemaRef> {
+/// The columns of RETURNING as clients see them; none without it. `parameters`: the types of the statement's.
+pub(crate) fn schema(
+    state: &SessionState,
+    tables: &Tables,
+    statement: &Statement,
+    parameters: &[DataType],
+) -> Result<SchemaRef> {
     if statement.returning().is_none() {
         return Ok(Arc::new(Schema::empty()));
     }
     let (table, _) = target(tables, statement)?;
-    match Returned::wanted(statement, &table, tables.exposure) {
-        Some(none) => Ok(client_schema(plan(state, tables, statement, &table, none)?.schema().as_arrow())),
-        None => Ok(Arc::new(Schema::empty())),
-    }
+    let Some(none) = Returned::wanted(statement, &table, tables.exposure, &[]) else {
+        return Ok(Arc::new(Schema::empty()));
+    };
+    let types: Vec<Option<DataType>> = parameters.iter().cloned().map(Some).collect();
+    let planned = Returning { state, tables, statement, table: &table }.plan(&none, &types, None)?;
+    Ok(client_schema(planned.typed.plan.schema().as_arrow()))
 }
 
 /// Rows of RETURNING on their way.
 pub(crate) struct Evaluated {
     rows: Returned,
     table: Arc<TableRecord>,
+    /// The statement's parameters.
+    values: Vec<ScalarValue>,
     batches: Vec<RecordBatch>,
     memory: MemoryReservation,
 }
@@ -134,16 +172,17 @@ enum Commit {
 }
 
 impl Evaluated {
-    /// Evaluates it before the commit.
+    /// Evaluates it before the commit. `values`: of the statement's parameters.
     pub(crate) async fn before_commit(
         engine: &Engine,
         tables: &Tables,
         prepared: &Prepared,
         table: Arc<TableRecord>,
         rows: Returned,
+        values: Vec<ScalarValue>,
         run: &Run,
     ) -> Result<Self> {
-        let mut evaluated = Self { rows, table, batches: vec![], memory: run.memory("RETURNING") };
+        let mut evaluated = Self { rows, table, values, batches: vec![], memory: run.memory("RETURNING") };
         evaluated.evaluate(engine, tables, prepared, run, Commit::Open).await?;
         Ok(evaluated)
     }
@@ -180,9 +219,17 @@ impl Evaluated {
         let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
         // Once the commit stands nothing ends the statement but the server's own end.
         let state = engine.statement_state(if commit == Commit::Stands { engine.stop() } else { run.stop() });
-        let Returned { schema, batches, bytes } = &self.rows;
-        let rows = Returned { schema: Arc::clone(schema), batches: batches.clone(), bytes: *bytes };
-        let plan = plan(&state, tables, &prepared.statement, &self.table, rows)?;
+        let returning = Returning { state: &state, tables, statement: &prepared.statement, table: &self.table };
+        let types: Vec<Option<DataType>> =
+            prepared.parameters().fields().iter().map(|field| Some(field.data_type().clone())).collect();
+        let typed = returning.plan(&self.rows, &types, None)?.typed;
+        // It has none when no parameter stands there.
+        let values = if typed.parameters.is_empty() { vec![] } else { self.values.clone() };
+        let again = |bound: Bound<'_>| {
+            let open = vec![None; bound.types.len()];
+            returning.plan(&self.rows, &open, Some(bound)).map(|planned| planned.typed)
+        };
+        let BoundPlan { plan, .. } = bind_values(&prepared.statement, &typed, values, again)?;
         let plan = tables.bind(plan).map_err(failed)?;
         let planned = state.create_physical_plan(&plan);
         let plan = match commit {
@@ -208,46 +255,6 @@ impl Evaluated {
         }
         Ok(())
     }
-}
-
-fn plan(
-    state: &SessionState,
-    tables: &Tables,
-    statement: &Statement,
-    table: &TableRecord,
-    rows: Returned,
-) -> Result<LogicalPlan> {
-    let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
-    let alias: Option<&Ident> = match statement {
-        Statement::Insert(insert) => insert.alias.as_ref(),
-        Statement::Update(update) => update.alias.as_ref(),
-        Statement::Delete(delete) => delete.alias.as_ref(),
-        Statement::Merge(merge) => merge.alias.as_ref(),
-        _ => None,
-    };
-    let name: TableName = full_name(table);
-    let mut query = returning_query(&name, alias, statement.returning().unwrap_or_default());
-    let views = Views::of(state, tables, &mut query)?;
-    let written = Arc::new(MemTable::try_new(Arc::clone(&rows.schema), vec![rows.batches]).map_err(failed)?);
-    let source = |name: &TableReference| match name.catalog() == Some(TARGET_CATALOG) {
-        true => Ok(provider_as_source(Arc::clone(&written) as _)),
-        false => views.source(tables, name),
-    };
-    let typed = plan_query(state, tables, &source, query, vec![], None, None)?;
-    refuse_other_rows(&typed.plan)?;
-    coerced(state, typed.plan)
-}
-
-/// Refuses what gives other rows than those that were written: aggregates, window functions, UNNEST.
-fn refuse_other_rows(plan: &LogicalPlan) -> Result<()> {
-    let is_row_by_row =
-        matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_));
-    if !is_row_by_row {
-        return Err(EngineError::invalid(
-            "aggregates, window functions and UNNEST are not allowed in RETURNING: write a subquery",
-        ));
-    }
-    plan.inputs().into_iter().try_for_each(refuse_other_rows)
 }
 
 /// Whether these items may show the time of the commit.

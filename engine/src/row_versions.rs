@@ -69,15 +69,26 @@ impl Writes {
 
     /// Adds new rows. `columns`: the user columns in order, as [`RowEncoder::complete`] gives them.
     pub(crate) fn insert(&mut self, encoder: &RowEncoder<'_>, ids: Vec<RowId>, columns: &[ArrayRef]) -> Result<()> {
+        self.insert_carrying(encoder, ids, columns, &[])
+    }
+
+    /// The same, with what RETURNING names besides.
+    pub(crate) fn insert_carrying(
+        &mut self,
+        encoder: &RowEncoder<'_>,
+        ids: Vec<RowId>,
+        columns: &[ArrayRef],
+        carried: &[ArrayRef],
+    ) -> Result<()> {
         encoder.add_keys(&mut self.keys, &ids, columns)?;
         if let Some(returned) = &mut self.returned {
-            returned.push_new(&ids, columns)?;
+            returned.push_new(&ids, &[columns, carried].concat())?;
         }
         self.push(encoder.insert(ids, columns)?)
     }
 
-    /// Adds new versions of found rows: of the columns that [`RowEncoder::supersede`] takes, and the old values of the encoder's
-    /// old columns at the end.
+    /// Adds new versions of found rows: of the columns that [`RowEncoder::supersede`] takes, those that are carried along for
+    /// RETURNING, and the old values of the encoder's old columns at the end.
     pub(crate) fn supersede(&mut self, encoder: &RowEncoder<'_>, found: RecordBatch, delete: bool) -> Result<()> {
         if found.num_rows() == 0 {
             return Ok(());

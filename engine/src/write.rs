@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
@@ -33,6 +33,7 @@ use crate::load::Load;
 use crate::merge::{Merged, Once};
 use crate::prepared::{Prepared, coerced, plan_select, plan_uncoerced};
 use crate::returning::{Evaluated, Returned};
+use crate::returning_plan::{Needed, Returning, carry, placed};
 use crate::rights::Object;
 use crate::row_versions::{FOUND_COLUMNS, RowEncoder, Writes, pieces};
 use crate::running::{Run, Stoppable};
@@ -161,9 +162,13 @@ impl Engine {
         rows: Range<usize>,
         run: &Run,
     ) -> Result<Option<Written>> {
+        let values = returned_values(&prepared.statement, params, rows.start)?;
         let (table, mut writes) = self.make(tables, prepared, params, rows, run).await?;
         let evaluated = match writes.returned.take() {
-            Some(rows) => Some(Evaluated::before_commit(self, tables, prepared, Arc::clone(&table), rows, run).await?),
+            Some(rows) => {
+                let table = Arc::clone(&table);
+                Some(Evaluated::before_commit(self, tables, prepared, table, rows, values, run).await?)
+            }
             None => None,
         };
         let rows = writes.rows();
@@ -191,9 +196,11 @@ impl Engine {
         let prepared = again.as_ref().unwrap_or(prepared);
         let (mut written, mut returned) = (0, None);
         for rows in runs {
+            let values = returned_values(&prepared.statement, params, rows.start)?;
             let (table, mut writes) = self.make(tables, prepared, params, rows, run).await?;
             if let Some(rows) = writes.returned.take() {
-                let evaluating = Evaluated::before_commit(self, tables, prepared, Arc::clone(&table), rows, run);
+                let table = Arc::clone(&table);
+                let evaluating = Evaluated::before_commit(self, tables, prepared, table, rows, values, run);
                 returned = Some(evaluating.await?);
             }
             written += writes.rows();
@@ -246,10 +253,11 @@ impl Engine {
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
         let physical = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(translate)?;
         let (table, scope) = target(tables, &prepared.statement)?;
+        let carried = carried_fields(&prepared.statement, &table, &physical.schema());
         run.runs(&physical);
         // What is written once its rows are there is not stopped any more.
         let mut rows = run.until_stopped(execute_stream(physical, run.task(&state)).map_err(translate)?);
-        let returned = Returned::wanted(&prepared.statement, &table, tables.exposure);
+        let returned = Returned::wanted(&prepared.statement, &table, tables.exposure, &carried);
         let gives_rows = returned.is_some();
         // What is gathered until the commit is the user's memory.
         let mut writes = Writes::new(returned).counted_as(run.memory("a change"));
@@ -292,12 +300,15 @@ impl Engine {
         let deletes = matches!(prepared.statement, Statement::Delete(_));
         let mut once = match &prepared.statement {
             Statement::Update(update) if !update.from.is_empty() => Some(Once::new(&table, "UPDATE … FROM")),
+            Statement::Delete(_) if !carried.is_empty() => Some(Once::new(&table, "DELETE … USING")),
             _ => None,
         };
-        while let Some(batch) = rows.try_next().await.map_err(translate)? {
+        while let Some(mut batch) = rows.try_next().await.map_err(translate)? {
             run.count(&batch);
-            if let Some(once) = &mut once {
-                once.check(&batch)?;
+            match &mut once {
+                Some(once) if deletes => batch = once.first_of_each(&batch)?,
+                Some(once) => once.check(&batch)?,
+                None => {}
             }
             writes.supersede(&encoder, batch, deletes)?;
         }
@@ -337,7 +348,7 @@ impl Engine {
         let (table, scope) = target(tables, statement)?;
         // One for all rows: they have one now(). Most need none.
         let state = LazyLock::new(|| self.statement_state(run.stop()));
-        let returned = Returned::wanted(statement, &table, tables.exposure);
+        let returned = Returned::wanted(statement, &table, tables.exposure, &[]);
         let mut writes = Writes::new(returned).counted_as(run.memory("a change"));
         if insert.conflict.is_some() {
             let mut upsert = Upsert::new(self, tables, insert, &table, scope, writes)?;
@@ -427,6 +438,29 @@ fn plain_insert(statement: &Statement) -> Option<(&Insert, Vec<usize>)> {
     }
 }
 
+/// The values that the parameters of a RETURNING have, be there any. `row`: the bound row that the statement is run with.
+fn returned_values(statement: &Statement, params: Option<&RecordBatch>, row: usize) -> Result<Vec<ScalarValue>> {
+    match params.filter(|params| row < params.num_rows() && statement.returning().is_some()) {
+        Some(params) => row_values(params, row),
+        None => Ok(vec![]),
+    }
+}
+
+/// The columns that rows of a statement's plan carry along for RETURNING: after the user columns.
+fn carried_fields(statement: &Statement, table: &TableRecord, schema: &Schema) -> Vec<FieldRef> {
+    let last = match statement {
+        Statement::Update(_) | Statement::Delete(_) => 0,
+        Statement::Merge(_) => 1,
+        _ => return vec![],
+    };
+    if statement.returning().is_none() {
+        return vec![];
+    }
+    let start = FOUND_COLUMNS + table.schema().columns.len();
+    let end = schema.fields().len().saturating_sub(old_columns(statement, table).len() + last);
+    schema.fields().get(start..end).map(<[FieldRef]>::to_vec).unwrap_or_default()
+}
+
 /// Whether a statement is run once for all bound rows.
 fn takes_all_rows(statement: &Statement) -> bool {
     plain_insert(statement).is_some_and(|(insert, _)| insert.conflict.is_none())
@@ -499,7 +533,8 @@ pub(crate) fn plan(
     })?;
     // Without a list, values are those of the columns that can be given.
     let given: Vec<(String, DataType)> = writable.places().into_iter().map(|place| columns[place].clone()).collect();
-    let hints = hints(statement, &given);
+    let returning = Returning { state, tables, statement, table: &table };
+    let Needed { hints, carried } = returning.needed(hints(statement, &given), bound)?;
     let old: Vec<&str> = old_columns(statement, &table).into_iter().map(|place| columns[place].0.as_str()).collect();
     let coerce = |plan| coerced(state, plan);
     match statement {
@@ -531,11 +566,12 @@ pub(crate) fn plan(
         Statement::Update(update) => {
             let update = Update { table: full_name(&table), ..update.clone() };
             let query = update_query(&update, &columns, &LOCATION_COLUMNS, &old)?;
-            let typed = plan_select(state, tables, query, hints, None, bound)?;
+            let typed = plan_uncoerced(state, tables, query, hints, None, bound)?;
+            let plan = coerce(carry(typed.plan, &carried)?)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
-            types.extend(old.iter().map(|_| None));
-            Ok(Typed { plan: conform(typed.plan, &types)?, ..typed })
+            types.extend(vec![None; old.len() + carried.len()]);
+            Ok(Typed { plan: placed(conform(plan, &types)?, carried.len(), old.len())?, ..typed })
         }
         Statement::Delete(delete) => {
             let delete = Delete { table: full_name(&table), ..delete.clone() };
@@ -543,17 +579,23 @@ pub(crate) fn plan(
                 Some(_) => columns.iter().map(|(name, _)| name.as_str()).collect(),
                 None => vec![],
             };
-            plan_select(state, tables, delete_query(&delete, &LOCATION_COLUMNS, &returned, &old)?, hints, None, bound)
+            let query = delete_query(&delete, &LOCATION_COLUMNS, &returned, &old)?;
+            let typed = plan_uncoerced(state, tables, query, hints, None, bound)?;
+            let plan = coerce(carry(typed.plan, &carried)?)?;
+            Ok(Typed { plan: placed(plan, carried.len(), old.len())?, ..typed })
         }
         Statement::Merge(merge) => {
             let merge = Merge { table: full_name(&table), ..Merge::clone(merge) };
             let query = merge_query(&merge, &columns, &LOCATION_COLUMNS, &old)?;
             let typed = plan_uncoerced(state, tables, query, hints, None, bound)?;
-            let plan = coerce(cast_clauses(typed.plan, FOUND_COLUMNS, &columns, &coerce)?)?;
+            let plan = cast_clauses(typed.plan, FOUND_COLUMNS, &columns, &coerce)?;
+            let plan = coerce(carry(plan, &carried)?)?;
             let mut types = vec![None; FOUND_COLUMNS];
             types.extend(columns.iter().map(|(name, data_type)| Some((name.as_str(), data_type))));
-            types.extend(old.iter().map(|_| None).chain([None]));
-            Ok(Typed { plan: conform(plan, &types)?, ..typed })
+            // The clause of each row is last.
+            let after = old.len() + 1;
+            types.extend(vec![None; after + carried.len()]);
+            Ok(Typed { plan: placed(conform(plan, &types)?, carried.len(), after)?, ..typed })
         }
         _ => Err(EngineError::internal("only INSERT, UPDATE, DELETE and MERGE are planned as writes")),
     }

@@ -41,6 +41,39 @@ def test_parameters_are_bound_and_a_statement_runs_once(db):
     assert db.query("SELECT count(*) AS n FROM t WHERE n = 7").to_pylist() == [{"n": 1}]
 
 
+def test_parameters_stand_in_it_too(db):
+    row = db.query("INSERT INTO t VALUES (?, ?) RETURNING n + ? AS m, text || ?", [1, "one", 10, "!"]).to_pylist()
+    assert [list(values.values()) for values in row] == [[11, "one!"]]
+    db.run("INSERT INTO t VALUES (2, 'two')")
+    given = db.query("UPDATE t SET n = n * $1 WHERE n >= $2 RETURNING n * $1 AS m, n > $3 AS large", [10, 2, 15])
+    assert given.to_pylist() == [{"m": 200, "large": True}]
+    found = "UPDATE t SET n = s.k FROM (SELECT CAST(? AS BIGINT) AS k, CAST(? AS TEXT) AS name) AS s WHERE t.text = s.name"
+    given = db.query(f"{found} RETURNING t.n, s.name || ? AS name, s.k - ? AS less", [7, "two", "?", 3])
+    assert given.to_pylist() == [{"n": 7, "name": "two?", "less": 4}]
+    given = db.query("DELETE FROM t WHERE n = 7 RETURNING (SELECT count(*) FROM t WHERE n < ?) AS others", [5])
+    assert given["others"].to_pylist() == [1]
+    with pytest.raises(Exception, match="is not an integer"):
+        db.query("DELETE FROM t RETURNING n + ?", [1.5])
+    assert db.query("SELECT count(*) AS n FROM t")["n"].to_pylist() == [1]
+
+
+def test_what_rows_were_joined_with_is_given_in_a_transaction_too(db):
+    db.run("CREATE TABLE s (k BIGINT, name TEXT)")
+    db.run("INSERT INTO s VALUES (1, 'a'), (2, 'b')")
+    db.run("BEGIN")
+    db.run("INSERT INTO t VALUES (1, 'one'), (3, 'three')")
+    given = db.query(
+        "MERGE INTO t USING s ON s.k = t.n WHEN MATCHED THEN UPDATE SET text = s.name "
+        "WHEN NOT MATCHED THEN INSERT VALUES (s.k, 'new') RETURNING t.n, t.text, s.name, s._id > 0 AS has_id"
+    )
+    given = sorted(tuple(row.values()) for row in given.to_pylist())
+    assert given == [(1, "a", "a", True), (2, "new", "b", True)]
+    given = db.query("DELETE FROM t USING s WHERE s.k = t.n RETURNING s.name")
+    assert sorted(given["name"].to_pylist()) == ["a", "b"]
+    db.run("COMMIT")
+    assert db.query("SELECT n FROM t")["n"].to_pylist() == [3]
+
+
 def test_each_of_many_who_count_gets_a_number_of_their_own(server, db, namespace):
     db.run("INSERT INTO t VALUES (0, 'counter')")
     threads, turns, given = 8, 25, []

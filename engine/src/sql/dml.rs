@@ -11,19 +11,20 @@
 //! locations. Our own column references name the table, so that nothing in SET or WHERE can make them ambiguous. The table
 //! is asked for in [`TARGET_CATALOG`]: only there it has location columns, so that subqueries do not see them.
 
+use std::iter::once;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Distinct, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select,
-    SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
-    WildcardAdditionalOptions,
+    SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins, Visit,
+    Visitor, WildcardAdditionalOptions,
 };
 use seracdb_storage::system_columns;
 
 use super::insert::exact_decimal;
-use super::names::{TableName, quoted};
+use super::names::{TableName, fold, quoted};
 use super::statement::{Delete, Update};
 use super::suggest;
 use super::validate::unsupported;
@@ -77,9 +78,44 @@ pub(crate) fn delete_query(
     Ok(source.select(items, &delete.using, delete.selection.clone(), distinct))
 }
 
-/// What RETURNING gives: a SELECT from the rows that were written, which stand where the target does. `table`: with its namespace.
-pub(crate) fn returning_query(table: &TableName, alias: Option<&Ident>, items: &[SelectItem]) -> Query {
-    Source { table, alias, is_target: true }.select(items.to_vec(), &[], None, false)
+/// What RETURNING gives: a SELECT from the rows that were written, which stand where the target does, and from what they were
+/// joined with. `table`: with its namespace.
+pub(crate) fn returning_query(
+    table: &TableName,
+    alias: Option<&Ident>,
+    items: &[SelectItem],
+    others: &[TableWithJoins],
+) -> Query {
+    let target = Source { table, alias, is_target: true };
+    let mut names = Vec::new();
+    others.iter().for_each(|tables| names_of(tables, &mut names));
+    let items = items.iter().map(|item| target.spelled(item.clone(), &names, others.is_empty()));
+    target.select(items.collect(), others, None, false)
+}
+
+/// What the tables and queries of a FROM are called.
+fn names_of(tables: &TableWithJoins, names: &mut Vec<ObjectName>) {
+    for factor in once(&tables.relation).chain(tables.joins.iter().map(|join| &join.relation)) {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, alias: None } => names_of(table_with_joins, names),
+            TableFactor::Table { alias: Some(alias), .. }
+            | TableFactor::Derived { alias: Some(alias), .. }
+            | TableFactor::Function { alias: Some(alias), .. }
+            | TableFactor::UNNEST { alias: Some(alias), .. }
+            | TableFactor::NestedJoin { alias: Some(alias), .. } => {
+                names.push(ObjectName::from(vec![alias.name.clone()]))
+            }
+            TableFactor::Table { name, args: None, .. } => names.push(name.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// Whether `name.*` means what is called so: `t.*` also means `ns.t`.
+fn means(name: &ObjectName, called: &ObjectName) -> bool {
+    let parts =
+        |name: &ObjectName| -> Vec<String> { name.0.iter().filter_map(|part| part.as_ident().map(fold)).collect() };
+    parts(called).ends_with(&parts(name))
 }
 
 /// `SELECT * FROM table`.
@@ -145,6 +181,30 @@ impl Source<'_> {
         };
         parts.push(quoted(name));
         Expr::CompoundIdentifier(parts)
+    }
+
+    /// An item of RETURNING with the whole name before a wildcard, which DataFusion wants. `*` is of the target alone. `others`: what
+    /// else is in sight.
+    fn spelled(&self, item: SelectItem, others: &[ObjectName], alone: bool) -> SelectItem {
+        let own = || match self.alias {
+            Some(alias) => ObjectName::from(vec![alias.clone()]),
+            None => self.object_name(),
+        };
+        let (name, options) = match item {
+            SelectItem::Wildcard(options) if !alone => (own(), options),
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                let is_another = others.iter().any(|other| means(&name, other) && means(other, &name));
+                let of_other = || others.iter().find(|other| means(&name, other)).cloned();
+                let name = match self.alias.is_none() && means(&name, &self.table.to_object_name()) {
+                    _ if is_another => name,
+                    true => own(),
+                    false => of_other().unwrap_or(name),
+                };
+                (name, options)
+            }
+            other => return other,
+        };
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options)
     }
 
     /// With its namespace a target is asked for where tables have location columns.

@@ -16,7 +16,7 @@ use super::defaults::Writable;
 use super::dml::{query, require_column, select};
 use super::errors::from_datafusion;
 use super::names::quoted;
-use super::params::placeholder_number;
+use super::params::{has_placeholder, placeholder_number};
 use super::statement::{Insert, InsertSource};
 use crate::error::{EngineError, Result, counted};
 
@@ -101,6 +101,10 @@ fn number_text(value: &Expr) -> Option<String> {
 pub(crate) fn plain_parameters(insert: &Insert) -> Option<Vec<usize>> {
     let InsertSource::Values(rows) = &insert.source else { return None };
     let [row] = rows.as_slice() else { return None };
+    // It would be another one for each of the rows.
+    if insert.returning.iter().any(has_placeholder) {
+        return None;
+    }
     let numbers = row.iter().map(placeholder_number).collect::<Option<Vec<_>>>()?;
     let mut sorted = numbers.clone();
     sorted.sort_unstable();

@@ -298,6 +298,18 @@ fn joined(merge: &Merge, target: &Source<'_>) -> Result<TableWithJoins> {
     Ok(TableWithJoins { relation, joins: vec![join] })
 }
 
+/// The source as RETURNING sees it: called as the clauses call it.
+pub(crate) fn source_in_sight(merge: &Merge) -> TableFactor {
+    let mut source = merge.source.clone();
+    if let TableFactor::Table { name, alias: alias @ None, .. } = &mut source
+        && merge.by_source()
+    {
+        let last = name.0.last().and_then(|part| part.as_ident()).map(fold);
+        *alias = last.map(|last| TableAlias { explicit: true, name: quoted(&last), columns: vec![], at: None });
+    }
+    source
+}
+
 /// A source with a column that is never NULL.
 fn marked(source: &TableFactor, target: &Source<'_>) -> Result<TableFactor> {
     let alias = match source {

@@ -54,18 +54,25 @@ pub(crate) fn parameter_count(statement: &Statement) -> usize {
 
 /// Whether a piece of a statement has this parameter, from 1.
 pub(crate) fn has_parameter<V: Visit>(piece: &V, number: usize) -> bool {
-    struct Find(usize);
-    impl Visitor for Find {
-        type Break = ();
+    piece.visit(&mut Find(number)).is_break()
+}
 
-        fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
-            match value_number(value) == Some(self.0) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+/// Whether no other piece of a statement than its RETURNING has this parameter, from 1.
+pub(crate) fn is_of_returning(statement: &Statement, number: usize) -> bool {
+    each_piece_that_writes(statement, &mut Find(number)).is_continue()
+}
+
+struct Find(usize);
+
+impl Visitor for Find {
+    type Break = ();
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+        match value_number(value) == Some(self.0) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     }
-    piece.visit(&mut Find(number)).is_break()
 }
 
 /// Whether a piece of a statement has a parameter.
@@ -206,6 +213,12 @@ fn fields(types: &[Option<DataType>]) -> Vec<Option<FieldRef>> {
 
 /// Visits all of a statement that can hold a parameter.
 pub(super) fn each_piece<V: Visitor<Break = ()>>(statement: &Statement, visitor: &mut V) -> ControlFlow<()> {
+    each_piece_that_writes(statement, visitor)?;
+    statement.returning().unwrap_or_default().iter().try_for_each(|item| item.visit(visitor))
+}
+
+/// The same but for RETURNING.
+fn each_piece_that_writes<V: Visitor<Break = ()>>(statement: &Statement, visitor: &mut V) -> ControlFlow<()> {
     match statement {
         Statement::Query(query) => query.visit(visitor),
         Statement::Explain { inner, .. } => each_piece(inner, visitor),

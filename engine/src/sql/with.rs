@@ -19,7 +19,6 @@ use super::ctes::Ctes;
 use super::limits::Limits;
 use super::mentions::relations_of;
 use super::names::{TableName, fold, quoted};
-use super::params::has_placeholder;
 use super::parse::Reader;
 use super::statement::{ConflictAction, InsertSource, MergeAction, OnConflict, Statement};
 use super::validate::{admit, unsupported};
@@ -219,11 +218,7 @@ impl Put<'_> {
             Statement::Merge(merge) => &mut merge.returning,
             _ => return Ok(()),
         };
-        self.piece(returning)?;
-        match has_placeholder(returning) {
-            true => Err(unsupported("a parameter in a WITH query that RETURNING names")),
-            false => Ok(()),
-        }
+        self.piece(returning)
     }
 
     fn refuse_target(&self, table: &TableName) -> Result<()> {

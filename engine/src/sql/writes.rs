@@ -14,7 +14,6 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::defaults::mark_default;
 use super::limits::Limits;
 use super::names::{self, TableName, fold};
-use super::params::has_placeholder;
 use super::parse::{Reader, comes_later};
 use super::statement::{ConflictAction, ConflictTarget, Delete, Insert, InsertSource, OnConflict, Statement, Update};
 use super::types::refuse_system_column;
@@ -103,11 +102,10 @@ impl Reader<'_> {
         Ok(assignments)
     }
 
-    /// RETURNING. It is planned by itself, so parameters of the statement cannot stand there.
+    /// RETURNING.
     pub(super) fn returning(&self, items: Option<Vec<SelectItem>>) -> Result<Vec<SelectItem>> {
         let mut items = items.unwrap_or_default();
         admit(&mut items, self.limits)?;
-        refuse(has_placeholder(&items), || unsupported("a parameter in RETURNING"))?;
         Ok(items)
     }
 

@@ -229,6 +229,7 @@ fn parameters_are_counted_and_plain_inserts_recognized() {
         ("UPDATE t SET a = ?, b = ? WHERE c = ?", 3),
         ("EXPLAIN DELETE FROM t WHERE a = ?", 1),
         ("INSERT INTO t SELECT ? FROM u LIMIT ?", 2),
+        ("DELETE FROM t WHERE a = ? RETURNING a + ?", 2),
         ("DESCRIBE t", 0),
     ] {
         assert_eq!(parameter_count(&of(sql)), count, "{sql}");
@@ -241,6 +242,8 @@ fn parameters_are_counted_and_plain_inserts_recognized() {
         ("INSERT INTO t VALUES ($2, $3)", None),
         ("INSERT INTO t VALUES (?), (?)", None),
         ("INSERT INTO t SELECT ?", None),
+        ("INSERT INTO t VALUES (?) RETURNING a", Some(vec![0])),
+        ("INSERT INTO t VALUES (?) RETURNING a + ?", None),
     ] {
         let Statement::Insert(insert) = of(sql) else { panic!() };
         assert_eq!(plain_parameters(&insert), expected, "{sql}");

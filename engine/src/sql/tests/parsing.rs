@@ -445,7 +445,6 @@ fn what_comes_later_or_never() {
         "WITH x AS (DELETE FROM t RETURNING a) SELECT * FROM x",
         "WITH x AS (DELETE FROM t RETURNING a) DELETE FROM u USING x WHERE x.a = u.a",
         "WITH RECURSIVE x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
-        "WITH x AS (SELECT ? AS a) DELETE FROM t RETURNING (SELECT a FROM x)",
         "SELECT 1 UNION TABLE t",
     ] {
         let error = error(sql);
