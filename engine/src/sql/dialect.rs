@@ -8,7 +8,7 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::ColumnOption;
+use datafusion::sql::sqlparser::ast::{ColumnOption, Expr};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -61,6 +61,21 @@ impl Dialect for SeracDialect {
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         BASE.prec_value(precedence)
+    }
+
+    /// `a IS [NOT] DISTINCT FROM b AND c` is `(a IS [NOT] DISTINCT FROM b) AND c`. The parser takes all that follows for its right
+    /// side.
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        type Distinct = fn(Box<Expr>, Box<Expr>) -> Expr;
+        let distinct: Distinct = if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            Expr::IsDistinctFrom
+        } else if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
+            Expr::IsNotDistinctFrom
+        } else {
+            return None;
+        };
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        Some(right.map(|right| distinct(Box::new(expr.clone()), Box::new(right))))
     }
 
     /// Options of a column that the parser knows of other databases only. It would go past them and forget them.
@@ -118,6 +133,21 @@ mod tests {
     fn postgresql_checks_hold() {
         let dialect: &dyn Dialect = &SeracDialect;
         assert!(dialect.is::<PostgreSqlDialect>());
+    }
+
+    #[test]
+    fn is_distinct_from_ends_where_and_begins() {
+        let parsed = |sql: &str| Parser::new(&SeracDialect).try_with_sql(sql).unwrap().parse_expr().unwrap();
+        let operator = |sql: &str| match parsed(sql) {
+            Expr::BinaryOp { op, .. } => op.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(operator("a IS DISTINCT FROM b AND c"), "AND");
+        assert_eq!(operator("a IS NOT DISTINCT FROM b OR c"), "OR");
+        assert_eq!(operator("x AND a IS DISTINCT FROM b OR c"), "OR");
+        assert_eq!(operator("NOT a IS NOT DISTINCT FROM b AND c"), "AND");
+        assert!(matches!(parsed("a IS DISTINCT FROM b + 1 = c"), Expr::IsDistinctFrom(..)));
+        assert!(matches!(parsed("NOT a IS DISTINCT FROM b"), Expr::UnaryOp { .. }));
     }
 
     #[test]
