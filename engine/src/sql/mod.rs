@@ -48,6 +48,7 @@ mod tests;
 pub(crate) mod time_travel;
 mod tokens;
 mod transactions;
+mod tuples;
 pub(crate) mod types;
 mod users;
 mod validate;

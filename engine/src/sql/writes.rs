@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use datafusion::sql::sqlparser::ast::{
     Assignment, AssignmentTarget, ConflictTarget as SqlConflictTarget, Delete as SqlDelete, Expr, FromTable, Ident,
-    Insert as SqlInsert, ObjectName, OnConflict as SqlOnConflict, OnConflictAction, OnInsert, Query, SelectItem,
-    SetExpr, SqliteOnConflict, Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins,
+    Insert as SqlInsert, OnConflict as SqlOnConflict, OnConflictAction, OnInsert, Query, SelectItem, SetExpr,
+    SqliteOnConflict, Statement as SqlStatement, TableAlias, TableFactor, TableObject, TableWithJoins,
     Update as SqlUpdate, UpdateTableFromKind,
 };
 
@@ -16,9 +16,10 @@ use super::limits::Limits;
 use super::names::{self, TableName, fold};
 use super::parse::{Reader, comes_later};
 use super::statement::{ConflictAction, ConflictTarget, Delete, Insert, InsertSource, OnConflict, Statement, Update};
+use super::tuples::assign_tuple;
 use super::types::refuse_system_column;
 use super::validate::{admit, unsupported};
-use crate::error::{EngineError, Result, counted};
+use crate::error::{EngineError, Result};
 
 impl Reader<'_> {
     pub(crate) fn insert(&mut self) -> Result<Statement> {
@@ -240,33 +241,6 @@ pub(super) fn target(table: TableWithJoins, verb: &str) -> Result<(TableName, Op
         Some(TableAlias { name: alias, columns, .. }) if columns.is_empty() => Ok((name, Some(alias))),
         Some(_) => Err(unsupported(&format!("{verb} with an alias for columns"))),
     }
-}
-
-fn assign_tuple(
-    columns: &[ObjectName],
-    value: Expr,
-    table: &TableName,
-    alias: Option<&Ident>,
-    assignments: &mut Vec<(String, Expr)>,
-) -> Result<()> {
-    let values = match value {
-        Expr::Tuple(values) => values,
-        // (b) = (1) reads as one parenthesized expression.
-        Expr::Nested(value) if columns.len() == 1 => vec![*value],
-        Expr::Subquery(_) => return Err(comes_later("SET (a, b) = (SELECT …) (write one subquery per column)")),
-        _ => return Err(EngineError::invalid("SET (a, b) = … needs as many values in parentheses")),
-    };
-    if values.len() != columns.len() {
-        return Err(EngineError::invalid(format!(
-            "SET assigns {} but has {}",
-            counted(columns.len(), "column"),
-            counted(values.len(), "value")
-        )));
-    }
-    for (column, value) in columns.iter().zip(values) {
-        assignments.push((names::column_name(column, table, alias)?, value));
-    }
-    Ok(())
 }
 
 /// Columns that are written: each once, and no system column.

@@ -395,7 +395,10 @@ fn what_comes_later_or_never() {
     for sql in [
         "INSERT OVERWRITE t VALUES (1)",
         "UPDATE t JOIN u ON t.a = u.a SET a = 1",
-        "UPDATE t SET (a, b) = (SELECT 1, 2)",
+        "UPDATE t SET (a, b) = (SELECT 1, 2 LIMIT 1)",
+        "UPDATE t SET (a, b) = (SELECT random(), 2)",
+        "UPDATE t SET (a, b) = (SELECT * FROM u)",
+        "UPDATE t SET (a, b) = (SELECT 1, 2 UNION SELECT 3, 4)",
         "DELETE FROM t, u",
         "DELETE FROM t ORDER BY a LIMIT 1",
         "ALTER TABLE t ADD COLUMN a INT UNIQUE",
