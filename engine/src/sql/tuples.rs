@@ -1,18 +1,27 @@
 //! `SET (a, b) = …` as one assignment for each column.
 //!
-//! Of `(SELECT x, y FROM u)` each column gets its own subquery: `a = (SELECT x FROM u)`, `b = (SELECT y FROM u)`. That is the same only
-//! where each of them finds the same row, and gives one row where the whole does; what might not is refused.
+//! ```text
+//! (a, b) = (SELECT x, y FROM u)
+//! a = (SELECT <1> FROM (SELECT x, y FROM u) AS <row> (<1>, <2>)), b = (SELECT <2> FROM (SELECT x, y FROM u) AS <row> (<1>, <2>))
+//! ```
+//! So a subquery is read once for each column. What might find another row each time is refused.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
-    SelectItem, SetExpr, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, Select,
+    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
-use super::names::{self, TableName, fold};
+use super::dml::{query as query_of, select};
+use super::names::{self, TableName, fold, quoted};
+use super::params::each_piece;
+use super::statement::Statement;
 use super::validate::unsupported;
 use crate::error::{EngineError, Result, counted};
+
+/// What the row of a subquery is called, and how its columns begin.
+const ROW: &str = "seracdb row";
 
 /// Columns that one subquery may set: it is read for each of them.
 const SUBQUERY_COLUMNS_MAX: usize = 100;
@@ -35,21 +44,23 @@ pub(super) fn assign_tuple(
         // (b) = (1) reads as one parenthesized expression.
         Expr::Nested(value) if columns.len() == 1 => vec![*value],
         subquery @ Expr::Subquery(_) if columns.len() == 1 => vec![subquery],
-        Expr::Subquery(query) => by_column(&query)?,
+        Expr::Subquery(query) => by_column(&query, columns.len())?,
         Expr::Function(function) => row_values(&function).ok_or_else(needs_values)?,
         _ => return Err(needs_values()),
     };
-    if values.len() != columns.len() {
-        return Err(EngineError::invalid(format!(
-            "SET assigns {} but has {}",
-            counted(columns.len(), "column"),
-            counted(values.len(), "value")
-        )));
-    }
+    check_count(columns.len(), values.len())?;
     for (column, value) in columns.iter().zip(values) {
         assignments.push((names::column_name(column, table, alias)?, value));
     }
     Ok(())
+}
+
+fn check_count(columns: usize, values: usize) -> Result<()> {
+    if columns == values {
+        return Ok(());
+    }
+    let (columns, values) = (counted(columns, "column"), counted(values, "value"));
+    Err(EngineError::invalid(format!("SET assigns {columns} but has {values}")))
 }
 
 /// The values of `ROW(x, y)`.
@@ -65,54 +76,104 @@ fn row_values(function: &Function) -> Option<Vec<Expr>> {
 }
 
 /// A subquery for each column of one.
-fn by_column(query: &Query) -> Result<Vec<Expr>> {
-    let refused =
-        |why: &str| Err(unsupported(&format!("SET (a, b) = (SELECT …) {why} (write one subquery per column)")));
-    let SetExpr::Select(select) = query.body.as_ref() else { return refused("of anything but one SELECT") };
-    if query.limit_clause.is_some() || query.fetch.is_some() {
-        return refused("with LIMIT, which might keep another row for each column,");
+fn by_column(query: &Query, columns: usize) -> Result<Vec<Expr>> {
+    if let Some(values) = width(query) {
+        check_count(columns, values)?;
     }
-    if !is_plain(select) {
-        return refused("with DISTINCT, GROUP BY, HAVING or QUALIFY");
+    if columns > SUBQUERY_COLUMNS_MAX {
+        return Err(unsupported(&format!("SET of more than {SUBQUERY_COLUMNS_MAX} columns by one subquery")));
     }
-    if let ControlFlow::Break(function) = query.visit(&mut FindVolatile) {
-        return refused(&format!("with {function}(), which is another value for each column,"));
+    if let ControlFlow::Break(what) = query.visit(&mut Unsteady) {
+        return Err(unsteady(&what));
     }
-    if select.projection.len() > SUBQUERY_COLUMNS_MAX {
-        return refused(&format!("of more than {SUBQUERY_COLUMNS_MAX} columns"));
+    let name = |column: usize| quoted(&format!("{ROW} {column}"));
+    let names = (0..columns).map(|column| TableAliasColumnDef { name: name(column), data_type: None });
+    let alias = TableAlias { explicit: true, name: quoted(ROW), columns: names.collect(), at: None };
+    let subquery = |column: usize| {
+        let (subquery, alias) = (Box::new(query.clone()), Some(alias.clone()));
+        let relation = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
+        let item = SelectItem::UnnamedExpr(Expr::Identifier(name(column)));
+        let one = select(vec![item], vec![TableWithJoins { relation, joins: vec![] }], None);
+        Expr::Subquery(Box::new(query_of(SetExpr::Select(Box::new(one)))))
+    };
+    Ok((0..columns).map(subquery).collect())
+}
+
+/// How many columns a query has, where its text tells it.
+fn width(query: &Query) -> Option<usize> {
+    let is_one = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+    match query.body.as_ref() {
+        SetExpr::Select(select) if select.projection.iter().all(is_one) => Some(select.projection.len()),
+        _ => None,
     }
-    let mut subqueries = Vec::with_capacity(select.projection.len());
-    for item in &select.projection {
-        if !matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }) {
-            return refused("with *");
+}
+
+fn unsteady(what: &str) -> EngineError {
+    unsupported(&format!(
+        "SET (a, b) = (SELECT …) with {what}, which might be of another row for each column, (write one subquery per column)"
+    ))
+}
+
+/// Refuses what [`by_column`] does once more, when WITH queries have been put into a statement.
+pub(super) fn require_steady(statement: &Statement) -> Result<()> {
+    let mut rows = Rows { unsteady: None };
+    let _ = each_piece(statement, &mut rows);
+    match rows.unsteady {
+        Some(what) => Err(unsteady(&what)),
+        None => Ok(()),
+    }
+}
+
+/// Looks for subqueries that are read once for each column.
+struct Rows {
+    unsteady: Option<String>,
+}
+
+impl Visitor for Rows {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Derived { subquery, alias: Some(alias), .. } if alias.name.value == ROW => {
+                match subquery.visit(&mut Unsteady) {
+                    ControlFlow::Break(what) => {
+                        self.unsteady = Some(what);
+                        ControlFlow::Break(())
+                    }
+                    ControlFlow::Continue(()) => ControlFlow::Continue(()),
+                }
+            }
+            _ => ControlFlow::Continue(()),
         }
-        let select = Select { projection: vec![item.clone()], ..Select::clone(select) };
-        // Of one row the order says nothing, and it may name an item that is not there any more.
-        let subquery = Query { body: Box::new(SetExpr::Select(Box::new(select))), order_by: None, ..query.clone() };
-        subqueries.push(Expr::Subquery(Box::new(subquery)));
     }
-    Ok(subqueries)
 }
 
-/// Whether each item of a SELECT is the same without the others.
-fn is_plain(select: &Select) -> bool {
-    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
-    select.distinct.is_none() && select.top.is_none() && !grouped && select.having.is_none() && select.qualify.is_none()
-}
+/// Looks for what might find another row each time it is read.
+struct Unsteady;
 
-struct FindVolatile;
-
-impl Visitor for FindVolatile {
+impl Visitor for Unsteady {
     type Break = String;
 
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        match query.limit_clause.is_some() || query.fetch.is_some() {
+            true => ControlFlow::Break("LIMIT".to_owned()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
+        match &select.distinct {
+            Some(Distinct::On(_)) => ControlFlow::Break("DISTINCT ON".to_owned()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
-        let name = match expr {
-            Expr::Function(function) => function.name.0.last().and_then(|part| part.as_ident()).map(fold),
-            _ => None,
-        };
-        match name.filter(|name| VOLATILE.contains(&name.as_str())) {
-            Some(name) => ControlFlow::Break(name),
-            None => ControlFlow::Continue(()),
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
+        match function.over.is_some() || VOLATILE.contains(&name.as_str()) {
+            true => ControlFlow::Break(format!("{name}()")),
+            false => ControlFlow::Continue(()),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::mentions::relations_of;
 use super::names::{TableName, fold, quoted};
 use super::parse::Reader;
 use super::statement::{ConflictAction, InsertSource, MergeAction, OnConflict, Statement};
+use super::tuples::require_steady;
 use super::validate::{admit, unsupported};
 use crate::error::{EngineError, ErrorKind, Result};
 
@@ -71,6 +72,7 @@ impl Reader<'_> {
         }
         let weights = places.into_iter().map(|place| self.weight(place)).collect::<Vec<_>>();
         put_in(cte_tables, weights, &mut statement, self.limits)?;
+        require_steady(&statement)?;
         Ok(statement)
     }
 
