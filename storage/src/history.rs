@@ -24,6 +24,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use roaring::{RoaringBitmap, RoaringTreemap};
 
+use crate::delete_log::MaskedRow;
 use crate::error::{Result, StorageError};
 use crate::file_index::FileIndex;
 use crate::keys::{BatchNumber, Generation, Scope, decode_delete_log_key};
@@ -179,7 +180,13 @@ impl Store {
         let newer: HashSet<BatchNumber> =
             records.iter().filter(|file| file.min_updated > since).map(|file| file.batch_number).collect();
         let log = Arc::clone(snapshot);
-        let mut earlier = blocking(move || superseded_after(since, &log, scope, &newer)).await?;
+        let (mut earlier, unsure) = blocking(move || superseded_after(since, &log, scope, &newer)).await?;
+        for (number, rows) in unsure {
+            match records.iter().find(|file| file.batch_number == number && needs(file, since)) {
+                Some(file) => earlier |= self.older_than(since, file, &rows, snapshot).await?,
+                None => earlier.extend(rows.iter().map(|row| row.id.get() as u64)),
+            }
+        }
         // in files that are no more, and in hot rows.
         let archived = records.iter().filter(|file| !file.status.is_read() && needs(file, since));
         let archived = archived.filter(|file| file.min_updated <= since).cloned().map(Source::Closed);
@@ -195,6 +202,27 @@ impl Store {
         let files = records.into_iter().filter(|file| needs(file, since) && file.max_updated > since).collect();
         let view = ScopeView { files: Arc::new(FileIndex::new(files)), masks: Arc::default(), generations };
         Ok(Feed { view, earlier: Arc::new(earlier), pin })
+    }
+
+    /// Of these rows of a file those that were there at a time, as the file says.
+    async fn older_than(
+        &self,
+        since: CommitTs,
+        file: &BatchRecord,
+        rows: &[MaskedRow],
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<RoaringTreemap> {
+        let positions: RoaringBitmap = rows.iter().map(|row| row.position).collect();
+        let mut found = RoaringTreemap::new();
+        let mut source = Source::Closed(file.clone());
+        while let Some(version) = source.head(self.objects(), snapshot).await? {
+            let is_asked = source.position().is_some_and(|(_, position)| positions.contains(position));
+            if is_asked && version.updated <= since.get() {
+                found.insert(version.id as u64);
+            }
+            source.advance();
+        }
+        Ok(found)
     }
 
     /// The last time up to which nothing has come to a scope after this one; the same when that is not known.
@@ -262,22 +290,29 @@ fn needs(file: &BatchRecord, at: CommitTs) -> bool {
     }
 }
 
-/// Rows of files that were there at a time and were superseded after it. `newer`: files in which no row was there before.
+/// Rows of files that were there at a time and were superseded after it. `newer`: files in which no row was there before. Besides, by
+/// file, those of which the log does not tell: one that a commit has loaded in bulk and changed is in it as if it had been there just
+/// before, and stays in it when its file is merged with older ones before the change is in a file.
 fn superseded_after(
     since: CommitTs,
     snapshot: &Snapshot,
     scope: Scope,
     newer: &HashSet<BatchNumber>,
-) -> Result<RoaringTreemap> {
+) -> Result<(RoaringTreemap, HashMap<BatchNumber, Vec<MaskedRow>>)> {
     let mut found = RoaringTreemap::new();
+    let mut unsure: HashMap<BatchNumber, Vec<MaskedRow>> = HashMap::new();
     snapshot.visit_delete_log(scope, since, |key, rows| {
-        if decode_delete_log_key(key).is_some_and(|(_, file)| !newer.contains(&file)) {
-            let rows = rows()?.into_iter().filter(|row| row.updated <= since && row.superseded_by > since);
-            found.extend(rows.map(|row| row.id.get() as u64));
+        if let Some((_, file)) = decode_delete_log_key(key).filter(|(_, file)| !newer.contains(file)) {
+            for row in rows()?.into_iter().filter(|row| row.updated <= since && row.superseded_by > since) {
+                match row.updated == row.superseded_by.before() {
+                    true => unsure.entry(file).or_default().push(row),
+                    false => _ = found.insert(row.id.get() as u64),
+                }
+            }
         }
         Ok(())
     })?;
-    Ok(found)
+    Ok((found, unsure))
 }
 
 /// The newest version so far of the row that is being passed.
@@ -332,4 +367,44 @@ async fn newest_until(
     }
     settle(newest);
     Ok(visible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_table::TestDir;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_commit_has_loaded_and_changed_was_not_there_just_before() {
+        let mut dir = TestDir::new();
+        dir.config.compaction.fan_in = 2;
+        let table = dir.table().await;
+        table.insert(&[1, 2]).await;
+        table.flush().await.unwrap();
+        let (at, loaded) = table.load_and_change(&[3, 4], 5).await;
+        // As if the flush of the change had failed.
+        table.store.compact(table.scope).await.unwrap();
+        let merged: Vec<u64> =
+            table.records().into_iter().filter(|file| file.status.is_read()).map(|file| file.row_count).collect();
+        assert_eq!((merged, table.values()), (vec![4], vec![1, 2, 4, 5]));
+
+        let earlier = async |since: CommitTs| {
+            let snapshot = table.store.snapshot();
+            let feed = table.store.feed(&snapshot, snapshot.ts(), table.scope, since).await.unwrap();
+            Arc::unwrap_or_clone(feed.earlier)
+        };
+        assert_eq!(earlier(at.before()).await, RoaringTreemap::new());
+        assert_eq!(earlier(at.before().before()).await, RoaringTreemap::new());
+
+        // One that was there just before is known to have been.
+        table.delete(5).await;
+        let loaded = RoaringTreemap::from_iter([loaded.get() as u64]);
+        assert_eq!(earlier(at).await, loaded);
+        table.insert(&[6]).await;
+        table.flush().await.unwrap();
+        let since = table.store.snapshot().ts();
+        let others = earlier(since).await;
+        table.delete(6).await;
+        assert_eq!(earlier(since).await.len(), others.len() + 1);
+    }
 }

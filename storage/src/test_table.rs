@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord, UniqueRecord};
 use crate::clock::ManualClock;
-use crate::commit::{Commit, ScopeWrite, Superseded, Values};
+use crate::commit::{Commit, Location, ScopeWrite, Superseded, Values};
 use crate::error::Result;
 use crate::keys::{Scope, TableId};
 use crate::records::BatchRecord;
@@ -178,6 +178,38 @@ impl TestTable {
             |row: &reading::Found| Superseded { updated: CommitTs::stored(row.updated), location: row.location };
         let supersedes = found.iter().map(superseded).collect();
         self.commit(ids, Values::Tombstones(1), supersedes, edits).await.unwrap();
+    }
+
+    /// Loads rows of these values in bulk, and makes the first one `changed` in the same commit, which nobody flushes. Gives the
+    /// commit, and that row.
+    pub(crate) async fn load_and_change(&self, values: &[i64], changed: i64) -> (CommitTs, RowId) {
+        let snapshot = self.store.snapshot();
+        let record = snapshot.catalog().table_by_id(self.scope.table).unwrap();
+        let mut load = self.store.begin_bulk_load(record, self.scope).await.unwrap();
+        let ids = self.store.new_ids(values.len());
+        load.write(&ids, vec![Arc::new(Int64Array::from(values.to_vec()))]).await.unwrap();
+        let files = load.finish().await.unwrap();
+        files.iter().for_each(|file| file.keep());
+        let location = Location::Cold(files[0].record().batch_number, 0);
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![changed]));
+        let write = ScopeWrite {
+            scope: self.scope,
+            ids: vec![ids[0]],
+            values: Values::Rows(encode_rows(&self.layout, 1, &[column]).unwrap()),
+            supersedes: vec![Superseded { updated: CommitTs::default(), location }],
+        };
+        let commit = Commit {
+            snapshot: self.store.snapshot(),
+            expects: vec![(self.scope.table, 1)],
+            catalog: vec![],
+            writes: vec![write],
+            keys: vec![],
+            files,
+            name: None,
+            audit: vec![],
+        };
+        let (at, _) = self.store.committer().commit(commit).await.unwrap();
+        (at, ids[0])
     }
 
     pub(crate) async fn flush(&self) -> Result<()> {

@@ -89,7 +89,7 @@ impl PendingFile {
     }
 
     /// A commit may stand that names it.
-    pub(super) fn keep(&self) {
+    pub(crate) fn keep(&self) {
         self.is_kept.store(true, Ordering::SeqCst);
     }
 
