@@ -10,9 +10,12 @@ import pyarrow as pa
 import pytest
 import seracdb
 from checking import clean
+from object_stores import server_on
+from test_recovery import successor
 from testserver import ROOT_PASSWORD, Server
 
 ALREADY = "has a row with"
+PASSWORD = "long enough"
 
 
 def root(server: Server) -> seracdb.Connection:
@@ -204,6 +207,61 @@ def test_a_new_machine_makes_the_keys_again(tmp_path):
             refused(db, "INSERT INTO nulls VALUES ('a')")
     finally:
         second.stop()
+
+
+@pytest.mark.parametrize("first_asked", ["by themselves", "as user"])
+def test_a_new_machine_makes_the_keys_of_each_user_again(shared, tmp_path, first_asked):
+    """Each user's at the first write of theirs: what another has is in nobody's way, neither before nor after."""
+    users = ("ann", "bob", "cid")
+    with server_on(tmp_path / "first", shared.url) as first:
+        with root(first) as db:
+            db.run("CREATE USER TABLE notes (k INT PRIMARY KEY, u TEXT UNIQUE, n INT)")
+            for user in users:
+                db.run(f"CREATE USER {user} WITH PASSWORD '{PASSWORD}' ROLE user")
+            for n, user in enumerate(users[:2]):
+                db.run(f"INSERT INTO notes AS USER '{user}' SELECT value, 'u' || value, {n} FROM generate_series(1, 2000)")
+                db.run(f"DELETE FROM notes AS USER '{user}' WHERE k = {7 + n}")
+                db.run(f"UPDATE notes AS USER '{user}' SET u = 'of {user}' WHERE k = {17 + n}")
+            db.run("STORAGE FLUSH TABLE notes")
+            # In another file, and merged with it.
+            for n, user in enumerate(users[:2]):
+                db.run(f"UPDATE notes AS USER '{user}' SET k = {5000 + n} WHERE k = {27 + n}")
+            db.run("STORAGE FLUSH TABLE notes")
+            db.run("STORAGE COMPACT TABLE notes")
+        second = successor(tmp_path, shared, first)
+    with second:
+        with root(second) as db:
+            sessions = {user: seracdb.connect(second.uri, user, PASSWORD) for user in users}
+            try:
+                for n, user in enumerate(users[:2]):
+                    session, by = (sessions[user], "") if first_asked == "by themselves" else (db, f" AS USER '{user}'")
+                    check_keys(session, f"INSERT INTO notes{by}", user, users[1 - n], n)
+                # Who had no rows has no keys.
+                assert sessions["cid"].run("INSERT INTO notes VALUES (1, 'u1', 2), (5000, 'of ann', 2)") == 2
+                refused(sessions["cid"], "INSERT INTO notes VALUES (5000, 'x', 2)")
+            finally:
+                for session in sessions.values():
+                    session.close()
+            second.restart()
+        with root(second) as db:
+            for n, user in enumerate(users[:2]):
+                assert f"{ALREADY} (k) = (9999) already" in refused(db, f"INSERT INTO notes AS USER '{user}' VALUES (9999, 'new', 0)")
+                found = db.query(f"EXECUTE AS USER '{user}' (SELECT count(*) AS c, count(DISTINCT k) AS k, count(DISTINCT u) AS u FROM notes)")
+                assert found.to_pylist() == [{"c": 2003, "k": 2003, "u": 2003}]
+        second.stop()
+        clean(second.data_dir, "--object-store", shared.url)
+
+
+def check_keys(session: seracdb.Connection, into: str, user: str, other: str, n: int) -> None:
+    """Those of 2,000 rows of which one was deleted, one has another text, and one another number."""
+    told = f"table 'default.notes' {ALREADY}"
+    assert f"{told} (k) = (1) already" in refused(session, f"{into} VALUES (1, 'x', 0)")
+    assert f"{told} (u) = ('of {user}') already" in refused(session, f"{into} VALUES (9998, 'of {user}', 0)")
+    assert f"{told} (k) = ({5000 + n}) already" in refused(session, f"{into} VALUES ({5000 + n}, 'x', 0)")
+    assert f"{told} (u) = ('u{27 + n}') already" in refused(session, f"{into} VALUES (9998, 'u{27 + n}', 0)")
+    # What went is free, and so is what the other has.
+    assert session.run(f"{into} VALUES ({7 + n}, 'u{7 + n}', 0), ({27 + n}, 'of {other}', 0), (9999, 'u{17 + n}', 0), (9997, 'new', 0)") == 4
+    assert session.run(f"{into} VALUES (2, '', 9), (9997, '', 9) ON CONFLICT (k) DO UPDATE SET n = excluded.n") == 2
 
 
 def test_bound_rows_are_upserted_one_after_the_other(own_server, db):
