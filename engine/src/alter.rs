@@ -31,13 +31,13 @@ use crate::sql::dml::require_column;
 use crate::sql::mentions::depends_on_column;
 use crate::sql::statement::{AlterTable, ColumnChange};
 use crate::sql::{self, Limits, Statement, TableName};
-use crate::table_options;
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
 use crate::write::user_columns;
+use crate::{alter_constraints, table_options};
 
 /// Versions of a table's columns.
-const VERSIONS_MAX: usize = 1000;
+pub(crate) const VERSIONS_MAX: usize = 1000;
 /// Bytes in memory of what rows have that were there before a column.
 const INITIAL_BYTES_MAX: usize = 64 << 10;
 
@@ -73,6 +73,9 @@ pub(crate) async fn alter_table(
             let next = Next::new(tables, name, record).changed(changes)?.with_initial_values(engine)?;
             next.end()?
         }
+        AlterTable::Constraints(changes) => {
+            return alter_constraints::alter(engine, session, tables, name, if_exists, changes).await;
+        }
         AlterTable::RenameColumn { column, to } => Next::new(tables, name, record).renamed(column, to)?.end()?,
         AlterTable::Rename(to) => rename(tables, name, record, to)?,
     };
@@ -86,7 +89,8 @@ pub(crate) async fn alter_table(
     engine.change_catalog(session, same_readers.map(CatalogChange::from).into_iter().chain([change]).collect()).await
 }
 
-fn altered(record: &TableRecord, change: &TableChange) -> Result<TableRecord> {
+/// A table as a change makes it.
+pub(crate) fn altered(record: &TableRecord, change: &TableChange) -> Result<TableRecord> {
     let mut altered = record.clone();
     change.apply(&mut altered).map_err(StorageError::from)?;
     Ok(altered)
@@ -134,12 +138,7 @@ impl<'a> Next<'a> {
         let schema = TableSchema { version: before.version + 1, columns };
         let is_same = schema.columns == before.columns && checks == record.checks;
         if !is_same && record.schemas.len() >= VERSIONS_MAX {
-            return Err(EngineError::new(
-                ErrorKind::ResourceExhausted,
-                format!(
-                    "the columns of a table change {VERSIONS_MAX} times at most: CREATE TABLE … AS makes another one"
-                ),
-            ));
+            return Err(too_many_versions());
         }
         Ok((!is_same).then_some(TableChange::Columns { schema, checks, alterations: record.alterations }))
     }
@@ -348,6 +347,14 @@ impl<'a> Next<'a> {
         }
         Ok(self)
     }
+}
+
+/// All versions of a table's columns are kept, and read with every one of its rows.
+pub(crate) fn too_many_versions() -> EngineError {
+    EngineError::new(
+        ErrorKind::ResourceExhausted,
+        format!("the columns of a table change {VERSIONS_MAX} times at most: CREATE TABLE … AS makes another one"),
+    )
 }
 
 fn what_of(primary: bool) -> &'static str {

@@ -190,30 +190,41 @@ impl Constraints {
         if self.is_empty() {
             return Ok(columns);
         }
-        // What cannot be computed is told with the values that it was to be computed of.
-        let failed = |error: DataFusionError, what: &str| {
-            let error = from_datafusion(error, &LOCATION_COLUMNS);
-            if shows_values { error } else { EngineError::new(error.kind, format!("{what} cannot be computed")) }
-        };
         let batch = self.batch(&columns, rows)?;
         for (place, expr) in &self.generated {
             let made = expr.evaluate(&batch).and_then(|value| value.into_array(rows));
             let name = self.columns.field(*place).name();
-            columns[*place] = made.map_err(|error| failed(error, &format!("GENERATED column '{name}'")))?;
+            let what = format!("GENERATED column '{name}'");
+            columns[*place] = made.map_err(|error| not_computed(error, shows_values, &what))?;
         }
-        let batch = if self.generated.is_empty() { batch } else { self.batch(&columns, rows)? };
-        for (name, text, expr) in &self.checks {
-            let holds = expr.evaluate(&batch).and_then(|value| value.into_array(rows));
-            let holds = holds.map_err(|error| failed(error, &format!("CHECK '{name}'")))?;
-            // What is not known to be false is possible, as the standard has it.
-            if holds.as_boolean().false_count() > 0 {
-                return Err(EngineError::invalid(format!(
-                    "a row of table '{}' would violate CHECK '{name}': {text}",
-                    self.table
-                )));
-            }
+        if let Some((name, text)) = self.violated(&columns, rows, shows_values, |_| true)? {
+            return Err(EngineError::invalid(format!(
+                "a row of table '{}' would violate CHECK '{name}': {text}",
+                self.table
+            )));
         }
         Ok(columns)
+    }
+
+    /// Name and text of a check that rows do not satisfy, of those that are `asked` for by name. `columns`: the user columns in
+    /// order, with those that are generated; `shows_values`: whether an error may tell what is in them.
+    pub(crate) fn violated(
+        &self,
+        columns: &[ArrayRef],
+        rows: usize,
+        shows_values: bool,
+        asked: impl Fn(&str) -> bool,
+    ) -> Result<Option<(&str, &str)>> {
+        let batch = self.batch(columns, rows)?;
+        for (name, text, expr) in self.checks.iter().filter(|(name, ..)| asked(name)) {
+            let holds = expr.evaluate(&batch).and_then(|value| value.into_array(rows));
+            let holds = holds.map_err(|error| not_computed(error, shows_values, &format!("CHECK '{name}'")))?;
+            // What is not known to be false is possible, as the standard has it.
+            if holds.as_boolean().false_count() > 0 {
+                return Ok(Some((name.as_str(), text.as_str())));
+            }
+        }
+        Ok(None)
     }
 
     fn batch(&self, columns: &[ArrayRef], rows: usize) -> Result<RecordBatch> {
@@ -224,6 +235,12 @@ impl Constraints {
         let batch = RecordBatch::try_new_with_options(schema, columns.to_vec(), &options);
         batch.map_err(|error| from_datafusion(error.into(), &LOCATION_COLUMNS))
     }
+}
+
+/// What cannot be computed is told with the values that it was to be computed of.
+fn not_computed(error: DataFusionError, shows_values: bool, what: &str) -> EngineError {
+    let error = from_datafusion(error, &LOCATION_COLUMNS);
+    if shows_values { error } else { EngineError::new(error.kind, format!("{what} cannot be computed")) }
 }
 
 /// What an expression becomes.

@@ -258,49 +258,75 @@ fn unique_keys(table: &TableRecord, defined: &[UniqueDef]) -> Result<Vec<UniqueR
     let mut keys: Vec<UniqueRecord> = Vec::with_capacity(defined.len());
     let mut taken: HashSet<String> = defined.iter().filter_map(|key| key.name.clone()).collect();
     for (id, key) in (1..).zip(defined) {
-        let made = || match key.primary {
-            true => format!("{}_pkey", table.name),
-            false => format!("{}_{}_key", table.name, key.columns.join("_")),
-        };
-        let name = key.name.clone().unwrap_or_else(|| {
-            let free = std::iter::once(made()).chain((1..).map(|n| format!("{}{n}", made())));
-            free.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(made)
-        });
-        if key.name.is_some() {
-            check_name("constraint", &name)?;
-        }
-        taken.insert(name.clone());
-        let parts = |column: &&Column| key.columns.contains(&column.name) && !can_be_unique(&column.data_type);
-        if let Some(column) = table.schema().columns.iter().find(parts) {
-            let (what, name, data_type) = (key.what(), &column.name, &column.data_type);
-            return Err(EngineError::invalid(format!(
-                "{what}: values of column '{name}' have parts ({data_type}), and cannot be a key"
-            )));
-        }
-        let columns = key.columns.iter().filter_map(|name| table.column_id(name)).collect();
-        keys.push(UniqueRecord { id, name, columns, primary: key.primary, nulls_equal: key.nulls_equal });
+        let record = unique_record(table, key, id, &taken)?;
+        taken.insert(record.name.clone());
+        keys.push(record);
     }
     Ok(keys)
+}
+
+/// A unique key of a table, whose columns are there. `taken`: names of other constraints.
+pub(crate) fn unique_record(
+    table: &TableRecord,
+    key: &UniqueDef,
+    id: u32,
+    taken: &HashSet<String>,
+) -> Result<UniqueRecord> {
+    let made = || match key.primary {
+        true => format!("{}_pkey", table.name),
+        false => format!("{}_{}_key", table.name, key.columns.join("_")),
+    };
+    let name = key.name.clone().unwrap_or_else(|| {
+        let free = std::iter::once(made()).chain((1..).map(|n| format!("{}{n}", made())));
+        free.into_iter().find(|name| !taken.contains(name)).unwrap_or_else(made)
+    });
+    if key.name.is_some() {
+        check_name("constraint", &name)?;
+    }
+    let parts = |column: &&Column| key.columns.contains(&column.name) && !can_be_unique(&column.data_type);
+    if let Some(column) = table.schema().columns.iter().find(parts) {
+        let (what, name, data_type) = (key.what(), &column.name, &column.data_type);
+        return Err(EngineError::invalid(format!(
+            "{what}: values of column '{name}' have parts ({data_type}), and cannot be a key"
+        )));
+    }
+    let columns = key.columns.iter().filter_map(|name| table.column_id(name)).collect();
+    Ok(UniqueRecord { id, name, columns, primary: key.primary, nulls_equal: key.nulls_equal })
 }
 
 /// What holds of every row of a table to be created. Those without a name get one of the table's.
 fn checks(table: &TableRecord, defined: &[CheckDef]) -> Result<Vec<CheckRecord>> {
     let mut taken: HashSet<String> = table.unique.iter().map(|key| key.name.clone()).collect();
     for name in defined.iter().filter_map(|check| check.name.as_ref()) {
-        check_name("constraint", name)?;
         if !taken.insert(name.clone()) {
             return Err(EngineError::invalid(format!("constraint '{name}' is declared twice")));
         }
     }
-    let mut free = (1..).map(|n| match n {
-        1 => format!("{}_check", table.name),
-        n => format!("{}_check{}", table.name, n - 1),
-    });
-    let record = |check: &CheckDef| {
-        let name = check.name.clone().or_else(|| free.find(|name| !taken.contains(name))).unwrap_or_default();
-        CheckRecord { name, expr: check.expr.clone() }
+    let mut checks = Vec::with_capacity(defined.len());
+    for check in defined {
+        let record = check_record(table, check.name.clone(), &check.expr, &taken)?;
+        taken.insert(record.name.clone());
+        checks.push(record);
+    }
+    Ok(checks)
+}
+
+/// A check of a table. `taken`: names of constraints, of which one without a name gets none.
+pub(crate) fn check_record(
+    table: &TableRecord,
+    name: Option<String>,
+    expr: &str,
+    taken: &HashSet<String>,
+) -> Result<CheckRecord> {
+    if let Some(name) = &name {
+        check_name("constraint", name)?;
+    }
+    let made = |n: u32| match n {
+        0 => format!("{}_check", table.name),
+        n => format!("{}_check{n}", table.name),
     };
-    Ok(defined.iter().map(record).collect())
+    let name = name.or_else(|| (0..).map(made).find(|name| !taken.contains(name))).unwrap_or_default();
+    Ok(CheckRecord { name, expr: expr.to_owned() })
 }
 
 /// The record of a table to be created.
@@ -331,6 +357,8 @@ pub(crate) fn new_table(
         unique: vec![],
         checks: vec![],
         alterations: 0,
+        rules: 0,
+        keys_dropped: 0,
         ttl_ns: ttl_ns(kind, options)?,
         comment: None,
         column_comments: BTreeMap::new(),

@@ -96,6 +96,8 @@ mod tests {
             unique: vec![],
             checks: vec![],
             alterations: 0,
+            rules: 0,
+            keys_dropped: 0,
             ttl_ns: None,
             comment: None,
             column_comments: BTreeMap::new(),

@@ -164,7 +164,10 @@ impl From<StorageError> for EngineError {
                 | CatalogError::TokenExists(_),
             ) => ErrorKind::AlreadyExists,
             StorageError::Catalog(
-                CatalogError::UserChanged(_) | CatalogError::AnotherNow(_) | CatalogError::TableAltered(..),
+                CatalogError::UserChanged(_)
+                | CatalogError::AnotherNow(_)
+                | CatalogError::TableAltered(..)
+                | CatalogError::TableWritten(..),
             ) => ErrorKind::Aborted,
             StorageError::Catalog(CatalogError::FirstUser(_)) => ErrorKind::FailedPrecondition,
             StorageError::Catalog(

@@ -1,24 +1,30 @@
 //! CREATE INDEX and DROP INDEX.
 
+use std::sync::Arc;
+
 use seracdb_storage::bloom;
 use seracdb_storage::catalog::{CatalogChange, IndexRecord, TableKind, TableRecord};
 
+use crate::alter_constraints;
 use crate::ddl::forgive;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::naming::check_name;
 use crate::rights::Object;
 use crate::session::Session;
-use crate::sql::statement::CreateIndex;
+use crate::sql::statement::{ConstraintChange, CreateIndex, UniqueDef};
 use crate::sql::{TableName, suggest};
 use crate::tables::Tables;
 
 pub(crate) async fn create_index(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     session: &Session,
     tables: &Tables,
     create: &CreateIndex,
 ) -> Result<()> {
+    if let Some(nulls_equal) = create.unique {
+        return create_unique(engine, session, tables, create, nulls_equal).await;
+    }
     let table = tables.record(&create.table)?;
     tables.require_owner(Object::Table(table), "CREATE INDEX")?;
     if table.kind == TableKind::Stream {
@@ -33,6 +39,26 @@ pub(crate) async fn create_index(
     let index = IndexRecord { name, columns };
     let created = engine.change_catalog(session, vec![CatalogChange::CreateIndex { table: table.id, index }]).await;
     forgive(created, ErrorKind::AlreadyExists, create.if_not_exists)
+}
+
+/// Another way to write ADD [CONSTRAINT name] UNIQUE: what is made is a constraint.
+async fn create_unique(
+    engine: &Arc<Engine>,
+    session: &Session,
+    tables: &Tables,
+    create: &CreateIndex,
+    nulls_equal: bool,
+) -> Result<()> {
+    let table = tables.record(&create.table)?;
+    let is_named = |name: &String| {
+        table.unique.iter().any(|key| key.name == *name) || table.checks.iter().any(|check| check.name == *name)
+    };
+    if create.if_not_exists && create.name.as_ref().is_some_and(is_named) {
+        return tables.require_owner(Object::Table(table), "CREATE INDEX");
+    }
+    let (name, columns) = (create.name.clone(), create.columns.clone());
+    let key = ConstraintChange::Unique(UniqueDef { name, columns, primary: false, nulls_equal });
+    alter_constraints::alter(engine, session, tables, &create.table, false, &[key]).await
 }
 
 /// The id of a column that an index is possible of.
@@ -71,7 +97,18 @@ pub(crate) async fn drop_index(
             let change = CatalogChange::DropIndex { table: table.id, name: name.table.clone() };
             engine.change_catalog(session, vec![change]).await
         }
-        None => Err(EngineError::not_found(format!("index '{name}' does not exist"))),
+        None => {
+            let is_key = |table: &&Arc<TableRecord>| table.unique.iter().any(|key| key.name == name.table);
+            let mut tables_seen =
+                tables.catalog().tables_of(namespace).filter(|table| tables.sees(Object::Table(table)));
+            Err(match tables_seen.find(is_key) {
+                Some(table) => EngineError::invalid(format!(
+                    "'{name}' is a constraint: ALTER TABLE {} DROP CONSTRAINT {} drops it",
+                    table.name, name.table
+                )),
+                None => EngineError::not_found(format!("index '{name}' does not exist")),
+            })
+        }
     };
     forgive(dropped, ErrorKind::NotFound, if_exists)
 }

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{CatalogChange, Privilege, Readers, TableKind, TableRecord};
-use seracdb_storage::commit::{Commit, check_size};
+use seracdb_storage::commit::{Commit, Expected, check_size};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::system_columns::is_system_column;
 
@@ -221,6 +221,7 @@ impl Engine {
         }
         let replaces = changes.iter().any(|change| matches!(change, CatalogChange::DropTable { .. }));
         // Alone where rows have unique keys: what is seen of these holds until the commit, but for transactions that end now.
+        let _entered = self.turns.enter(table.id).await;
         let _alone = match writes.keys.is_empty() {
             true => None,
             false => Some(self.turns.take(scope, true).await),
@@ -230,7 +231,7 @@ impl Engine {
         let commit = Commit {
             audit: audit::of_changes(session, snapshot.catalog(), &changes),
             snapshot,
-            expects: vec![(table.id, table.schema().version)],
+            expects: vec![Expected::of(&table)],
             catalog: changes,
             writes: writes.writes,
             keys: keys.clone(),

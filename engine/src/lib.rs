@@ -8,6 +8,7 @@
 //! ```
 
 mod alter;
+mod alter_constraints;
 mod api_tokens;
 mod audit;
 mod audit_changes;

@@ -3,6 +3,9 @@
 //! Statements run beside each other and are checked at commit; the one that lost runs again. Where many change the same
 //! row, most of that work is in vain: after a conflict the scope's next statements run one after the other.
 //!
+//! Whoever writes rows enters the table first, and only then takes a turn. Who has to see all rows of a table at its commit, and
+//! finds others written again and again, closes it: they wait at the door.
+//!
 //! Invariants:
 //! 1. A statement that has its scope alone cannot lose to another: one that lost runs alone the next time.
 //! 2. Nothing waits for a client while it holds a turn.
@@ -12,13 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use seracdb_storage::keys::Scope;
+use seracdb_storage::keys::{Owner, Scope, TableId};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// Statements that run alone after a conflict.
 const ALONE_AFTER_CONFLICT: u32 = 32;
 /// Scopes above which those that nobody uses are forgotten.
 const SCOPES_MAX: usize = 1024;
+/// In the place of a scope's owner, for the table as a whole: no user has this number.
+const DOOR: Owner = Owner(u64::MAX);
 
 /// The scopes in use.
 #[derive(Debug, Default)]
@@ -55,6 +60,20 @@ impl Turns {
             true => Held::Alone(lock.write_owned().await),
             false => Held::BesideOthers(lock.read_owned().await),
         };
+        Turn { scope, _held: held }
+    }
+
+    /// Waits until a table is not closed. To be asked for before a turn.
+    pub(crate) async fn enter(&self, table: TableId) -> Turn {
+        let scope = self.scope(Scope { table, owner: DOOR });
+        let held = Held::BesideOthers(Arc::clone(&scope.lock).read_owned().await);
+        Turn { scope, _held: held }
+    }
+
+    /// Closes a table: waits for those that are in. Not for who holds a turn.
+    pub(crate) async fn close(&self, table: TableId) -> Turn {
+        let scope = self.scope(Scope { table, owner: DOOR });
+        let held = Held::Alone(Arc::clone(&scope.lock).write_owned().await);
         Turn { scope, _held: held }
     }
 

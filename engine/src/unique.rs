@@ -16,7 +16,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{TableRecord, UniqueRecord};
-use seracdb_storage::commit::Commit;
+use seracdb_storage::commit::{Commit, Expected};
 use seracdb_storage::key_codec::KeyBytes;
 use seracdb_storage::keys::Scope;
 use seracdb_storage::snapshot::Snapshot;
@@ -34,6 +34,9 @@ use crate::sql::statement::MergeAction;
 use crate::tables::Tables;
 use crate::transaction::StagedScope;
 use crate::write::user_columns;
+
+/// How often the keys of a scope are begun again because its table was altered meanwhile.
+const BEGINNINGS_MAX: usize = 10;
 
 /// Keys above which they are looked up on a thread that may wait.
 const KEYS_AT_HAND: usize = 1000;
@@ -190,11 +193,15 @@ impl Engine {
         }
         // Nobody commits rows of a table with keys without them.
         let _alone = self.turns.take(scope, true).await;
-        let tables = Tables { snapshot: self.store.snapshot(), staged: None, ..tables.clone() };
-        if tables.snapshot.keys_lost(scope)? {
-            self.make_keys_again(&tables, table, scope).await?;
+        for _ in 0..BEGINNINGS_MAX {
+            let tables = Tables { snapshot: self.store.snapshot(), staged: None, ..tables.clone() };
+            // Whoever goes on finds out when it is gone, or has none any more.
+            let Some(table) = tables.snapshot.catalog().table_by_id(scope.table).cloned() else { return Ok(true) };
+            if !self.keys_unseen(&tables, &table, scope)? || self.make_keys_again(&tables, &table, scope).await? {
+                return Ok(true);
+            }
         }
-        Ok(true)
+        Err(StorageError::Conflict.into())
     }
 
     /// Whether a transaction has begun before the key index of a scope was made again.
@@ -202,7 +209,8 @@ impl Engine {
         Ok(!table.unique.is_empty() && tables.snapshot.keys_lost(scope)?)
     }
 
-    async fn make_keys_again(&self, tables: &Tables, table: &Arc<TableRecord>, scope: Scope) -> Result<()> {
+    /// Makes them of the rows; false when the table was altered meanwhile, and may have other keys.
+    async fn make_keys_again(&self, tables: &Tables, table: &Arc<TableRecord>, scope: Scope) -> Result<bool> {
         let (failed, keys) = (|error| from_datafusion(error, &LOCATION_COLUMNS), UniqueKey::of_table(table));
         let (state, started) = (self.statement_state(self.stop()), self.store.clock().monotonic());
         let names: Vec<String> = table.schema().columns.iter().map(|column| column.name.clone()).collect();
@@ -234,9 +242,13 @@ impl Engine {
                 changes.extend(encoded.into_iter().zip(&ids).filter_map(|(key, id)| Some((key?, Some(*id)))));
             }
             made += changes.len();
-            self.commit_keys(table, KeyWrite { scope, changes, completes: false }).await?;
+            if !self.commit_keys(table, KeyWrite { scope, changes, completes: false }).await? {
+                return Ok(false);
+            }
         }
-        self.commit_keys(table, KeyWrite { scope, changes: vec![], completes: true }).await?;
+        if !self.commit_keys(table, KeyWrite { scope, changes: vec![], completes: true }).await? {
+            return Ok(false);
+        }
         let milliseconds = self.store.clock().monotonic().saturating_sub(started).as_millis();
         tracing::info!(
             table = scope.table.0,
@@ -245,14 +257,15 @@ impl Engine {
             milliseconds,
             "unique keys made again"
         );
-        Ok(())
+        Ok(true)
     }
 
-    async fn commit_keys(&self, table: &TableRecord, keys: KeyWrite) -> Result<()> {
+    /// False when the table was altered or dropped.
+    async fn commit_keys(&self, table: &TableRecord, keys: KeyWrite) -> Result<bool> {
         let commit = Commit {
             // After what was made before, which it must not be refused for.
             snapshot: self.store.snapshot(),
-            expects: vec![(table.id, table.schema().version)],
+            expects: vec![Expected::of(table)],
             catalog: vec![],
             writes: vec![],
             keys: vec![keys],
@@ -260,7 +273,10 @@ impl Engine {
             name: None,
             audit: vec![],
         };
-        self.store.commit(commit).await?;
-        Ok(())
+        match self.store.commit(commit).await {
+            Ok(_) => Ok(true),
+            Err(StorageError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }

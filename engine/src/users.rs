@@ -12,6 +12,7 @@ use seracdb_storage::StorageError;
 use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::catalog::{CatalogChange, CatalogError, UserBecomes, UserChange, UserRecord};
 use seracdb_storage::commit::Commit;
+use seracdb_storage::snapshot::Snapshot;
 use tokio::sync::Semaphore;
 
 use crate::audit::{self, Ending};
@@ -24,7 +25,7 @@ use crate::naming::refuse_ambiguous;
 use crate::rights::{UserAction, denied, may_change_user, may_change_users};
 use crate::session::Session;
 use crate::sql::statement::AlterUser;
-use crate::transaction::Staged;
+use crate::transaction::{Staged, Transaction};
 
 /// Bytes of the longest password: clients send it in a header, which has no room for much more.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -46,7 +47,7 @@ impl Engine {
     pub async fn create_user(&self, name: &str, password: &str, role: Role) -> Result<()> {
         let change = self.new_user(name, password, role).await?;
         let session = Session::new(Principal::new(name.to_owned(), 0, role)).with_origin("start");
-        self.commit_catalog(&session, vec![change]).await
+        self.commit_catalog(&session, self.store.snapshot(), vec![change]).await
     }
 
     /// The same for a session's user, in its transaction.
@@ -192,20 +193,44 @@ impl Engine {
     /// Changes the catalog: in the session's transaction, else by a commit.
     pub(crate) async fn change_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
         let Some(transaction) = session.transaction() else {
-            let premise = self.same_actor(session)?;
-            return self.commit_catalog(session, [premise].into_iter().chain(changes).collect()).await;
+            return self.change_catalog_seen(session, self.store.snapshot(), changes).await;
         };
         let _alone = transaction.changing().await;
+        self.stage_catalog(session, &transaction, changes).await
+    }
+
+    /// Changes the catalog in a transaction, which nothing else changes meanwhile.
+    pub(crate) async fn stage_catalog(
+        &self,
+        session: &Session,
+        transaction: &Transaction,
+        changes: Vec<CatalogChange>,
+    ) -> Result<()> {
         transaction.require_writable("a change of tables, namespaces or users")?;
         let (snapshot, mut staged) = transaction.view()?;
         let changes = self.resting_on_actor(session, &snapshot, &staged, changes)?;
         let entries = staged_changes(session, &mut staged, changes)?;
-        self.stage(&transaction, staged)?;
+        self.stage(transaction, staged)?;
         audit::save(&self.store, entries).await
     }
 
-    async fn commit_catalog(&self, session: &Session, changes: Vec<CatalogChange>) -> Result<()> {
-        let snapshot = self.store.snapshot();
+    /// Changes the catalog by a commit that rests on what this snapshot shows.
+    pub(crate) async fn change_catalog_seen(
+        &self,
+        session: &Session,
+        snapshot: Arc<Snapshot>,
+        changes: Vec<CatalogChange>,
+    ) -> Result<()> {
+        let premise = self.same_actor(session)?;
+        self.commit_catalog(session, snapshot, [premise].into_iter().chain(changes).collect()).await
+    }
+
+    async fn commit_catalog(
+        &self,
+        session: &Session,
+        snapshot: Arc<Snapshot>,
+        changes: Vec<CatalogChange>,
+    ) -> Result<()> {
         let audit = audit::of_changes(session, snapshot.catalog(), &changes);
         match self.store.commit(Commit::of_catalog(snapshot, changes, audit)).await {
             Ok(_) => Ok(()),

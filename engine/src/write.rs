@@ -19,7 +19,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{Privilege, TableRecord};
-use seracdb_storage::commit::{Commit, check_size};
+use seracdb_storage::commit::{Commit, Expected, check_size};
 use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::TableSchema;
 use seracdb_storage::system_columns::CommitTs;
@@ -97,7 +97,7 @@ impl Engine {
                 if self.require_keys(&tables, &table, scope).await? || self.keys_unseen(&tables, &table, scope)? {
                     return Err(EngineError::new(
                         ErrorKind::Aborted,
-                        "the table's unique keys were lost with a data directory, and have just been made again: roll back, and run the transaction again",
+                        "the index of the table's unique keys has just been made, after the transaction began: roll back, and run the transaction again",
                     ));
                 }
                 let (rows, returned) = self.write_over(&mut tables, prepared, params, run).await?;
@@ -125,6 +125,7 @@ impl Engine {
         loop {
             let tables = self.tables_for(session, statement)?;
             let (table, scope) = target(&tables, statement)?;
+            let _entered = run.unless_stopped(self.turns.enter(table.id)).await?;
             self.require_keys(&tables, &table, scope).await?;
             // New rows are in nobody's way, unless they have unique keys.
             let turn = match statement {
@@ -133,6 +134,9 @@ impl Engine {
             };
             // What was waited for may have changed what is there.
             let mut tables = Tables { snapshot: self.store.snapshot(), ..tables };
+            if self.keys_unseen(&tables, &target(&tables, statement)?.0, scope)? {
+                continue;
+            }
             let runs = self.runs(&tables, statement, params)?;
             let written = match runs.as_slice() {
                 [only] => self.write_once(&tables, duty, prepared, params, only.clone(), run).await?,
@@ -385,7 +389,7 @@ impl Engine {
         }
         let commit = Commit {
             snapshot: Arc::clone(&tables.snapshot),
-            expects: vec![(table.id, table.schema().version)],
+            expects: vec![Expected::of(table)],
             catalog: vec![],
             writes,
             keys,

@@ -26,7 +26,9 @@ pub use comments::CommentOn;
 use grants::GrantKey;
 pub use grants::{Given, GrantOn, GrantRecord, GrantTo, Grantee, Privilege};
 pub use premises::{Made, Premise};
-pub use tables::{CheckRecord, DroppedTable, IndexRecord, TableChange, TableKind, TableRecord, UniqueRecord};
+pub use tables::{
+    CheckRecord, ConstraintChange, DroppedTable, IndexRecord, TableChange, TableKind, TableRecord, UniqueRecord,
+};
 pub use tokens::TokenRecord;
 pub use users::{UserBecomes, UserChange, UserRecord};
 pub use views::{Readers, VIEW_NESTING_MAX, ViewRead, ViewRecord};
@@ -203,6 +205,9 @@ pub enum CatalogError {
     /// The table is not what it was when its change was decided.
     #[error("table '{0}.{1}' was altered by another meanwhile: run the statement again")]
     TableAltered(String, String),
+    /// Rows came or changed after those that a constraint was found to hold of.
+    #[error("rows of table '{0}.{1}' were written while they were looked at: run the statement again")]
+    TableWritten(String, String),
     /// The index is not there.
     #[error("index '{0}' does not exist")]
     NoIndex(String),

@@ -11,7 +11,9 @@
 //!    The same goes for unique keys: whoever touches one that another commit touched after its snapshot is refused.
 //! 3. A superseded version that lies in a file gets its bit in the delete log with the commit that supersedes it. When
 //!    the generation or file it was read from became another file in between, the bit goes to that file.
-//! 4. What an open snapshot may still be compared with is kept: `recent` and `moved` reach back to the oldest one.
+//! 4. A constraint is added on the strength of rows as of its commit's snapshot: it is refused when others were written since. And
+//!    who has made rows for fewer constraints than there are is refused, so that both are never there.
+//! 5. What an open snapshot may still be compared with is kept: `recent` and `moved` reach back to the oldest one.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +23,10 @@ use rocksdb::WriteBatch;
 
 use crate::audit::AuditEntry;
 use crate::bulk::PendingFile;
-use crate::catalog::{Catalog, CatalogChange, CatalogRecord, CatalogWrite, GrantOn, Grantee, TableKind};
+use crate::catalog::{
+    Catalog, CatalogChange, CatalogError, CatalogRecord, CatalogWrite, GrantOn, Grantee, TableChange, TableKind,
+    TableRecord,
+};
 use crate::commit_names;
 use crate::delete_log::{self, MaskedRow};
 use crate::error::{Result, StorageError};
@@ -48,8 +53,8 @@ pub const COMMIT_BYTES_MAX: usize = 1 << 30;
 pub struct Commit {
     /// What it has read. Kept open until the commit is decided.
     pub snapshot: Arc<Snapshot>,
-    /// Tables that must still be there, with the schema version that their rows have: those that came later can read them.
-    pub expects: Vec<(TableId, u32)>,
+    /// Tables that must still be there, as its rows were made for them.
+    pub expects: Vec<Expected>,
     /// Changes of the catalog, made first.
     pub catalog: Vec<CatalogChange>,
     /// Row versions by scope.
@@ -68,6 +73,31 @@ impl Commit {
     /// Changes of the catalog alone, and what the audit log says of them.
     pub fn of_catalog(snapshot: Arc<Snapshot>, catalog: Vec<CatalogChange>, audit: Vec<AuditEntry>) -> Self {
         Self { snapshot, expects: vec![], catalog, writes: vec![], keys: vec![], files: vec![], name: None, audit }
+    }
+}
+
+/// A table that rows were made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// The table.
+    pub table: TableId,
+    /// The schema version that its rows have: those that came later can read them.
+    pub version: u32,
+    /// What they satisfy: less than a table asks for that has more rules.
+    pub rules: u32,
+}
+
+impl Expected {
+    /// What rows are made for with this record.
+    pub fn of(table: &TableRecord) -> Self {
+        Self { table: table.id, version: table.schema().version, rules: table.rules }
+    }
+
+    /// Whether such rows may be committed.
+    fn is_met(&self, catalog: &Catalog) -> bool {
+        catalog
+            .table_by_id(self.table)
+            .is_some_and(|table| table.schema().version >= self.version && table.rules <= self.rules)
     }
 }
 
@@ -228,6 +258,8 @@ pub(crate) struct CommitState {
     tally: Arc<Tally>,
     /// Scopes that were written to, since that was last asked.
     written: Vec<Scope>,
+    /// The last commit of rows of a table, since the start.
+    last_written: HashMap<TableId, CommitTs>,
     recent: VecDeque<RecentCommit>,
     moved: VecDeque<Moved>,
     next_audit: u64,
@@ -253,6 +285,7 @@ impl CommitState {
             headers: HashMap::new(),
             tally,
             written: Vec::new(),
+            last_written: HashMap::new(),
             recent: VecDeque::new(),
             moved: VecDeque::new(),
             next_audit,
@@ -303,18 +336,18 @@ impl CommitState {
             return Err(StorageError::KeyConflict { scope });
         }
         let mut catalog = Arc::clone(&self.catalog);
-        let mut catalog_writes = Vec::new();
+        let (mut catalog_writes, mut without_keys) = (Vec::new(), Vec::new());
         for change in &commit.catalog {
+            without_keys.extend(self.scopes_without_keys(change, &catalog, commit.snapshot.ts())?);
             catalog_writes.extend(Arc::make_mut(&mut catalog).apply(change)?);
         }
-        for (table, version) in &commit.expects {
-            if catalog.table_by_id(*table).is_none_or(|table| table.schema().version < *version) {
-                return Err(StorageError::Conflict);
-            }
+        if !commit.expects.iter().all(|expected| expected.is_met(&catalog)) {
+            return Err(StorageError::Conflict);
         }
         let of_keys = commit.keys.iter().filter(|write| write.completes).map(|write| write.scope);
         let of_files = commit.files.iter().map(|file| file.scope());
-        for scope in commit.writes.iter().map(|write| write.scope).chain(of_files).chain(of_keys) {
+        let of_rows = commit.writes.iter().map(|write| write.scope).chain(of_files);
+        for scope in of_rows.clone().chain(of_keys).chain(without_keys.iter().copied()) {
             self.load_header(scope)?;
         }
         if !commit.files.iter().all(|file| is_in_its_place(&catalog, file)) {
@@ -334,6 +367,11 @@ impl CommitState {
         for write in &commit.keys {
             self.append_keys(write, batch);
         }
+        for scope in without_keys {
+            self.headers.get_mut(&scope).expect("it was loaded before").keys_lost = true;
+            self.append_header(scope, batch);
+        }
+        self.last_written.extend(of_rows.map(|scope| (scope.table, ts)));
         self.append_files(&commit.files, ts, batch);
         for ((scope, file), rows) in masked {
             let key = delete_log_key(scope, ts, file);
@@ -351,6 +389,19 @@ impl CommitState {
             self.next_audit += 1;
         }
         Ok(ts)
+    }
+
+    /// The scopes whose key index is not whole any more when a table gets another key by this change. `since`: what the
+    /// change was decided on.
+    fn scopes_without_keys(&self, change: &CatalogChange, before: &Catalog, since: CommitTs) -> Result<Vec<Scope>> {
+        let CatalogChange::AlterTable { table, change: TableChange::Constraints(change) } = change else {
+            return Ok(vec![]);
+        };
+        let (Some(record), Some(verified)) = (before.table_by_id(*table), &change.verified) else { return Ok(vec![]) };
+        if self.last_written.get(table).is_some_and(|at| *at > since) {
+            return Err(CatalogError::TableWritten(record.namespace.clone(), record.name.clone()).into());
+        }
+        Ok(if change.adds_key(record) { verified.clone() } else { vec![] })
     }
 
     /// Scopes of which rows were written since this was asked.
@@ -555,6 +606,7 @@ impl CommitState {
             }
         }
         self.headers.retain(|scope, _| scope.table != table);
+        self.last_written.remove(&table);
         self.tally.forget(table);
         let mut catalog = (*self.catalog).clone();
         let writes = catalog.apply(&CatalogChange::ForgetDropped(table))?;

@@ -165,6 +165,8 @@ fn the_catalog() {
         unique: vec![],
         checks: vec![],
         alterations: 0,
+        rules: 0,
+        keys_dropped: 0,
         ttl_ns: Some(10),
         comment: None,
         column_comments: BTreeMap::new(),

@@ -19,6 +19,8 @@ pub mod commit;
 pub mod commit_names;
 mod committer;
 pub mod compact;
+#[cfg(test)]
+mod constraint_tests;
 pub mod delete_log;
 pub mod delete_vector;
 mod error;
@@ -37,6 +39,7 @@ pub mod jobs;
 pub mod key_codec;
 pub mod keys;
 pub mod lease;
+mod lost_keys;
 pub mod manifest;
 mod metrics;
 pub mod objects;

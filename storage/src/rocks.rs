@@ -99,9 +99,28 @@ impl Rocks {
         let cache = Cache::new_lru_cache(memory.block_cache);
         let families = descriptors(&cache, memory);
         let db = DB::open_cf_descriptors(&database_options(), path, families)?;
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        Ok(Self { db, cache, synced, always: sync })
+        Ok(Self { db, cache, synced: synced_writes(), always: sync })
+    }
+
+    /// Whether the database is there, but has no such family.
+    pub(crate) fn lacks(path: &Path, family: Family) -> Result<bool> {
+        if !path.join("CURRENT").exists() {
+            return Ok(false);
+        }
+        Ok(!DB::list_cf(&database_options(), path)?.iter().any(|name| name == family.name()))
+    }
+
+    /// Opens a database that is there with all families but one that it does not have. That one must not be asked for.
+    pub(crate) fn open_without(path: &Path, memory: Memory, missing: Family) -> Result<Self> {
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let cache = Cache::new_lru_cache(memory.block_cache);
+        let families = Family::ALL.into_iter().filter(|family| *family != missing);
+        let descriptor =
+            |f: Family| ColumnFamilyDescriptor::new(f.name(), family_options(&cache, memory.write_buffer(f)));
+        let db = DB::open_cf_descriptors(&options, path, families.map(descriptor).collect::<Vec<_>>())?;
+        Ok(Self { db, cache, synced: synced_writes(), always: true })
     }
 
     /// Opens the database as it is, and writes nothing to its folder. Nobody else may write to it meanwhile.
@@ -324,6 +343,12 @@ fn below(end: Option<Vec<u8>>) -> ReadOptions {
         options.set_iterate_upper_bound(end);
     }
     options
+}
+
+fn synced_writes() -> WriteOptions {
+    let mut synced = WriteOptions::default();
+    synced.set_sync(true);
+    synced
 }
 
 fn database_options() -> Options {

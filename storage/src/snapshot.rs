@@ -186,6 +186,11 @@ impl Snapshot {
         self.rocks.scopes(Family::Rows, &[])
     }
 
+    /// The same of one table.
+    pub fn hot_scopes_of(&self, table: TableId) -> Result<Vec<Scope>> {
+        self.rocks.scopes(Family::Rows, &table.0.to_be_bytes())
+    }
+
     /// The scopes whose records are to be recovered.
     pub(crate) fn scopes_to_recover(&self) -> Result<Vec<Scope>> {
         let mut scopes = Vec::new();

@@ -43,6 +43,7 @@ use crate::history::History;
 use crate::hot_size::FlushConfig;
 use crate::keys::{Scope, TableId};
 use crate::lease::{Ceilings, Lease};
+use crate::lost_keys;
 use crate::manifest::store::ManifestStore;
 use crate::manifest::{CacheConfig, CacheTotals, CachedEntry, Manifest};
 use crate::metrics::StorageMetrics;
@@ -213,6 +214,7 @@ impl Store {
         let rocksdb = dir.join("rocksdb");
         check_format(dir, rocksdb.join("CURRENT").exists())?;
         make_folder(&rocksdb)?;
+        lost_keys::mark(&rocksdb, config.memory())?;
         let rocks = Arc::new(Rocks::open(&rocksdb, config.memory(), config.durability == Durability::Fsync)?);
         write_format(dir)?;
         let sequence = read_sequence(&rocks)?;

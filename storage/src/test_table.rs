@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableKind, TableRecord, UniqueRecord};
 use crate::clock::ManualClock;
-use crate::commit::{Commit, Location, ScopeWrite, Superseded, Values};
+use crate::commit::{Commit, Expected, Location, ScopeWrite, Superseded, Values};
 use crate::error::Result;
 use crate::keys::{Scope, TableId};
 use crate::records::BatchRecord;
@@ -100,6 +100,8 @@ pub(crate) fn table_record() -> TableRecord {
         unique: vec![],
         checks: vec![],
         alterations: 0,
+        rules: 0,
+        keys_dropped: 0,
         ttl_ns: None,
         comment: None,
         column_comments: BTreeMap::new(),
@@ -200,7 +202,7 @@ impl TestTable {
         };
         let commit = Commit {
             snapshot: self.store.snapshot(),
-            expects: vec![(self.scope.table, 1)],
+            expects: vec![Expected::of(record)],
             catalog: vec![],
             writes: vec![write],
             keys: vec![],
@@ -210,6 +212,17 @@ impl TestTable {
         };
         let (at, _) = self.store.committer().commit(commit).await.unwrap();
         (at, ids[0])
+    }
+
+    /// Inserts a value that was made for the table with so many rules, without its unique keys.
+    pub(crate) async fn write_for(&self, value: i64, rules: u32) -> Result<CommitTs> {
+        let ids = self.store.new_ids(1);
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![value]));
+        let values = Values::Rows(encode_rows(&self.layout, 1, &[column]).unwrap());
+        let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes: vec![] }];
+        let expects = vec![Expected { table: self.scope.table, version: 1, rules }];
+        let of_catalog = Commit::of_catalog(self.store.snapshot(), vec![], vec![]);
+        self.store.commit(Commit { expects, writes, ..of_catalog }).await
     }
 
     pub(crate) async fn flush(&self) -> Result<()> {
@@ -224,7 +237,9 @@ impl TestTable {
         edits: KeyEdits,
     ) -> Result<CommitTs> {
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
-        let (snapshot, expects) = (self.store.snapshot(), vec![(self.scope.table, 1)]);
+        let snapshot = self.store.snapshot();
+        let expects =
+            snapshot.catalog().table_by_id(self.scope.table).map(|table| Expected::of(table)).into_iter().collect();
         let changes = edits.settle(|keys| snapshot.find_keys(self.scope, keys))?.expect("no value is there twice");
         let keys = vec![KeyWrite { scope: self.scope, changes, completes: false }];
         self.store

@@ -61,7 +61,7 @@ impl ChangesTable {
     /// Those of commits after `since`, up to `until`.
     pub(crate) fn new(rows: ScopeTable, since: AsOf, until: CommitTs) -> Self {
         let schema = Self::schema_of(&rows.table);
-        Self { rows: rows.with_tombstones(), since, until, schema }
+        Self { rows: rows.with_nulls(), since, until, schema }
     }
 
     /// `_id`, the user's columns, which are NULL where a row is deleted, `_updated`, `_op`.

@@ -145,13 +145,13 @@ impl ScopeTable {
         Self { snapshot, staged, scope, table, not_before, as_of: None, schema, located }
     }
 
-    /// The same as it was after the last commit up to a time.
+    /// The same as it was after the last commit up to a time: NULL was possible then where it is not now.
     pub(crate) fn read_as_of(self, time: AsOf) -> Self {
-        Self { as_of: Some(time), ..self }
+        Self { as_of: Some(time), ..self.with_nulls() }
     }
 
-    /// The same for who reads tombstones, too, which have no values.
-    fn with_tombstones(mut self) -> Self {
+    /// The same for who reads rows that may have NULL in any column: tombstones have no values.
+    fn with_nulls(mut self) -> Self {
         let nullable = |field: &FieldRef| match self.table.schema().columns.iter().any(|own| own.name == *field.name())
         {
             true => Arc::new(Field::clone(field).with_nullable(true)),

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use datafusion::sql::sqlparser::ast::TableConstraint;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::constraints::kept;
+use super::constraints::{OfTable, check_key_columns, kept, of_table};
 use super::ddl::{Declared, column, options};
 use super::names::{TableName, fold};
 use super::parse::{Reader, comes_later};
-use super::statement::{AlterTable, ColumnChange, Statement};
+use super::statement::{AlterTable, ColumnChange, ConstraintChange, Statement};
 use super::types::{column_type, refuse_system_column};
 use super::validate::unsupported;
 use crate::error::{EngineError, Result};
@@ -29,6 +30,15 @@ pub(crate) fn alter_table(reader: &mut Reader<'_>) -> Result<Statement> {
             }
             AlterTable::Columns(changes)
         }
+        AlterTable::Constraints(mut changes) => {
+            while reader.parser.consume_token(&Token::Comma) {
+                match action(reader)? {
+                    Some(AlterTable::Constraints(more)) => changes.extend(more),
+                    _ => return Err(alone()),
+                }
+            }
+            AlterTable::Constraints(changes)
+        }
         _ if reader.parser.peek_token_ref().token == Token::Comma => return Err(alone()),
         change => change,
     };
@@ -37,7 +47,7 @@ pub(crate) fn alter_table(reader: &mut Reader<'_>) -> Result<Statement> {
 
 fn alone() -> EngineError {
     EngineError::invalid(
-        "one ALTER TABLE can ADD, DROP and ALTER … TYPE several columns: write what else is to change as another one",
+        "one ALTER TABLE can ADD, DROP and ALTER … TYPE several columns, or ADD and DROP several constraints: write what else is to change as another one",
     )
 }
 
@@ -52,7 +62,10 @@ fn first(reader: &mut Reader<'_>) -> Result<AlterTable> {
 /// `None` for something else.
 fn action(reader: &mut Reader<'_>) -> Result<Option<AlterTable>> {
     if reader.word("ADD") {
-        return add(reader).map(|change| Some(AlterTable::Columns(vec![change])));
+        return add(reader).map(Some);
+    }
+    if reader.words(&["DROP", "CONSTRAINT"]) {
+        return drop_constraint(reader).map(|change| Some(AlterTable::Constraints(vec![change])));
     }
     if reader.word("DROP") {
         return drop(reader).map(|change| Some(AlterTable::Columns(vec![change])));
@@ -85,21 +98,44 @@ fn own_column(reader: &mut Reader<'_>) -> Result<String> {
     Ok(column)
 }
 
-/// [COLUMN] [IF NOT EXISTS] name type [NOT NULL | NULL] [DEFAULT expr].
-fn add(reader: &mut Reader<'_>) -> Result<ColumnChange> {
-    // A column may be called so, and has a type then.
-    let before_columns = reader.parser.peek_nth_token_ref(1).token == Token::LParen;
-    for (words, is_constraint) in [
-        (&["CONSTRAINT"][..], true),
-        (&["PRIMARY", "KEY"], true),
-        (&["FOREIGN", "KEY"], true),
-        (&["UNIQUE"], before_columns),
-        (&["CHECK"], before_columns),
-    ] {
-        if is_constraint && reader.words(words) {
-            return Err(comes_later(&format!("ALTER TABLE … ADD {}", words.join(" "))));
-        }
+/// A constraint, or a column.
+fn add(reader: &mut Reader<'_>) -> Result<AlterTable> {
+    if !is_constraint(reader) {
+        return add_column(reader).map(|change| AlterTable::Columns(vec![change]));
     }
+    let parsed = reader.parser.parse_optional_table_constraint();
+    let change = match reader.at(parsed)? {
+        None => {
+            let token = reader.parser.peek_token();
+            return Err(reader.expected("CHECK, UNIQUE or PRIMARY KEY", &token));
+        }
+        Some(TableConstraint::ForeignKey(_)) => return Err(comes_later("ALTER TABLE … ADD FOREIGN KEY")),
+        Some(constraint) => match of_table(&constraint, "ALTER TABLE", reader.limits)? {
+            OfTable::Check(check) => ConstraintChange::Check(check),
+            OfTable::Unique(key) => {
+                check_key_columns(&key)?;
+                ConstraintChange::Unique(key)
+            }
+        },
+    };
+    Ok(AlterTable::Constraints(vec![change]))
+}
+
+/// Whether a constraint is next. A column may be called like the beginning of one, and has a type then.
+fn is_constraint(reader: &Reader<'_>) -> bool {
+    let is_word = |place: usize, expected: &str| match &reader.parser.peek_nth_token_ref(place).token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected),
+        _ => false,
+    };
+    let before_columns = reader.parser.peek_nth_token_ref(1).token == Token::LParen;
+    is_word(0, "CONSTRAINT")
+        || is_word(1, "KEY") && (is_word(0, "PRIMARY") || is_word(0, "FOREIGN"))
+        || is_word(0, "UNIQUE") && (before_columns || is_word(1, "NULLS"))
+        || is_word(0, "CHECK") && before_columns
+}
+
+/// [COLUMN] [IF NOT EXISTS] name type [NOT NULL | NULL] [DEFAULT expr].
+fn add_column(reader: &mut Reader<'_>) -> Result<ColumnChange> {
     reader.word("COLUMN");
     let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
     let parsed = reader.parser.parse_column_def();
@@ -117,11 +153,19 @@ fn add(reader: &mut Reader<'_>) -> Result<ColumnChange> {
     }
 }
 
+/// [IF EXISTS] name [CASCADE | RESTRICT]. Nothing depends on a constraint, so both mean the same.
+fn drop_constraint(reader: &mut Reader<'_>) -> Result<ConstraintChange> {
+    let if_exists = reader.words(&["IF", "EXISTS"]);
+    let parsed = reader.parser.parse_identifier();
+    let name = fold(&reader.at(parsed)?);
+    if !reader.word("CASCADE") {
+        reader.word("RESTRICT");
+    }
+    Ok(ConstraintChange::Drop { name, if_exists })
+}
+
 /// [COLUMN] [IF EXISTS] name [CASCADE | RESTRICT].
 fn drop(reader: &mut Reader<'_>) -> Result<ColumnChange> {
-    if reader.word("CONSTRAINT") {
-        return Err(comes_later("ALTER TABLE … DROP CONSTRAINT"));
-    }
     reader.word("COLUMN");
     let if_exists = reader.words(&["IF", "EXISTS"]);
     let column = own_column(reader)?;
@@ -171,8 +215,8 @@ fn alter_column(reader: &mut Reader<'_>, column: String) -> Result<AlterTable> {
         return Ok(AlterTable::Columns(vec![ColumnChange::Type { column, data_type }]));
     }
     if reader.words(&["SET", "NOT", "NULL"]) {
-        return Err(comes_later("ALTER COLUMN … SET NOT NULL"));
+        return Ok(AlterTable::Constraints(vec![ConstraintChange::NotNull(column)]));
     }
     let token = reader.parser.peek_token();
-    Err(reader.expected("TYPE, SET DEFAULT, DROP DEFAULT or DROP NOT NULL after ALTER COLUMN", &token))
+    Err(reader.expected("TYPE, SET DEFAULT, DROP DEFAULT, SET NOT NULL or DROP NOT NULL after ALTER COLUMN", &token))
 }

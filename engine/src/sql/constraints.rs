@@ -47,7 +47,9 @@ pub(crate) enum OfTable {
 }
 
 /// What a constraint of a table means. Others come later.
-pub(crate) fn of_table(constraint: &TableConstraint, limits: &Limits) -> Result<OfTable> {
+///
+/// `statement`: what has it.
+pub(crate) fn of_table(constraint: &TableConstraint, statement: &str, limits: &Limits) -> Result<OfTable> {
     match constraint {
         TableConstraint::Check(constraint) => check_of(constraint, None, limits).map(OfTable::Check),
         TableConstraint::PrimaryKey(key) => {
@@ -59,7 +61,7 @@ pub(crate) fn of_table(constraint: &TableConstraint, limits: &Limits) -> Result<
             let nulls_equal = key.nulls_distinct == NullsDistinctOption::NotDistinct;
             Ok(OfTable::Unique(UniqueDef { name, columns: names(&key.columns)?, primary: false, nulls_equal }))
         }
-        other => Err(comes_later(&format!("{other} in CREATE TABLE"))),
+        other => Err(comes_later(&format!("{other} in {statement}"))),
     }
 }
 
@@ -192,16 +194,8 @@ pub(crate) fn check(keys: &[UniqueDef], columns: &mut [ColumnDef], nullable: &Ha
         if let Some(name) = key.name.as_ref().filter(|name| !named.insert(name.as_str())) {
             return Err(EngineError::invalid(format!("constraint '{name}' is declared twice")));
         }
-        let mut seen = HashSet::new();
+        check_key_columns(key)?;
         for name in &key.columns {
-            if !seen.insert(name) {
-                return Err(EngineError::invalid(format!("{what} names column '{name}' twice")));
-            }
-            if system_columns::is_system_column(name) {
-                return Err(EngineError::invalid(format!(
-                    "{what}: column '{name}' is SeracDB's own; _id is unique in any case"
-                )));
-            }
             let Some(column) = columns.iter_mut().find(|column| column.name == *name) else {
                 return Err(EngineError::not_found(format!("{what}: the table has no column '{name}'")));
             };
@@ -212,4 +206,26 @@ pub(crate) fn check(keys: &[UniqueDef], columns: &mut [ColumnDef], nullable: &Ha
         }
     }
     Ok(())
+}
+
+/// Checks what a unique key names without looking at its table.
+pub(crate) fn check_key_columns(key: &UniqueDef) -> Result<()> {
+    let (what, mut seen) = (key.what(), HashSet::new());
+    for name in &key.columns {
+        if !seen.insert(name) {
+            return Err(EngineError::invalid(format!("{what} names column '{name}' twice")));
+        }
+        refuse_key_column(what, name)?;
+    }
+    Ok(())
+}
+
+/// Refuses a column of SeracDB's own in a unique key.
+pub(crate) fn refuse_key_column(what: &str, name: &str) -> Result<()> {
+    match system_columns::is_system_column(name) {
+        true => {
+            Err(EngineError::invalid(format!("{what}: column '{name}' is SeracDB's own; _id is unique in any case")))
+        }
+        false => Ok(()),
+    }
 }

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::alter::alter_table;
 use super::api_tokens::{create_token, drop_token};
-use super::constraints::{self, OfTable};
+use super::constraints::{self, OfTable, refuse_key_column};
 use super::limits::Limits;
 use super::names::{TableName, fold, namespace_name};
 use super::params::has_placeholder;
@@ -45,7 +45,10 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
         return create_token(reader);
     }
     if reader.word("INDEX") {
-        return create_index(reader);
+        return create_index(reader, false);
+    }
+    if reader.words(&["UNIQUE", "INDEX"]) {
+        return create_index(reader, true);
     }
     if reader.word("VIEW") {
         return create_view(reader, false);
@@ -59,7 +62,6 @@ pub(crate) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     };
     Err(match word.keyword {
         Keyword::MATERIALIZED => comes_later("CREATE MATERIALIZED VIEW"),
-        Keyword::UNIQUE => comes_later("CREATE UNIQUE INDEX"),
         Keyword::NoKeyword => reader.expected("TABLE, VIEW, NAMESPACE, INDEX, USER or TOKEN after CREATE", &token),
         _ => unsupported(&format!("CREATE {}", word.value.to_uppercase())),
     })
@@ -179,8 +181,8 @@ pub(crate) fn storage(reader: &mut Reader<'_>) -> Result<Statement> {
     Err(reader.expected("FLUSH TABLE, FLUSH ALL, COMPACT TABLE or CHECK TABLE after STORAGE", &token))
 }
 
-/// [IF NOT EXISTS] [name] ON table (column, …).
-fn create_index(reader: &mut Reader<'_>) -> Result<Statement> {
+/// [IF NOT EXISTS] [name] ON table (column, …), and of a unique one [NULLS [NOT] DISTINCT].
+fn create_index(reader: &mut Reader<'_>, unique: bool) -> Result<Statement> {
     let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
     let name = if reader.word("ON") {
         None
@@ -206,7 +208,16 @@ fn create_index(reader: &mut Reader<'_>) -> Result<Statement> {
     if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {
         return Err(EngineError::invalid(format!("CREATE INDEX names column '{twice}' twice")));
     }
-    Ok(Statement::CreateIndex(CreateIndex { name, table, columns, if_not_exists }))
+    let unique = unique.then(|| {
+        let nulls_equal = reader.words(&["NULLS", "NOT", "DISTINCT"]);
+        // What is so in any case.
+        reader.words(&["NULLS", "DISTINCT"]);
+        nulls_equal
+    });
+    if unique.is_some() {
+        columns.iter().try_for_each(|column| refuse_key_column("UNIQUE", column))?;
+    }
+    Ok(Statement::CreateIndex(CreateIndex { name, table, columns, if_not_exists, unique }))
 }
 
 /// [IF NOT EXISTS] name (column type [NOT NULL | NULL] [PRIMARY KEY | UNIQUE], …, [PRIMARY KEY | UNIQUE (…)])
@@ -271,7 +282,7 @@ fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), o
         return Err(EngineError::invalid("a table needs at least one column"));
     }
     for constraint in &constraints {
-        match constraints::of_table(constraint, reader.limits)? {
+        match constraints::of_table(constraint, "CREATE TABLE", reader.limits)? {
             OfTable::Unique(key) => unique.push(key),
             OfTable::Check(check) => checks.push(check),
         }

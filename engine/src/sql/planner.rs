@@ -80,7 +80,11 @@ impl ContextProvider for Planner<'_> {
         }
         if let Some(call) = time_travel::call_of(&name, &args) {
             let (table, times) = call.map_err(external)?;
-            return Ok(Arc::new(Timed { source: (self.tables)(&table)?, times: times.to_vec() }));
+            let source = (self.tables)(&table)?;
+            return Ok(Arc::new(match times {
+                [time] if name == time_travel::AS_OF => Timed::as_of(source, time.clone()),
+                times => Timed::changes(source, times.to_vec()),
+            }));
         }
         let function = self
             .state

@@ -436,6 +436,8 @@ pub(crate) enum AlterTable {
     },
     /// Changes of columns, one after the other.
     Columns(Vec<ColumnChange>),
+    /// Changes of what rows have to satisfy, one after the other.
+    Constraints(Vec<ConstraintChange>),
     /// RENAME [COLUMN] column TO name.
     RenameColumn {
         /// The column.
@@ -473,6 +475,24 @@ pub(crate) enum ColumnChange {
     },
     /// ALTER [COLUMN] column DROP NOT NULL.
     DropNotNull(String),
+}
+
+/// What ALTER TABLE does to a constraint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConstraintChange {
+    /// ADD [CONSTRAINT name] CHECK.
+    Check(CheckDef),
+    /// ADD [CONSTRAINT name] UNIQUE or PRIMARY KEY.
+    Unique(UniqueDef),
+    /// ALTER [COLUMN] column SET NOT NULL.
+    NotNull(String),
+    /// DROP CONSTRAINT.
+    Drop {
+        /// The constraint.
+        name: String,
+        /// None of this name is no error.
+        if_exists: bool,
+    },
 }
 
 /// CREATE TABLE … AS query.
@@ -581,7 +601,7 @@ impl UniqueDef {
     }
 }
 
-/// CREATE INDEX [IF NOT EXISTS] [name] ON table (columns).
+/// CREATE [UNIQUE] INDEX [IF NOT EXISTS] [name] ON table (columns) [NULLS [NOT] DISTINCT].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CreateIndex {
     /// Its name; `None` = made of the table's and the columns'.
@@ -592,6 +612,8 @@ pub(crate) struct CreateIndex {
     pub columns: Vec<String>,
     /// One that is there already is no error.
     pub if_not_exists: bool,
+    /// UNIQUE: it is a constraint; whether NULLS are NOT DISTINCT.
+    pub unique: Option<bool>,
 }
 
 /// What ALTER USER sets.

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{DFSchema, ScalarValue, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result as DfResult};
@@ -15,6 +15,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableSource, TableType};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, Query, TableFactor, TableVersion, Visit, Visitor};
+use seracdb_storage::system_columns::is_system_column;
 
 use super::names::{TableName, fold};
 use crate::error::{EngineError, Result};
@@ -32,11 +33,30 @@ pub(crate) struct Timed {
     pub source: Arc<dyn TableSource>,
     /// AS OF has one; `changes` has since, and perhaps until.
     pub times: Vec<Expr>,
+    schema: SchemaRef,
+}
+
+impl Timed {
+    /// A table AS OF a time: its columns may have had NULL then.
+    pub(crate) fn as_of(source: Arc<dyn TableSource>, time: Expr) -> Self {
+        let nullable = |field: &FieldRef| match is_system_column(field.name()) {
+            true => Arc::clone(field),
+            false => Arc::new(Field::clone(field).with_nullable(true)),
+        };
+        let schema = Arc::new(Schema::new(source.schema().fields().iter().map(nullable).collect::<Vec<_>>()));
+        Self { source, times: vec![time], schema }
+    }
+
+    /// The changes of a table.
+    pub(crate) fn changes(source: Arc<dyn TableSource>, times: Vec<Expr>) -> Self {
+        let schema = source.schema();
+        Self { source, times, schema }
+    }
 }
 
 impl TableSource for Timed {
     fn schema(&self) -> SchemaRef {
-        self.source.schema()
+        Arc::clone(&self.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -60,8 +80,7 @@ impl RelationPlanner for AsOfTables {
                 let time = context.sql_expr_to_logical_expr(time, &DFSchema::empty())?;
                 let name = context.object_name_to_table_reference(name)?;
                 let source = context.context_provider().get_table_source(name.clone())?;
-                let plan =
-                    LogicalPlanBuilder::scan(name, Arc::new(Timed { source, times: vec![time] }), None)?.build()?;
+                let plan = LogicalPlanBuilder::scan(name, Arc::new(Timed::as_of(source, time)), None)?.build()?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),

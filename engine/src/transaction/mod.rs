@@ -585,7 +585,7 @@ impl Engine {
         add_what_came_since(self.store.snapshot().catalog(), &catalog, &mut audit);
         drop(staged);
         self.check_staged_temporary(&catalog)?;
-        let expects = expects.into_iter().filter(|(table, _)| names.table_by_id(*table).is_some()).collect();
+        let expects = expects.into_iter().filter(|expected| names.table_by_id(expected.table).is_some()).collect();
         let row = |scope: Scope, id: i64| {
             let table = names.table_by_id(scope.table);
             let name = table.map_or_else(String::new, |table| format!("{}.{}", table.namespace, table.name));

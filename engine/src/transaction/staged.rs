@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::bulk::PendingFile;
 use seracdb_storage::catalog::{Catalog, CatalogChange, TableRecord};
-use seracdb_storage::commit::{Location, ScopeWrite, Superseded, Values};
+use seracdb_storage::commit::{Expected, Location, ScopeWrite, Superseded, Values};
 use seracdb_storage::hot::HotChunk;
 use seracdb_storage::key_codec::KeyBytes;
 use seracdb_storage::keys::{BatchNumber, Scope, TableId};
@@ -43,8 +43,8 @@ pub(crate) struct Staged {
     pub(crate) catalog: Arc<Catalog>,
     /// What has changed it, in this order.
     changes: Map<usize, Arc<CatalogChange>>,
-    /// Tables written to, with their schema versions.
-    tables: Map<TableId, u32>,
+    /// Tables written to, as they were then.
+    tables: Map<TableId, Expected>,
     scopes: Map<Scope, StagedScope>,
     /// What the audit log is told when it ends, in this order.
     audit: Map<usize, Arc<AuditEntry>>,
@@ -157,7 +157,7 @@ impl Staged {
             && let Some(altered) = self.catalog.table_by_id(*table)
         {
             // Tombstones, too, may be of a newer version than the rows before them.
-            self.tables.insert_cow(*table, altered.schema().version);
+            self.tables.insert_cow(*table, Expected::of(altered));
         }
         self.bytes += CHANGE_BYTES;
         self.changes.insert_cow(self.changes.len(), Arc::new(change));
@@ -167,11 +167,11 @@ impl Staged {
     /// Adds what a statement has written to a table.
     pub(crate) fn write(&mut self, table: &TableRecord, made: Writes) {
         for file in made.files {
-            self.tables.insert_cow(table.id, table.schema().version);
+            self.tables.insert_cow(table.id, Expected::of(table));
             self.scopes.get_or_default_cow(file.scope()).files.push(file);
         }
         for write in made.writes.into_iter().filter(|write| !write.ids.is_empty()) {
-            self.tables.insert_cow(table.id, table.schema().version);
+            self.tables.insert_cow(table.id, Expected::of(table));
             self.bytes +=
                 write.size_bytes() + if write.supersedes.is_empty() { 0 } else { write.ids.len() * ROW_BYTES };
             self.scopes.get_or_default_cow(write.scope).add(write);
@@ -186,8 +186,8 @@ impl Staged {
     }
 
     /// The tables that must still be there at the commit.
-    pub(crate) fn expects(&self) -> Vec<(TableId, u32)> {
-        self.tables.into_iter().map(|(table, version)| (*table, *version)).collect()
+    pub(crate) fn expects(&self) -> Vec<Expected> {
+        self.tables.into_iter().map(|(_, expected)| *expected).collect()
     }
 
     /// What is to be committed.
@@ -197,7 +197,7 @@ impl Staged {
         for (scope, staged) in &self.scopes {
             // What was written to a table that the transaction itself has dropped is gone with it.
             if self.catalog.table_by_id(scope.table).is_some() {
-                let version = self.tables.get(&scope.table).copied().unwrap_or_default();
+                let version = self.tables.get(&scope.table).map_or(0, |expected| expected.version);
                 commit.writes.extend(staged.writes(*scope, version));
                 commit.keys.extend(staged.key_write(*scope));
                 commit.files.extend(staged.files.iter().cloned());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Catalog, CatalogError, CatalogRecord, CatalogWrite, GrantOn, Readers};
 use crate::bloom::{DISABLED_OPTION, listed_columns};
-use crate::keys::TableId;
+use crate::keys::{Scope, TableId};
 use crate::paths;
 use crate::schema::TableSchema;
 use crate::system_columns::{
@@ -54,6 +54,12 @@ pub struct TableRecord {
     /// How often it was altered without another version of its columns.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub alterations: u32,
+    /// How often more was asked of its rows than before: another key, check or NOT NULL.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rules: u32,
+    /// The highest number that a unique key had which was dropped.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keys_dropped: u32,
     /// Time that rows of a stream table live.
     #[serde(default)]
     pub ttl_ns: Option<i64>,
@@ -101,6 +107,11 @@ impl TableRecord {
     /// The name of a column.
     pub fn column_name(&self, id: u32) -> Option<&str> {
         self.columns().find(|(known, _)| *known == id).map(|(_, name)| name)
+    }
+
+    /// The number of the next unique key.
+    pub fn next_key_id(&self) -> u32 {
+        self.unique.iter().map(|key| key.id).fold(self.keys_dropped, u32::max) + 1
     }
 
     /// What was said of a column.
@@ -179,8 +190,34 @@ pub enum TableChange {
         /// How often the table had been altered otherwise when this was decided.
         alterations: u32,
     },
+    /// Other keys and checks, and columns that are NOT NULL.
+    Constraints(ConstraintChange),
     /// Another name, in the same namespace.
     Name(String),
+}
+
+/// What rows have to satisfy from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConstraintChange {
+    /// All unique keys. A new one has [`TableRecord::next_key_id`], or one above.
+    pub unique: Vec<UniqueRecord>,
+    /// What holds of every row.
+    pub checks: Vec<CheckRecord>,
+    /// Ids of columns that may have NULL, and may not any more.
+    pub not_null: Vec<u32>,
+    /// The version of the columns that this was decided on.
+    pub version: u32,
+    /// How often the table had been altered otherwise.
+    pub alterations: u32,
+    /// The scopes with rows, which all satisfy it as of the commit's snapshot. `None`: nothing is asked that was not before.
+    pub verified: Option<Vec<Scope>>,
+}
+
+impl ConstraintChange {
+    /// Whether there is a unique key that the table does not have.
+    pub fn adds_key(&self, table: &TableRecord) -> bool {
+        self.unique.iter().any(|key| table.unique.iter().all(|known| known.id != key.id))
+    }
 }
 
 impl TableChange {
@@ -192,6 +229,7 @@ impl TableChange {
             Self::Columns { schema, checks, alterations } => {
                 return next_columns(table, schema, checks, *alterations);
             }
+            Self::Constraints(change) => return next_constraints(table, change),
             Self::Name(name) => table.name.clone_from(name),
             Self::Options { options, ttl_ns } => {
                 for (name, value) in options {
@@ -242,6 +280,30 @@ fn next_columns(
             list => table.options.insert(DISABLED_OPTION.to_owned(), list),
         };
     }
+    Ok(())
+}
+
+/// The same for constraints: those of others would be undone.
+fn next_constraints(table: &mut TableRecord, change: &ConstraintChange) -> Result<(), CatalogError> {
+    let ConstraintChange { unique, checks, not_null, version, alterations, verified } = change;
+    if *version != table.schema().version || *alterations != table.alterations {
+        return Err(CatalogError::TableAltered(table.namespace.clone(), table.name.clone()));
+    }
+    let is_gone = |key: &&UniqueRecord| unique.iter().all(|stays| stays.id != key.id);
+    table.keys_dropped = table.unique.iter().filter(is_gone).map(|key| key.id).fold(table.keys_dropped, u32::max);
+    table.unique.clone_from(unique);
+    table.checks.clone_from(checks);
+    table.rules += u32::from(verified.is_some());
+    if not_null.is_empty() {
+        table.alterations += 1;
+        return Ok(());
+    }
+    let mut schema = table.schema().clone();
+    schema.version += 1;
+    for column in schema.columns.iter_mut().filter(|column| not_null.contains(&column.id)) {
+        column.nullable = false;
+    }
+    table.schemas.push(schema);
     Ok(())
 }
 
@@ -424,6 +486,44 @@ mod tests {
         assert_eq!(altered(&[columns(2, 0), columns(3, 0)]).unwrap().schema().version, 3);
         assert_eq!(altered(&[other(), columns(2, 1)]).unwrap().name, "u");
         for refused in [&[columns(2, 0), columns(2, 0)], &[other(), columns(2, 0)], &[columns(1, 0), columns(2, 0)]] {
+            assert!(matches!(altered(refused), Err(CatalogError::TableAltered(..))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn constraints_are_of_the_columns_that_they_were_decided_on() {
+        let key = |id| UniqueRecord { id, name: format!("k{id}"), columns: vec![], primary: false, nulls_equal: false };
+        let change = |unique: &[u32], not_null: &[u32], version, alterations, verified: bool| {
+            TableChange::Constraints(ConstraintChange {
+                unique: unique.iter().map(|id| key(*id)).collect(),
+                checks: vec![],
+                not_null: not_null.to_vec(),
+                version,
+                alterations,
+                verified: verified.then(Vec::new),
+            })
+        };
+        let added = change(&[1, 2], &[], 1, 0, true);
+        let table = altered(std::slice::from_ref(&added)).unwrap();
+        assert_eq!((table.rules, table.alterations, table.keys_dropped, table.next_key_id()), (1, 1, 0, 3));
+        // The number of a key that is gone is never another's.
+        let dropped = change(&[1], &[], 1, 1, false);
+        let table = altered(&[added.clone(), dropped.clone()]).unwrap();
+        assert_eq!((table.rules, table.alterations, table.keys_dropped, table.next_key_id()), (1, 2, 2, 3));
+        // NOT NULL is of another version of the columns.
+        let columns = TableChange::Columns {
+            schema: TableSchema {
+                version: 2,
+                columns: [16, 17].map(|id| Column::new(id, format!("c{id}"), DataType::Int32, true)).to_vec(),
+            },
+            checks: vec![],
+            alterations: 0,
+        };
+        let table = altered(&[columns, change(&[1], &[17], 2, 0, true)]).unwrap();
+        assert_eq!((table.rules, table.alterations, table.schema().version), (1, 0, 3));
+        assert_eq!(table.schema().columns.iter().map(|column| column.nullable).collect::<Vec<_>>(), [true, false]);
+        assert!(table.schema_of(2).unwrap().columns.iter().all(|column| column.nullable));
+        for refused in [&[added.clone(), added.clone()][..], &[dropped], &[change(&[], &[], 2, 0, false)]] {
             assert!(matches!(altered(refused), Err(CatalogError::TableAltered(..))), "{refused:?}");
         }
     }

@@ -13,11 +13,12 @@ use super::scope::Place;
 use super::statistics::Statistics;
 use super::unique::{Hasher, Hashes};
 use crate::bloom::FileFilters;
+use crate::catalog::TableRecord;
 use crate::error::Result;
 use crate::paths;
 use crate::records::{BatchKind, BatchRecord};
 use crate::recovery::resolve::Versions;
-use crate::schema::TableSchema;
+use crate::schema::{Column, TableSchema};
 use crate::segment::{FOOTER_FORMAT, Footer, rows_at_once};
 use crate::system_columns::{CommitTs, DELETED, ID, RowId, UPDATED, tick_of};
 
@@ -81,7 +82,7 @@ fn read(
         faults.add(Invariant::Rows, format!("its columns are not those of version {} of the table", schema.version));
         return Ok(None);
     }
-    let mut rows = Rows::new(record, schema);
+    let mut rows = Rows::new(record, &place.table, schema);
     let mut statistics = Statistics::new(metadata.metadata(), &expected, record, filters);
     let batch_rows = rows_at_once(metadata.metadata(), BATCH_BYTES, BATCH_ROWS);
     for group in 0..metadata.metadata().num_row_groups() {
@@ -145,8 +146,13 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(record: &'a BatchRecord, schema: &'a TableSchema) -> Self {
-        let required = schema.columns.iter().filter(|column| !column.nullable).map(|column| column.name.as_str());
+    fn new(record: &'a BatchRecord, table: &TableRecord, schema: &'a TableSchema) -> Self {
+        // Older versions of rows are in files, too, from when a column that is NOT NULL now was not.
+        let was_required = |column: &Column| {
+            let until = table.schemas.iter().filter(|older| older.version <= schema.version);
+            until.flat_map(|older| &older.columns).all(|older| older.id != column.id || !older.nullable)
+        };
+        let required = schema.columns.iter().filter(|column| was_required(column)).map(|column| column.name.as_str());
         let (versions, wrong, nulls) = Default::default();
         Self { record, required: required.collect(), versions, wrong, nulls }
     }

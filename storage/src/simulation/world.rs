@@ -21,7 +21,7 @@ use crate::StorageError;
 use crate::catalog::{CatalogChange, DEFAULT_NAMESPACE, TableRecord};
 use crate::check::tests::{report, root};
 use crate::clock::ManualClock;
-use crate::commit::{Commit, Location, ScopeWrite, Superseded, Values};
+use crate::commit::{Commit, Expected, Location, ScopeWrite, Superseded, Values};
 use crate::compact::CompactionConfig;
 use crate::error::Result;
 use crate::keys::{BatchNumber, Scope, TableId};
@@ -228,7 +228,7 @@ impl World {
         let writes = vec![ScopeWrite { scope: self.scope, ids, values, supersedes }];
         Commit {
             snapshot,
-            expects: vec![(self.scope.table, 1)],
+            expects: vec![Expected { table: self.scope.table, version: 1, rules: 0 }],
             catalog: vec![],
             writes,
             keys: vec![],
@@ -331,7 +331,7 @@ impl World {
         }
         let commit = Commit {
             snapshot,
-            expects: vec![(self.scope.table, 1)],
+            expects: vec![Expected { table: self.scope.table, version: 1, rules: 0 }],
             catalog: vec![],
             writes,
             keys: vec![],

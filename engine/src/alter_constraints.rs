@@ -1,0 +1,529 @@
+//! ALTER TABLE that asks more or less of a table's rows: keys, checks and NOT NULL.
+//!
+//! ```text
+//! rows of every scope, as of a snapshot ─▶ all satisfy it? ─▶ commit, resting on that snapshot ─▶ key index made of the rows
+//!        ▲                                                        │ rows were written since
+//!        └────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Invariants:
+//! 1. A constraint is there only when all rows of all scopes satisfy it: those that came while they were looked at are looked at
+//!    again, and those that were made for fewer constraints are refused at their commit (`storage/src/commit.rs`).
+//! 2. What does not hold says which constraint and which columns, and no value: rows may be another user's.
+//! 3. The number of a unique key is never another's: what the index has of one that was dropped is nobody's.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::TableReference;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::physical_plan::execute_stream;
+use futures::TryStreamExt;
+use seracdb_storage::StorageError;
+use seracdb_storage::catalog::{
+    CatalogChange, CatalogError, CheckRecord, ConstraintChange as StoredChange, TableChange, TableKind, TableRecord,
+    UniqueRecord,
+};
+use seracdb_storage::key_codec::KeyBytes;
+use seracdb_storage::keys::{Owner, Scope};
+use seracdb_storage::unique::UniqueKey;
+
+use crate::alter::{VERSIONS_MAX, altered, too_many_versions};
+use crate::constraints::Constraints;
+use crate::ddl::{check_record, own_table, unique_record};
+use crate::engine::Engine;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::scan::{Exposure, LOCATION_COLUMNS};
+use crate::session::Session;
+use crate::sql::TableName;
+use crate::sql::constraints::{expression, names_column};
+use crate::sql::dml::require_column;
+use crate::sql::errors::from_datafusion;
+use crate::sql::statement::{ConstraintChange, UniqueDef};
+use crate::tables::Tables;
+use crate::transaction::{Staged, Transaction};
+use crate::write::user_columns;
+
+/// How often rows are looked at while others write, before the table is closed to them.
+const LOOKS_BESIDE_OTHERS: usize = 2;
+/// How often in all. Transactions and loads commit to a closed table, too.
+const LOOKS_MAX: usize = 10;
+/// Bytes that a key takes while it is looked whether there is another like it, about.
+const SEEN_BYTES: usize = 40;
+
+/// ALTER TABLE … ADD constraint, DROP CONSTRAINT, ALTER COLUMN … SET NOT NULL.
+pub(crate) async fn alter(
+    engine: &Arc<Engine>,
+    session: &Session,
+    tables: &Tables,
+    name: &TableName,
+    if_exists: bool,
+    changes: &[ConstraintChange],
+) -> Result<()> {
+    if let Some(transaction) = session.transaction() {
+        return alter_in(engine, session, &transaction, tables, name, if_exists, changes).await;
+    }
+    let (mut tables, mut closed) = (tables.clone(), None);
+    for look in 1..=LOOKS_MAX {
+        let Some(table) = own_table(engine, session, &tables, name, if_exists, "ALTER TABLE")?.cloned() else {
+            return Ok(());
+        };
+        let Some(next) = Next::of(&table, name).changed(changes)? else { return Ok(()) };
+        let change = next.verified(engine, &tables).await?;
+        let scopes = if change.adds_key(&table) { change.verified.clone() } else { None };
+        let change = CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) };
+        match engine.change_catalog_seen(session, Arc::clone(&tables.snapshot), vec![change]).await {
+            Ok(()) => {
+                drop(closed);
+                make_keys(engine, &tables, &scopes.unwrap_or_default()).await;
+                return Ok(());
+            }
+            Err(error) if !is_written_meanwhile(&error) => return Err(error),
+            Err(_) => {}
+        }
+        if look >= LOOKS_BESIDE_OTHERS && closed.is_none() {
+            closed = Some(engine.turns.close(table.id).await);
+        }
+        tables = Tables { snapshot: engine.store.snapshot(), ..tables };
+    }
+    Err(EngineError::new(
+        ErrorKind::Aborted,
+        format!("table '{name}' was written to again and again while its rows were looked at: try again"),
+    ))
+}
+
+/// The same in a transaction: its commit is refused when others have written to the table since it began.
+async fn alter_in(
+    engine: &Arc<Engine>,
+    session: &Session,
+    transaction: &Transaction,
+    tables: &Tables,
+    name: &TableName,
+    if_exists: bool,
+    changes: &[ConstraintChange],
+) -> Result<()> {
+    let _alone = transaction.changing().await;
+    let (snapshot, staged) = transaction.view()?;
+    let tables = Tables { snapshot, staged: Some(staged), ..tables.clone() };
+    let Some(table) = own_table(engine, session, &tables, name, if_exists, "ALTER TABLE")?.cloned() else {
+        return Ok(());
+    };
+    let Some(next) = Next::of(&table, name).changed(changes)? else { return Ok(()) };
+    if next.adds_key() {
+        require_new_and_empty(&tables, &table)?;
+    }
+    let change = next.verified(engine, &tables).await?;
+    let change = CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) };
+    engine.stage_catalog(session, transaction, vec![change]).await
+}
+
+/// A transaction has no index of keys that rows have which are there already.
+fn require_new_and_empty(tables: &Tables, table: &TableRecord) -> Result<()> {
+    let is_new = tables.snapshot.catalog().table_by_id(table.id).is_none();
+    let has_rows = tables.staged.iter().flat_map(Staged::written).any(|scope| scope.table == table.id);
+    match is_new && !has_rows {
+        true => Ok(()),
+        false => Err(EngineError::invalid(format!(
+            "a key is added to table '{}.{}' outside of a transaction, or in the one that creates the table, before its rows",
+            table.namespace, table.name
+        ))),
+    }
+}
+
+fn is_written_meanwhile(error: &EngineError) -> bool {
+    let cause = error.source.as_ref().and_then(|cause| cause.downcast_ref::<StorageError>());
+    matches!(cause, Some(StorageError::Catalog(CatalogError::TableWritten(..))))
+}
+
+/// Makes the index of new keys, so that the next writers need not.
+async fn make_keys(engine: &Engine, tables: &Tables, scopes: &[Scope]) {
+    for scope in scopes {
+        let snapshot = engine.store.snapshot();
+        let Some(table) = snapshot.catalog().table_by_id(scope.table) else { return };
+        if let Err(error) = engine.require_keys(tables, table, *scope).await {
+            tracing::warn!(%error, table = scope.table.0, owner = scope.owner.0, "unique keys are left to the next writer");
+        }
+    }
+}
+
+/// What a table's rows are to satisfy, while it is made.
+struct Next<'a> {
+    table: &'a Arc<TableRecord>,
+    /// As the statement calls it.
+    name: &'a TableName,
+    unique: Vec<UniqueRecord>,
+    checks: Vec<CheckRecord>,
+    not_null: Vec<u32>,
+    next_key_id: u32,
+}
+
+impl<'a> Next<'a> {
+    fn of(table: &'a Arc<TableRecord>, name: &'a TableName) -> Self {
+        let (unique, checks) = (table.unique.clone(), table.checks.clone());
+        Self { table, name, unique, checks, not_null: vec![], next_key_id: table.next_key_id() }
+    }
+
+    /// The same once it is changed; `None` when nothing is another than before.
+    fn changed(mut self, changes: &[ConstraintChange]) -> Result<Option<Self>> {
+        for change in changes {
+            match change {
+                ConstraintChange::Check(check) => {
+                    let name = check.name.clone();
+                    let record = check_record(self.table, name, &check.expr, &self.taken(check.name.as_ref())?)?;
+                    self.checks.push(record);
+                }
+                ConstraintChange::Unique(key) => self.add_key(key)?,
+                ConstraintChange::NotNull(column) => {
+                    let place = require_column(column, &user_columns(self.table.schema()), self.name)?;
+                    self.require_value(self.table.schema().columns[place].id);
+                }
+                ConstraintChange::Drop { name, if_exists } => self.drop(name, *if_exists)?,
+            }
+        }
+        if !self.not_null.is_empty() && self.table.schemas.len() >= VERSIONS_MAX {
+            return Err(too_many_versions());
+        }
+        let is_same = self.unique == self.table.unique && self.checks == self.table.checks && self.not_null.is_empty();
+        Ok((!is_same).then_some(self))
+    }
+
+    /// The names that constraints have. Refuses the one that another is to have.
+    fn taken(&self, wanted: Option<&String>) -> Result<HashSet<String>> {
+        let names = self.unique.iter().map(|key| &key.name).chain(self.checks.iter().map(|check| &check.name));
+        let names: HashSet<String> = names.cloned().collect();
+        match wanted.filter(|wanted| names.contains(*wanted)) {
+            Some(there) => {
+                let exists = format!("constraint '{there}' of table '{}' exists already", self.name);
+                Err(EngineError::new(ErrorKind::AlreadyExists, exists))
+            }
+            None => Ok(names),
+        }
+    }
+
+    fn add_key(&mut self, key: &UniqueDef) -> Result<()> {
+        let what = key.what();
+        if self.table.kind == TableKind::Stream {
+            return Err(EngineError::invalid(format!(
+                "'{}' is a stream table, whose rows go by themselves: it has no {what}",
+                self.name
+            )));
+        }
+        if let Some(there) = self.unique.iter().find(|there| key.primary && there.primary) {
+            return Err(EngineError::invalid(format!(
+                "table '{}' has the PRIMARY KEY '{}' already, and one is the most: write UNIQUE",
+                self.name, there.name
+            )));
+        }
+        let columns = user_columns(self.table.schema());
+        for column in &key.columns {
+            require_column(column, &columns, self.name)?;
+        }
+        let record = unique_record(self.table, key, self.next_key_id, &self.taken(key.name.as_ref())?)?;
+        self.next_key_id += 1;
+        if record.primary {
+            record.columns.iter().for_each(|column| self.require_value(*column));
+        }
+        self.unique.push(record);
+        Ok(())
+    }
+
+    /// Has a column NOT NULL.
+    fn require_value(&mut self, id: u32) {
+        let may_be_null = self.table.schema().columns.iter().any(|column| column.id == id && column.nullable);
+        if may_be_null && !self.not_null.contains(&id) {
+            self.not_null.push(id);
+        }
+    }
+
+    /// What was a PRIMARY KEY leaves its columns NOT NULL.
+    fn drop(&mut self, name: &str, if_exists: bool) -> Result<()> {
+        let before = self.unique.len() + self.checks.len();
+        self.unique.retain(|key| key.name != name);
+        self.checks.retain(|check| check.name != name);
+        match before == self.unique.len() + self.checks.len() && !if_exists {
+            true => Err(EngineError::not_found(format!("constraint '{name}' of table '{}' does not exist", self.name))),
+            false => Ok(()),
+        }
+    }
+
+    /// The unique keys that are new.
+    fn keys(&self) -> impl Iterator<Item = &UniqueRecord> {
+        self.unique.iter().filter(|key| self.table.unique.iter().all(|known| known.id != key.id))
+    }
+
+    fn adds_key(&self) -> bool {
+        self.keys().next().is_some()
+    }
+
+    /// The checks that are new.
+    fn new_checks(&self) -> Vec<CheckRecord> {
+        self.checks.iter().filter(|check| !self.table.checks.contains(check)).cloned().collect()
+    }
+
+    /// The change, once all rows are found to satisfy it.
+    async fn verified(self, engine: &Engine, tables: &Tables) -> Result<StoredChange> {
+        let (table, keys, checks) = (self.table, self.keys().cloned().collect(), self.new_checks());
+        let Self { unique, checks: all_checks, not_null, .. } = self;
+        let (version, alterations) = (table.schema().version, table.alterations);
+        let mut change = StoredChange { unique, checks: all_checks, not_null, version, alterations, verified: None };
+        // What cannot be planned cannot be kept.
+        let after = altered(table, &TableChange::Constraints(change.clone()))?;
+        let constraints = Constraints::plan(&engine.state, &after)?;
+        let asked =
+            Asked { table, constraints, checks, keys: keys_of(&after, keys), not_null: change.not_null.clone() };
+        if !asked.is_empty() {
+            let scopes = scopes_of(tables, table)?;
+            for scope in &scopes {
+                asked.require_of(engine, tables, *scope).await?;
+            }
+            change.verified = Some(scopes);
+        }
+        Ok(change)
+    }
+}
+
+/// These of a table's unique keys.
+fn keys_of(table: &TableRecord, wanted: Vec<UniqueRecord>) -> Vec<UniqueKey> {
+    UniqueKey::of_table(table).into_iter().filter(|key| wanted.contains(&key.record)).collect()
+}
+
+/// The scopes of a table that have rows, for who sees these tables.
+fn scopes_of(tables: &Tables, table: &TableRecord) -> Result<Vec<Scope>> {
+    let of_table = |scope: &Scope| scope.table == table.id;
+    let mut scopes: Vec<Scope> = tables.snapshot.hot_scopes_of(table.id)?;
+    scopes.extend(tables.snapshot.scopes_with_files(table.id)?);
+    scopes.extend(tables.staged.iter().flat_map(Staged::written).filter(of_table));
+    scopes.sort_unstable();
+    scopes.dedup();
+    Ok(scopes)
+}
+
+/// What is asked of rows that are there already.
+struct Asked<'a> {
+    table: &'a Arc<TableRecord>,
+    /// Of the table as it is to be.
+    constraints: Constraints,
+    checks: Vec<CheckRecord>,
+    keys: Vec<UniqueKey>,
+    /// Ids of columns.
+    not_null: Vec<u32>,
+}
+
+impl Asked<'_> {
+    fn is_empty(&self) -> bool {
+        self.checks.is_empty() && self.keys.is_empty() && self.not_null.is_empty()
+    }
+
+    /// Refuses when a row of a scope does not satisfy it.
+    async fn require_of(&self, engine: &Engine, tables: &Tables, scope: Scope) -> Result<()> {
+        let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+        let state = engine.statement_state(engine.stop());
+        let provider = Arc::new(tables.rows_of(self.table, scope, Exposure::Visible));
+        let schema = datafusion::catalog::TableProvider::schema(&*provider);
+        let read = self.read()?;
+        let projection: Result<Vec<usize>, _> = read.iter().map(|name| schema.index_of(name)).collect();
+        let projection = projection.map_err(|error| failed(error.into()))?;
+        let plan =
+            LogicalPlanBuilder::scan(TableReference::bare("rows"), provider_as_source(provider), Some(projection))
+                .and_then(LogicalPlanBuilder::build)
+                .map_err(failed)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let mut rows = execute_stream(plan, state.task_ctx()).map_err(failed)?;
+        let memory = MemoryConsumer::new("a constraint").register(&state.runtime_env().memory_pool);
+        let mut seen: Vec<Seen> = self.keys.iter().map(|_| Seen::default()).collect();
+        while let Some(batch) = rows.try_next().await.map_err(failed)? {
+            self.require_of_rows(&batch, scope, &mut seen, &memory)?;
+        }
+        Ok(())
+    }
+
+    /// The names of the columns that it is about.
+    fn read(&self) -> Result<Vec<&str>> {
+        let checks = self.checks.iter().map(|check| expression(&check.expr)).collect::<Result<Vec<_>>>()?;
+        let is_read = |id: u32, name: &str| {
+            self.not_null.contains(&id)
+                || self.keys.iter().any(|key| key.record.columns.contains(&id))
+                || checks.iter().any(|check| names_column(check, name))
+        };
+        let columns = self.table.schema().columns.iter();
+        Ok(columns.filter(|column| is_read(column.id, &column.name)).map(|column| column.name.as_str()).collect())
+    }
+
+    fn require_of_rows(
+        &self,
+        batch: &RecordBatch,
+        scope: Scope,
+        seen: &mut [Seen],
+        memory: &MemoryReservation,
+    ) -> Result<()> {
+        let (rows, table) = (batch.num_rows(), format!("{}.{}", self.table.namespace, self.table.name));
+        let columns: Vec<ArrayRef> = self.table.schema().columns.iter().map(|column| of_batch(batch, column)).collect();
+        for (column, values) in self.table.schema().columns.iter().zip(&columns) {
+            if self.not_null.contains(&column.id) && values.null_count() > 0 {
+                return Err(EngineError::invalid(format!(
+                    "column '{}' of table '{table}' cannot be NOT NULL: there are rows with NULL",
+                    column.name
+                )));
+            }
+        }
+        let is_new = |name: &str| self.checks.iter().any(|check| check.name == name);
+        if let Some((name, text)) = self.constraints.violated(&columns, rows, false, is_new)? {
+            return Err(EngineError::invalid(format!("rows of table '{table}' violate CHECK '{name}': {text}")));
+        }
+        for (key, seen) in self.keys.iter().zip(seen.iter_mut()) {
+            if !seen.add(&key.encode_rows(&columns, rows)?) {
+                let what = if key.record.primary { "PRIMARY KEY" } else { "UNIQUE" };
+                let whose = if scope.owner == Owner::SHARED { "rows" } else { "rows of one user" };
+                return Err(EngineError::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "{what} '{}' is not possible: table '{table}' has {whose} with the same values of ({})",
+                        key.record.name,
+                        key.names().join(", ")
+                    ),
+                ));
+            }
+        }
+        let held: usize = seen.iter().map(|seen| seen.keys.len() * SEEN_BYTES).sum();
+        memory.try_resize(held).map_err(|error| from_datafusion(error, &LOCATION_COLUMNS))
+    }
+}
+
+/// A column of rows; one that was not read is NULL.
+fn of_batch(batch: &RecordBatch, column: &seracdb_storage::schema::Column) -> ArrayRef {
+    match batch.column_by_name(&column.name) {
+        Some(values) => Arc::clone(values),
+        None => new_null_array(&column.data_type, batch.num_rows()),
+    }
+}
+
+/// Keys that were seen, as two hashes of them with secrets of their own: nobody finds two keys that have both alike.
+#[derive(Default)]
+struct Seen {
+    keys: HashSet<(u64, u64)>,
+    secrets: (RandomState, RandomState),
+}
+
+impl Seen {
+    /// Adds the keys of rows; false when one was there. Rows without a key are like no other.
+    fn add(&mut self, keys: &[Option<KeyBytes>]) -> bool {
+        let (first, second) = &self.secrets;
+        let hashes = keys.iter().flatten().map(|key| (first.hash_one(&**key), second.hash_one(&**key)));
+        for hash in hashes {
+            if !self.keys.insert(hash) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::datatypes::DataType;
+    use seracdb_storage::keys::TableId;
+    use seracdb_storage::schema::{Column, TableSchema};
+
+    use super::*;
+    use crate::sql::statement::CheckDef;
+
+    fn table(kind: TableKind) -> Arc<TableRecord> {
+        let columns = vec![
+            Column::new(16, "a", DataType::Int32, true),
+            Column::new(17, "b", DataType::Int32, false),
+            Column::new(18, "c", DataType::Int32, true),
+        ];
+        Arc::new(TableRecord {
+            id: TableId(1),
+            namespace: "n".into(),
+            name: "t".into(),
+            kind,
+            prefix: String::new(),
+            options: BTreeMap::new(),
+            indexes: vec![],
+            unique: vec![],
+            checks: vec![],
+            alterations: 0,
+            rules: 0,
+            keys_dropped: 4,
+            ttl_ns: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
+            schemas: vec![TableSchema { version: 1, columns }],
+            created_at_ns: 0,
+            created_by: "root".into(),
+        })
+    }
+
+    fn key(name: Option<&str>, columns: &[&str], primary: bool) -> ConstraintChange {
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        ConstraintChange::Unique(UniqueDef { name: name.map(str::to_owned), columns, primary, nulls_equal: false })
+    }
+
+    fn check(name: Option<&str>) -> ConstraintChange {
+        ConstraintChange::Check(CheckDef { name: name.map(str::to_owned), expr: "a > 0".into() })
+    }
+
+    fn drop_of(name: &str, if_exists: bool) -> ConstraintChange {
+        ConstraintChange::Drop { name: name.into(), if_exists }
+    }
+
+    /// Names of keys and checks, and ids of columns; `None` = nothing changes.
+    fn changed(changes: &[ConstraintChange]) -> Result<Option<(Vec<String>, Vec<u32>)>> {
+        let (table, name) = (table(TableKind::Shared), TableName { namespace: None, table: "t".into() });
+        let next = Next::of(&table, &name).changed(changes)?;
+        Ok(next.map(|next| {
+            let keys = next.unique.iter().map(|key| format!("{} {}", key.id, key.name));
+            (keys.chain(next.checks.iter().map(|check| check.name.clone())).collect(), next.not_null)
+        }))
+    }
+
+    #[test]
+    fn constraints_have_names_and_numbers_of_their_own() {
+        let changes = [key(None, &["a", "b"], true), key(None, &["a"], false), key(None, &["a"], false), check(None)];
+        let (names, not_null) = changed(&changes).unwrap().unwrap();
+        assert_eq!(names, ["5 t_pkey", "6 t_a_key", "7 t_a_key1", "t_check"]);
+        // What is NOT NULL already needs no other version of the columns.
+        assert_eq!(not_null, [16]);
+        let dropped = [key(Some("k"), &["a"], false), drop_of("k", false), key(Some("k"), &["c"], false)];
+        assert_eq!(changed(&dropped).unwrap().unwrap().0, ["6 k"]);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_none() {
+        assert_eq!(changed(&[ConstraintChange::NotNull("b".into())]).unwrap(), None);
+        assert_eq!(changed(&[drop_of("nothing", true)]).unwrap(), None);
+        assert_eq!(changed(&[check(Some("x")), drop_of("x", false)]).unwrap(), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (changes, kind) in [
+            (vec![drop_of("nothing", false)], ErrorKind::NotFound),
+            (vec![ConstraintChange::NotNull("x".into())], ErrorKind::NotFound),
+            (vec![key(None, &["x"], false)], ErrorKind::NotFound),
+            (vec![check(Some("x")), key(Some("x"), &["a"], false)], ErrorKind::AlreadyExists),
+            (vec![key(None, &["a"], true), key(None, &["b"], true)], ErrorKind::InvalidArgument),
+        ] {
+            assert_eq!(changed(&changes).unwrap_err().kind, kind, "{changes:?}");
+        }
+        let (stream, name) = (table(TableKind::Stream), TableName { namespace: None, table: "t".into() });
+        assert!(Next::of(&stream, &name).changed(&[key(None, &["a"], false)]).is_err());
+    }
+
+    #[test]
+    fn keys_are_seen_once() {
+        let key = |n: u8| Some(KeyBytes::copy_from_slice(&[n]));
+        let mut seen = Seen::default();
+        assert!(seen.add(&[key(1), None, key(2), None]));
+        assert!(seen.add(&[key(3)]));
+        assert!(!seen.add(&[None, key(2)]));
+    }
+}
