@@ -1,5 +1,6 @@
 //! Statements that change the catalog, the session or the storage, and who may run them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use seracdb_storage::keys::Scope;
 use seracdb_storage::schema::{Column, TableSchema};
 
 use crate::constraints::Constraints;
+use crate::create_like::written_out;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Role;
@@ -187,6 +189,10 @@ pub(crate) fn forgive(result: Result<()>, kind: ErrorKind, forgiven: bool) -> Re
 }
 
 async fn create_table(engine: &Arc<Engine>, session: &Session, tables: &Tables, create: &CreateTable) -> Result<()> {
+    let create = &match &create.like {
+        Some(like) => Cow::Owned(written_out(tables, create, like)?),
+        None => Cow::Borrowed(create),
+    };
     let (namespace, before) = match create.temporary {
         true => engine.temporary_namespace(session).map(|(name, change)| (name.to_string(), change))?,
         false => {

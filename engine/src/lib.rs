@@ -18,6 +18,7 @@ pub mod check;
 mod comments;
 mod constraints;
 mod create_as;
+mod create_like;
 mod ddl;
 mod discretion;
 mod drops;

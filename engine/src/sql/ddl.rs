@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::alter::alter_table;
 use super::api_tokens::{create_token, drop_token};
 use super::constraints::{self, OfTable, refuse_key_column};
+use super::like::like;
 use super::limits::Limits;
 use super::names::{TableName, fold, namespace_name};
 use super::params::has_placeholder;
@@ -254,8 +255,20 @@ fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), o
         let options = with_options(reader)?;
         return Ok(of(columns, options, as_query(reader)?));
     }
-    if reader.word("LIKE") {
-        return Err(comes_later("CREATE TABLE … LIKE"));
+    if let Some(like) = like(reader)? {
+        let options = with_options(reader)?;
+        return Ok(Statement::CreateTable(CreateTable {
+            name,
+            kind,
+            temporary,
+            if_not_exists,
+            or_replace,
+            like: Some(like),
+            columns: vec![],
+            unique: vec![],
+            checks: vec![],
+            options,
+        }));
     }
     let token = reader.parser.peek_token();
     if token.token != Token::LParen {
@@ -305,6 +318,7 @@ fn create_table(reader: &mut Reader<'_>, (kind, temporary): (TableKind, bool), o
         temporary,
         if_not_exists,
         or_replace,
+        like: None,
         columns,
         unique,
         checks,

@@ -29,6 +29,7 @@ mod in_place;
 mod infer;
 pub(crate) mod insert;
 mod jobs;
+mod like;
 pub(crate) mod limits;
 pub(crate) mod mentions;
 pub(crate) mod merge;

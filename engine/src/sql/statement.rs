@@ -412,6 +412,8 @@ pub(crate) struct CreateTable {
     pub if_not_exists: bool,
     /// It may take the place of another.
     pub or_replace: bool,
+    /// The table whose columns it has; then it has none of its own here.
+    pub like: Option<Like>,
     /// The user's columns in order; no system column, no name twice.
     pub columns: Vec<ColumnDef>,
     /// Its unique keys.
@@ -420,6 +422,21 @@ pub(crate) struct CreateTable {
     pub checks: Vec<CheckDef>,
     /// WITH (key = value); keys in lower case, values as text. Which of them mean something is the catalog's to say.
     pub options: BTreeMap<String, String>,
+}
+
+/// LIKE table [INCLUDING …]: its columns with their types and NOT NULL, and what is true here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Like {
+    /// The table.
+    pub table: TableName,
+    /// INCLUDING DEFAULTS.
+    pub defaults: bool,
+    /// INCLUDING GENERATED: else a generated column becomes a plain one.
+    pub generated: bool,
+    /// INCLUDING CONSTRAINTS: what CHECK says.
+    pub checks: bool,
+    /// INCLUDING INDEXES: PRIMARY KEY and UNIQUE.
+    pub keys: bool,
 }
 
 /// What ALTER TABLE does.

@@ -417,7 +417,7 @@ fn what_comes_later_or_never() {
         "CREATE MATERIALIZED VIEW v AS SELECT 1",
         "CREATE INDEX i ON t USING btree (a)",
         "CREATE TABLE t (a INT) AS SELECT 1",
-        "CREATE TABLE t LIKE u",
+        "CREATE TABLE t (LIKE u INCLUDING COMMENTS)",
         "CREATE TEMPORARY USER TABLE t (a INT)",
         "CREATE TEMPORARY VIEW v AS SELECT 1",
         "CREATE TABLE t (a INT REFERENCES u (a))",
