@@ -5,6 +5,8 @@
 //! - `a RIGHT JOIN c` becomes `c LEFT JOIN a`: the left table is the one that has all rows.
 //! - After `a FULL JOIN c USING (id)` each `id` of the same SELECT becomes `COALESCE(a.id, c.id)`.
 //! - A column that several JOINs use is the first table's; DataFusion finds it ambiguous.
+//! - So it does in the WHERE of any JOIN. Of two tables it is the first one's there, too; of more it stays an error, since a third one may
+//!   have such a column of its own.
 //!
 //! `*` names its tables one by one, so that its columns keep their order. Where a column's tables are not known from the
 //! text, the query is refused.
@@ -79,6 +81,10 @@ fn merge_in_select(select: &mut Select, sorted: &mut [&mut Expr]) -> Result<()> 
         turn_right_joins(&mut select.from[from]);
         merge_full_joins(&select.from[from], &mut merged)?;
         merge_repeated(&select.from[from], &mut merged);
+    }
+    if let [only] = select.from.as_slice() {
+        let columns = of_two_tables(only);
+        replace(&mut select.selection, &columns);
     }
     if merged.is_empty() {
         return Ok(());
@@ -222,6 +228,14 @@ fn merge_repeated(table: &TableWithJoins, merged: &mut Vec<Merged>) {
     }
 }
 
+/// The columns that two tables are joined by, each as the first one's.
+fn of_two_tables(table: &TableWithJoins) -> Vec<Merged> {
+    let [join] = table.joins.as_slice() else { return vec![] };
+    let (Some(first), Some(_)) = (name_of(&table.relation), name_of(&join.relation)) else { return vec![] };
+    let merged = |column: Ident| Merged { value: qualified(&first, &column), column };
+    used_by_inner_or_left(join).into_iter().map(merged).collect()
+}
+
 fn used_by_inner_or_left(join: &Join) -> Vec<Ident> {
     match &join.join_operator {
         JoinOperator::Join(JoinConstraint::Using(columns))
@@ -341,6 +355,18 @@ mod tests {
     fn columns_are_merged() {
         for (sql, expected) in [
             ("SELECT id FROM a JOIN c USING (id)", "SELECT id FROM a JOIN c USING(id)"),
+            (
+                "SELECT 1 FROM a JOIN ns.c USING (id) WHERE id > 1 AND x IN (SELECT id FROM d)",
+                "SELECT 1 FROM a JOIN ns.c USING(id) WHERE a.\"id\" > 1 AND x IN (SELECT id FROM d)",
+            ),
+            (
+                "SELECT 1 FROM a RIGHT JOIN c USING (id) WHERE id > 1",
+                "SELECT 1 FROM c LEFT OUTER JOIN a USING(id) WHERE c.\"id\" > 1",
+            ),
+            (
+                "SELECT 1 FROM a JOIN b USING (x) JOIN c USING (y) WHERE x > y",
+                "SELECT 1 FROM a JOIN b USING(x) JOIN c USING(y) WHERE x > y",
+            ),
             ("SELECT id FROM a RIGHT JOIN c ON a.id = c.id", "SELECT id FROM a RIGHT JOIN c ON a.id = c.id"),
             ("SELECT id FROM a RIGHT JOIN c USING (id)", "SELECT id FROM c LEFT OUTER JOIN a USING(id)"),
             (
