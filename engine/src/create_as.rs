@@ -39,7 +39,7 @@ impl Engine {
         }
         let prepared = self.prepare_over(&tables, query, "".into())?;
         let columns = Columns::of(create, prepared.schema())?;
-        let state = self.statement_state(run.stop());
+        let state = run.planning(self.statement_state(run.stop()));
         let plan = prepared.plan_over(&state, &tables, vec![])?.plan;
         let plan = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(failed)?;
         run.runs(&plan);

@@ -182,9 +182,9 @@ impl From<StorageError> for EngineError {
             | StorageError::Copied { .. }
             | StorageError::Unconditional { .. }
             | StorageError::FormatVersion { .. } => ErrorKind::InvalidArgument,
-            StorageError::TooLarge { .. } | StorageError::Codec(CodecError::TooLarge { .. }) => {
-                ErrorKind::ResourceExhausted
-            }
+            StorageError::TooLarge { .. }
+            | StorageError::NoMemory(_)
+            | StorageError::Codec(CodecError::TooLarge { .. }) => ErrorKind::ResourceExhausted,
             StorageError::Codec(CodecError::UnsupportedType { .. }) | StorageError::TooOld { .. } => {
                 ErrorKind::InvalidArgument
             }

@@ -194,7 +194,7 @@ impl Engine {
         run: &Arc<Run>,
     ) -> Result<Vec<Rows>> {
         let tables = self.tables_for(session, &prepared.statement)?;
-        let mut state = self.statement_state(run.stop());
+        let mut state = run.planning(self.statement_state(run.stop()));
         state.config_mut().options_mut().execution.target_partitions = parts_max;
         let schema = prepared.schema();
         let plan = prepared.plan_over(&state, &tables, single_row(params.as_ref())?)?;
@@ -222,7 +222,7 @@ impl Engine {
         run: &Arc<Run>,
     ) -> Result<Rows> {
         let tables = self.tables_for(session, &prepared.statement)?;
-        let mut state = self.statement_state(run.stop());
+        let mut state = run.planning(self.statement_state(run.stop()));
         let mut plan = prepared.plan_over(&state, &tables, values)?;
         let Statement::Explain { analyze, verbose, format, .. } = &prepared.statement else {
             return start(&state, &tables, plan, prepared, run).await;

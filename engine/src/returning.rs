@@ -218,7 +218,8 @@ impl Evaluated {
     ) -> Result<()> {
         let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
         // Once the commit stands nothing ends the statement but the server's own end.
-        let state = engine.statement_state(if commit == Commit::Stands { engine.stop() } else { run.stop() });
+        let stop = if commit == Commit::Stands { engine.stop() } else { run.stop() };
+        let state = run.planning(engine.statement_state(stop));
         let returning = Returning { state: &state, tables, statement: &prepared.statement, table: &self.table };
         let types: Vec<Option<DataType>> =
             prepared.parameters().fields().iter().map(|field| Some(field.data_type().clone())).collect();

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::metrics::StatementMetrics;
+use crate::scan::PlanMemory;
 use crate::session::Session;
 
 pub(crate) use entry::{Beginning, Entry, Outcome, Way};
@@ -200,6 +201,12 @@ impl Run {
     /// Counts memory that is no plan's as the user's, until what is given is dropped.
     pub(crate) fn memory(&self, what: &str) -> MemoryReservation {
         MemoryConsumer::new(what).register(&self.runtime.memory_pool)
+    }
+
+    /// The state of a statement with which it is planned: what its plan holds is memory of the user, too.
+    pub(crate) fn planning(&self, mut state: SessionState) -> SessionState {
+        state.config_mut().set_extension(Arc::new(PlanMemory(Arc::clone(&self.runtime.memory_pool))));
+        state
     }
 
     /// What a plan of this state runs with: its memory is that of the user.

@@ -332,7 +332,7 @@ impl<'a> Upsert<'a> {
             let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
             let excluded =
                 concat_batches(&self.excluded_schema, &self.excluded).map_err(|error| failed(error.into()))?;
-            let state = engine.statement_state(run.stop());
+            let state = run.planning(engine.statement_state(run.stop()));
             let plan = prepared.conflict_over(&state, tables, values)?;
             let plan = over_rows(plan, excluded).map_err(failed)?;
             let physical = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(failed)?;

@@ -252,7 +252,7 @@ impl Engine {
 
     /// Runs the statement at one snapshot.
     async fn rows_at(&self, tables: &Tables, prepared: &Prepared, values: Vec<ScalarValue>, run: &Run) -> Result<Made> {
-        let state = self.statement_state(run.stop());
+        let state = run.planning(self.statement_state(run.stop()));
         let plan = prepared.plan_over(&state, tables, values.clone())?.plan;
         let translate = |e| from_datafusion(e, &LOCATION_COLUMNS);
         let physical = run.unless_stopped(state.create_physical_plan(&plan)).await?.map_err(translate)?;

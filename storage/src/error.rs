@@ -110,6 +110,9 @@ pub enum StorageError {
         /// The oldest time of which they are.
         oldest: CommitTs,
     },
+    /// There is no memory for what a read has to hold.
+    #[error("{0}")]
+    NoMemory(String),
     /// The lease on the object store was not renewed in time.
     #[error(
         "the lease on the object store {0} ran out before it could be renewed: another server may own it by now, so nothing \

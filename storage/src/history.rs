@@ -13,6 +13,7 @@
 //!    is one, was the newest of its row at some time since.
 //! 4. What came after a time is what came after any later one before which nothing else came: of that only the later one has to be
 //!    readable, if no version that came since the first is gone.
+//! 5. Who reads is told how much memory that takes, in every file that is open at a time and in what is found, and may refuse it.
 
 mod versions;
 
@@ -33,7 +34,10 @@ use crate::records::{BatchRecord, BatchStatus};
 use crate::snapshot::{Masks, ScopeView, Snapshot};
 use crate::store::Store;
 use crate::system_columns::CommitTs;
-use versions::{HotVersions, Source};
+use versions::{HotVersions, Source, Version};
+
+/// What is held has to differ by so many bytes for somebody to be told again.
+const TOLD_BYTES: usize = 64 << 10;
 
 /// Which times are read, and which can be no more.
 #[derive(Debug, Default)]
@@ -118,9 +122,10 @@ impl Store {
     }
 
     /// What rows with these ids were after the last commit up to a time, as this snapshot knows it. Others may be among them.
-    /// `held`: the commit of a snapshot that was open before and is still.
+    /// `held`: the commit of a snapshot that was open before and is still. `holding`: is told how many bytes are held now, and at last
+    /// those of what is given, and may refuse them.
     ///
-    /// Errors: [`StorageError::TooOld`].
+    /// Errors: [`StorageError::TooOld`], and those of `holding`.
     pub async fn past(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -128,6 +133,7 @@ impl Store {
         scope: Scope,
         at: CommitTs,
         ids: RangeInclusive<i64>,
+        holding: &(impl Fn(usize) -> Result<()> + Sync),
     ) -> Result<Past> {
         let view = snapshot.view(scope).await?;
         if at >= snapshot.ts() {
@@ -142,27 +148,37 @@ impl Store {
         if !files.is_empty() {
             sources.push(Source::Hot(HotVersions::new(scope, generations.clone(), ids)));
         }
-        let visible = newest_until(at, sources, self.objects(), snapshot).await?;
-        let mut masks = Masks::new();
+        let visible = newest_until(at, sources, self.objects(), snapshot, holding).await?;
+        let (mut masks, mut bytes) = (Masks::new(), 0);
         for file in &files {
             let mut mask = RoaringBitmap::new();
             mask.insert_range(0..u32::try_from(file.row_count).unwrap_or(u32::MAX));
-            if let Some(visible) = visible.get(&file.batch_number) {
+            if let Some(visible) = visible.of_files.get(&file.batch_number) {
                 mask -= visible;
             }
+            bytes += mask.serialized_size();
+            holding(visible.held() + bytes)?;
             masks.insert(file.batch_number, Arc::new(mask));
         }
         masks.retain(|_, mask| !mask.is_empty());
+        holding(bytes)?;
         Ok(Past {
             view: ScopeView { files: Arc::new(FileIndex::new(files)), masks: Arc::new(masks), generations },
             pin: Some(pin),
         })
     }
 
-    /// What has come to a scope after a time. `held` as in [`Store::past`].
+    /// What has come to a scope after a time. `held` and `holding` as in [`Store::past`].
     ///
-    /// Errors: [`StorageError::TooOld`].
-    pub async fn feed(&self, snapshot: &Arc<Snapshot>, held: CommitTs, scope: Scope, since: CommitTs) -> Result<Feed> {
+    /// Errors: [`StorageError::TooOld`], and those of `holding`.
+    pub async fn feed(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        held: CommitTs,
+        scope: Scope,
+        since: CommitTs,
+        holding: &(impl Fn(usize) -> Result<()> + Sync),
+    ) -> Result<Feed> {
         let generations = snapshot.view(scope).await?.generations;
         let (since, pin) = match self.pin(snapshot, held, scope, since) {
             Ok(pin) => (since, pin),
@@ -191,14 +207,26 @@ impl Store {
         let archived = records.iter().filter(|file| !file.status.is_read() && needs(file, since));
         let archived = archived.filter(|file| file.min_updated <= since).cloned().map(Source::Closed);
         let hot = Source::Hot(HotVersions::new(scope, generations.clone(), i64::MIN..=i64::MAX));
+        let (mut bytes, mut count) = (bytes_of(&earlier), earlier.len());
+        // Measuring them takes as long as they are many.
+        let (mut told, mut measured) = (0, count);
         for mut source in archived.chain([hot]) {
             while let Some(version) = source.head(self.objects(), snapshot).await? {
-                if version.updated <= since.get() {
-                    earlier.insert(version.id as u64);
+                if version.updated <= since.get() && earlier.insert(version.id as u64) {
+                    count += 1;
+                }
+                if count - measured >= (measured / 4).max(1 << 12) {
+                    (bytes, measured) = (bytes_of(&earlier), count);
+                }
+                let now = bytes + source.held();
+                if now.abs_diff(told) >= TOLD_BYTES {
+                    holding(now)?;
+                    told = now;
                 }
                 source.advance();
             }
         }
+        holding(bytes_of(&earlier))?;
         let files = records.into_iter().filter(|file| needs(file, since) && file.max_updated > since).collect();
         let view = ScopeView { files: Arc::new(FileIndex::new(files)), masks: Arc::default(), generations };
         Ok(Feed { view, earlier: Arc::new(earlier), pin })
@@ -315,6 +343,54 @@ fn superseded_after(
     Ok((found, unsure))
 }
 
+/// Bytes of a set of rows, about: where ids are far apart, each has a container of its own.
+fn bytes_of(rows: &RoaringTreemap) -> usize {
+    let bytes = rows.bitmaps().map(|(_, bitmap)| {
+        let found = bitmap.statistics();
+        let values = found.n_bytes_array_containers + found.n_bytes_run_containers + found.n_bytes_bitset_containers;
+        BITMAP_BYTES + CONTAINER_BYTES * found.n_containers as usize + values as usize
+    });
+    bytes.sum()
+}
+
+/// Bytes of a bitmap beside its containers, and of a container beside its values.
+const BITMAP_BYTES: usize = 64;
+const CONTAINER_BYTES: usize = 40;
+
+/// The positions in files of the versions that are read.
+#[derive(Default)]
+struct Visible {
+    of_files: HashMap<BatchNumber, RoaringBitmap>,
+    count: usize,
+}
+
+impl Visible {
+    fn settle(&mut self, newest: Option<Newest>) {
+        if let Some(Newest { deleted: false, position: Some((file, position)), .. }) = newest {
+            self.of_files.entry(file).or_default().insert(position);
+            self.count += 1;
+        }
+    }
+
+    /// Bytes of them, at most about.
+    fn held(&self) -> usize {
+        self.count * size_of::<u16>() + self.of_files.len() * (BITMAP_BYTES + CONTAINER_BYTES)
+    }
+}
+
+/// The version that a source stands on. `held`: bytes of all sources.
+async fn head_of(
+    source: &mut Source,
+    held: &mut usize,
+    objects: &Objects,
+    snapshot: &Arc<Snapshot>,
+) -> Result<Option<Version>> {
+    let before = source.held();
+    let head = source.head(objects, snapshot).await?;
+    *held = *held + source.held() - before;
+    Ok(head)
+}
+
 /// The newest version so far of the row that is being passed.
 #[derive(Clone, Copy)]
 struct Newest {
@@ -332,26 +408,28 @@ async fn newest_until(
     mut sources: Vec<Source>,
     objects: &Objects,
     snapshot: &Arc<Snapshot>,
-) -> Result<HashMap<BatchNumber, RoaringBitmap>> {
-    let mut visible: HashMap<BatchNumber, RoaringBitmap> = HashMap::new();
-    let mut settle = |newest: Option<Newest>| {
-        if let Some(Newest { deleted: false, position: Some((file, position)), .. }) = newest {
-            visible.entry(file).or_default().insert(position);
-        }
-    };
+    holding: &(impl Fn(usize) -> Result<()> + Sync),
+) -> Result<Visible> {
+    let mut visible = Visible::default();
+    let (mut open, mut told) = (0, 0);
     // Each source at a row before which it has none.
     let mut heads: BinaryHeap<_> =
         sources.iter().enumerate().map(|(place, source)| Reverse((source.first(), place))).collect();
     let mut newest: Option<Newest> = None;
     while let Some(Reverse((id, place))) = heads.pop() {
         let source = &mut sources[place];
-        let Some(version) = source.head(objects, snapshot).await? else { continue };
+        let Some(version) = head_of(source, &mut open, objects, snapshot).await? else { continue };
+        let now = open + visible.held();
+        if now.abs_diff(told) >= TOLD_BYTES {
+            holding(now)?;
+            told = now;
+        }
         if version.id > id {
             heads.push(Reverse((version.id, place)));
             continue;
         }
         if newest.is_some_and(|newest| newest.id != id) {
-            settle(newest.take());
+            visible.settle(newest.take());
         }
         if version.updated <= at.get() {
             let position = source.position();
@@ -361,11 +439,11 @@ async fn newest_until(
             newest = newest.filter(|newest| newest.order >= order).or(Some(version));
         }
         source.advance();
-        if let Some(version) = source.head(objects, snapshot).await? {
+        if let Some(version) = head_of(source, &mut open, objects, snapshot).await? {
             heads.push(Reverse((version.id, place)));
         }
     }
-    settle(newest);
+    visible.settle(newest);
     Ok(visible)
 }
 
@@ -390,7 +468,8 @@ mod tests {
 
         let earlier = async |since: CommitTs| {
             let snapshot = table.store.snapshot();
-            let feed = table.store.feed(&snapshot, snapshot.ts(), table.scope, since).await.unwrap();
+            let feed =
+                table.store.feed(&snapshot, snapshot.ts(), table.scope, since, &|_: usize| Ok(())).await.unwrap();
             Arc::unwrap_or_clone(feed.earlier)
         };
         assert_eq!(earlier(at.before()).await, RoaringTreemap::new());
@@ -406,5 +485,27 @@ mod tests {
         let others = earlier(since).await;
         table.delete(6).await;
         assert_eq!(earlier(since).await.len(), others.len() + 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_reads_the_past_is_told_what_that_takes_and_may_refuse_it() {
+        let dir = TestDir::new();
+        let table = dir.table().await;
+        table.insert(&[1, 2]).await;
+        table.flush().await.unwrap();
+        let at = table.store.snapshot().ts();
+        table.delete(1).await;
+        let snapshot = table.store.snapshot();
+        let (held, scope, ids) = (snapshot.ts(), table.scope, i64::MIN..=i64::MAX);
+        let refuse = |bytes: usize| match bytes {
+            0 => Ok(()),
+            _ => Err(StorageError::NoMemory(format!("{bytes} bytes"))),
+        };
+        let past = table.store.past(&snapshot, held, scope, at, ids.clone(), &refuse).await;
+        assert!(matches!(past, Err(StorageError::NoMemory(_))));
+        let feed = table.store.feed(&snapshot, held, scope, at, &refuse).await;
+        assert!(matches!(feed, Err(StorageError::NoMemory(_))));
+        let allow = |_: usize| Ok(());
+        table.store.past(&snapshot, held, scope, at, ids, &allow).await.unwrap();
     }
 }

@@ -42,7 +42,7 @@ use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::system_columns::{CommitTs, ID, UPDATED, id_field, updated_field};
 
 use super::hot::{HotRowsExec, HotVersions};
-use super::{AsOf, ScopeTable, cold, external};
+use super::{AsOf, ScopeTable, cold, external, holding, memory_of_past};
 
 /// The column that says what a version did: `insert`, `update` or `delete`.
 pub(crate) const OP_COLUMN: &str = "_op";
@@ -79,10 +79,11 @@ impl ChangesTable {
         own: &[usize],
         state: &dyn Session,
     ) -> DfResult<(Arc<dyn ExecutionPlan>, Arc<RoaringTreemap>)> {
+        let memory = memory_of_past(state);
         let AsOf { store, at: since, .. } = &self.since;
         let snapshot = self.since.snapshot(&self.rows.snapshot, &self.rows.table, self.until).await?;
         let held = self.rows.snapshot.ts();
-        let feed = store.feed(&snapshot, held, self.rows.scope, *since).await.map_err(external)?;
+        let feed = store.feed(&snapshot, held, self.rows.scope, *since, &holding(&memory)).await.map_err(external)?;
         let width = self.rows.located().fields().len();
         let system = [0, width - 4, width - 3, width - 2];
         let projection: Vec<usize> = own.iter().copied().chain(system).collect();
@@ -91,10 +92,11 @@ impl ChangesTable {
         let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !feed.view.files.is_empty() {
             let filters = [span.clone()];
-            plans = cold::scan(&self.rows, &feed.view, &projection, &filters, state, None).await?;
+            plans = cold::scan(&self.rows, &feed.view, &projection, &filters, state, None, Some(&memory)).await?;
         }
         let all = HotVersions::All(snapshot, self.until, feed.pin);
-        plans.push(Arc::new(HotRowsExec::new(&self.rows, &feed.view, &projection, i64::MIN..=i64::MAX, all)?));
+        let ids = i64::MIN..=i64::MAX;
+        plans.push(Arc::new(HotRowsExec::new(&self.rows, &feed.view, &projection, ids, all, Some(memory))?));
         let all: Arc<dyn ExecutionPlan> = match plans.len() {
             1 => plans.remove(0),
             _ => UnionExec::try_new(plans)?,

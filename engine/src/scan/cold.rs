@@ -24,6 +24,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Fi
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DfResult;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
@@ -73,7 +74,8 @@ impl ColdTier {
     }
 }
 
-/// Scans the files of a view that filters leave, in one plan or two. `projection` counts on the located schema.
+/// Scans the files of a view that filters leave, in one plan or two. `projection` counts on the located schema; `memory`: counts
+/// which rows of the files are read, where that is not known anyway.
 pub(super) async fn scan(
     table: &ScopeTable,
     view: &ScopeView,
@@ -81,6 +83,7 @@ pub(super) async fn scan(
     filters: &[Expr],
     state: &dyn Session,
     limit: Option<usize>,
+    memory: Option<&MemoryReservation>,
 ) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
     let tier = state.config().get_extension::<ColdTier>();
     let tier = tier.ok_or_else(|| external(EngineError::internal("the session has no cold tier")))?;
@@ -101,7 +104,8 @@ pub(super) async fn scan(
         "files chosen"
     );
     let evolved = EvolvedColumns::of(&table.table).map_err(external)?;
-    let scan = Scan { tier, view, projection, state, limit, objects, evolved, by_key: filter.has_keys() };
+    let by_key = filter.has_keys();
+    let scan = Scan { tier, view, projection, state, limit, memory, objects, evolved, by_key };
     let (of_main, bulk): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|file| main.is_bulk || !is_bulk(file.record));
     let mut plans = vec![scan.plan(source, &main, figures, &of_main)?];
     if !bulk.is_empty() {
@@ -120,6 +124,7 @@ struct Scan<'a> {
     projection: &'a [usize],
     state: &'a dyn Session,
     limit: Option<usize>,
+    memory: Option<&'a MemoryReservation>,
     objects: Arc<dyn ObjectStore>,
     evolved: Arc<dyn PhysicalExprAdapterFactory>,
     /// Who asks for a key gets few rows: only the pages of those are decoded.
@@ -187,7 +192,7 @@ impl Scan<'_> {
         let (mut rows, mut masked) = (0, 0);
         for Chosen { record, tested } in chosen {
             let mask = view.masks.get(&record.batch_number).map(|mask| &**mask);
-            let file = file(record, mask, layout)?;
+            let file = file(record, mask, layout, self.memory)?;
             // Only while decoding it is known which file a row came from.
             if *tested && pushdown {
                 passed.insert(file.object_meta.location.clone());
@@ -274,7 +279,12 @@ async fn choose<'a>(
 }
 
 /// One file as DataFusion reads it.
-fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, layout: &Layout) -> DfResult<PartitionedFile> {
+fn file(
+    record: &BatchRecord,
+    mask: Option<&RoaringBitmap>,
+    layout: &Layout,
+    memory: Option<&MemoryReservation>,
+) -> DfResult<PartitionedFile> {
     let mut file = PartitionedFile::new_from_meta(ObjectMeta {
         location: object_path(&record.file_path).map_err(external)?,
         // Files never change: the metadata cache is to hit whenever path and size are the same.
@@ -297,7 +307,13 @@ fn file(record: &BatchRecord, mask: Option<&RoaringBitmap>, layout: &Layout) -> 
     }
     Ok(match mask {
         None => file,
-        Some(mask) => file.with_extension(ParquetRowSelection::new(unmasked(mask, record.row_count as usize))),
+        Some(mask) => {
+            let selection = unmasked(mask, record.row_count as usize);
+            if let Some(memory) = memory {
+                memory.try_grow(selection.iter().count() * size_of::<RowSelector>())?;
+            }
+            file.with_extension(ParquetRowSelection::new(selection))
+        }
     })
 }
 

@@ -10,6 +10,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -64,6 +65,18 @@ struct Rows {
     schema: SchemaRef,
     /// Keeps what the statement reads of the past, in files too.
     _time: Option<Arc<PinnedTime>>,
+    _held: Held,
+}
+
+/// Counts what the whole scan holds. It knows of the statement and that of its plan, so it is not shown with that.
+struct Held {
+    _memory: Option<MemoryReservation>,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
 }
 
 /// Which versions of hot rows are read.
@@ -85,13 +98,14 @@ enum Reading {
 }
 
 impl HotRowsExec {
-    /// `projection` counts on the located schema of the table.
+    /// `projection` counts on the located schema of the table; `memory`: counts what the whole scan holds.
     pub(super) fn new(
         table: &ScopeTable,
         view: &ScopeView,
         projection: &[usize],
         ids: RangeInclusive<i64>,
         versions: HotVersions,
+        memory: Option<MemoryReservation>,
     ) -> DfResult<Self> {
         let columns = table.table.schema();
         let user_count = columns.columns.len();
@@ -132,7 +146,19 @@ impl HotRowsExec {
         let staged = table.staged.clone();
         let is_whole = time.is_none() && table.not_before.is_none() && ids == (i64::MIN..=i64::MAX);
         let whole = is_whole.then(|| (table.scope, view.generations.clone()));
-        let rows = Rows { snapshot, cursor, whole, staged, ids, reader, decoded, sources, schema, _time: time };
+        let rows = Rows {
+            snapshot,
+            cursor,
+            whole,
+            staged,
+            ids,
+            reader,
+            decoded,
+            sources,
+            schema,
+            _time: time,
+            _held: Held { _memory: memory },
+        };
         Ok(Self { rows: Arc::new(rows), properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 }

@@ -25,10 +25,12 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DfResult;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use parquet::arrow::RowNumber;
+use seracdb_storage::StorageError;
 use seracdb_storage::catalog::TableRecord;
 use seracdb_storage::file_index::FileIndex;
 use seracdb_storage::keys::Scope;
@@ -37,6 +39,7 @@ use seracdb_storage::store::Store;
 use seracdb_storage::system_columns::{CommitTs, UPDATED};
 
 use crate::error::{EngineError, ErrorKind};
+use crate::sql::errors::from_datafusion;
 use crate::transaction::StagedScope;
 
 pub(crate) use changes::{ChangesTable, OP_COLUMN};
@@ -62,6 +65,28 @@ pub(crate) enum Exposure {
     All,
     /// Also the location, for UPDATE and DELETE.
     Located,
+}
+
+/// Memory of a statement, for what its plan takes while it is made and holds as long as it is there: an extension of its session's
+/// configuration.
+pub(crate) struct PlanMemory(pub(crate) Arc<dyn MemoryPool>);
+
+/// Counts what reading the past takes.
+fn memory_of_past(state: &dyn Session) -> MemoryReservation {
+    let consumer = MemoryConsumer::new("reading the past");
+    match state.config().get_extension::<PlanMemory>() {
+        Some(own) => consumer.register(&own.0),
+        None => consumer.register(&state.runtime_env().memory_pool),
+    }
+}
+
+/// What is asked whether so many bytes may be held.
+fn holding(memory: &MemoryReservation) -> impl Fn(usize) -> Result<(), StorageError> + Send + Sync {
+    move |bytes| {
+        memory
+            .try_resize(bytes)
+            .map_err(|error| StorageError::NoMemory(from_datafusion(error, &LOCATION_COLUMNS).message))
+    }
 }
 
 /// A time of which rows are read.
@@ -184,23 +209,29 @@ impl TableProvider for ScopeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let (view, versions) = match &self.as_of {
+        let (view, versions, memory) = match &self.as_of {
             Some(time) => {
                 let snapshot = time.snapshot(&self.snapshot, &self.table, time.at).await?;
-                let ids = id_range::of(filters);
-                let held = self.snapshot.ts();
-                let past = time.store.past(&snapshot, held, self.scope, time.at, ids).await.map_err(external)?;
-                (past.view, HotVersions::Until(snapshot, time.at, past.pin))
+                let (held, ids, memory) = (self.snapshot.ts(), id_range::of(filters), memory_of_past(state));
+                let past = {
+                    let holding = holding(&memory);
+                    let past = time.store.past(&snapshot, held, self.scope, time.at, ids, &holding).await;
+                    past.map_err(external)?
+                };
+                (past.view, HotVersions::Until(snapshot, time.at, past.pin), Some(memory))
             }
-            None => (self.view().await?, HotVersions::Newest),
+            None => (self.view().await?, HotVersions::Newest, None),
         };
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let hot: Arc<dyn ExecutionPlan> =
-            Arc::new(HotRowsExec::new(self, &view, &projection, id_range::of(filters), versions)?);
-        if view.files.is_empty() {
+        let mut plans = match view.files.is_empty() {
+            true => vec![],
+            false => cold::scan(self, &view, &projection, filters, state, limit, memory.as_ref()).await?,
+        };
+        let ids = id_range::of(filters);
+        let hot: Arc<dyn ExecutionPlan> = Arc::new(HotRowsExec::new(self, &view, &projection, ids, versions, memory)?);
+        if plans.is_empty() {
             return Ok(hot);
         }
-        let mut plans = cold::scan(self, &view, &projection, filters, state, limit).await?;
         plans.push(hot);
         UnionExec::try_new(plans)
     }

@@ -26,6 +26,8 @@ use crate::snapshot::Snapshot;
 use crate::system_columns::{CommitTs, DELETED, ID, UPDATED};
 
 const CHUNK_ROWS: usize = 8192;
+/// Bytes of a version.
+const VERSION_BYTES: usize = 8 + 8 + 1;
 
 /// A version, without the user's columns.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +80,15 @@ impl Source {
         }
     }
 
+    /// Bytes that it works with, about.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::File(file) => file.held,
+            Self::Hot(hot) => hot.held,
+            Self::Closed(_) | Self::Ended => 0,
+        }
+    }
+
     /// Where that is, if it is in a file.
     pub(super) fn position(&self) -> Option<(BatchNumber, u32)> {
         match self {
@@ -98,6 +109,7 @@ pub(super) struct FileVersions {
     row: usize,
     /// Position of the batch's first row.
     position: u32,
+    held: usize,
 }
 
 struct Columns {
@@ -112,6 +124,7 @@ impl FileVersions {
         let reader = ObjectReader { store, path, size: file.size_bytes };
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), [ID, UPDATED, DELETED]);
+        let held = held_while_read(builder.metadata(), &mask);
         let rows = builder.with_projection(mask).with_batch_size(CHUNK_ROWS).build()?;
         Ok(Self {
             number: file.batch_number,
@@ -120,6 +133,7 @@ impl FileVersions {
             batch: None,
             row: 0,
             position: 0,
+            held,
         })
     }
 
@@ -155,6 +169,16 @@ impl Columns {
     }
 }
 
+/// Bytes in memory while these columns of a file are read, about: its footer, what a row group has stored of them, and some rows.
+fn held_while_read(file: &ParquetMetaData, mask: &ProjectionMask) -> usize {
+    let stored = file.row_groups().iter().map(|group| {
+        let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        columns.map(|(_, column)| usize::try_from(column.compressed_size()).unwrap_or(0)).sum::<usize>()
+    });
+    let rows = usize::try_from(file.file_metadata().num_rows()).unwrap_or(0).min(CHUNK_ROWS);
+    file.memory_size() + stored.max().unwrap_or(0) + rows * VERSION_BYTES
+}
+
 fn damaged() -> StorageError {
     StorageError::Damaged("a batch file without system columns".into())
 }
@@ -165,13 +189,14 @@ pub(super) struct HotVersions {
     chunk: HotChunk,
     /// In the chunk.
     row: usize,
+    held: usize,
 }
 
 impl HotVersions {
     /// Of rows with these ids.
     pub(super) fn new(scope: Scope, generations: Vec<Generation>, ids: RangeInclusive<i64>) -> Self {
         let cursor = HotCursor::new(scope, generations, Versions::All).within(ids);
-        Self { cursor, chunk: HotChunk::default(), row: 0 }
+        Self { cursor, chunk: HotChunk::default(), row: 0, held: 0 }
     }
 
     pub(super) async fn head(&mut self, snapshot: &Arc<Snapshot>) -> Result<Option<Version>> {
@@ -183,6 +208,7 @@ impl HotVersions {
                 Ok((cursor, chunk.unwrap_or_default()))
             })
             .await?;
+            self.held = self.chunk.size_bytes();
             if self.chunk.is_empty() {
                 return Ok(None);
             }
