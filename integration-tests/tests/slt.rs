@@ -28,7 +28,7 @@ enum Tier {
 
 /// Files that begin and end transactions themselves, or ask what was committed and when. Single records are left out by
 /// `skipif staged`.
-const COMMITTED: [&str; 3] = ["manifest", "system_columns", "transactions"];
+const COMMITTED: [&str; 4] = ["alter_constraints", "manifest", "system_columns", "transactions"];
 
 struct Database {
     client: Arc<Client>,
