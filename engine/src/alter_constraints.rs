@@ -337,6 +337,9 @@ impl Asked<'_> {
         let memory = MemoryConsumer::new("a constraint").register(&state.runtime_env().memory_pool);
         let mut seen: Vec<Seen> = self.keys.iter().map(|_| Seen::default()).collect();
         while let Some(batch) = rows.try_next().await.map_err(failed)? {
+            if engine.stop().is_cancelled() {
+                return Err(EngineError::cancelled());
+            }
             self.require_of_rows(&batch, scope, &mut seen, &memory)?;
         }
         Ok(())
