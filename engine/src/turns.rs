@@ -92,3 +92,29 @@ impl Turn {
         self.scope.alone.store(ALONE_AFTER_CONFLICT, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_closed_table_keeps_others_at_its_door() {
+        let (turns, table) = (Turns::default(), TableId(1));
+        let (one, other) = (turns.enter(table).await, turns.enter(table).await);
+        assert!(timeout(SOON, turns.close(table)).await.is_err());
+        drop((one, other));
+        let closed = turns.close(table).await;
+        assert!(timeout(SOON, turns.enter(table)).await.is_err());
+        // Another table is open, and so are turns for who is in.
+        drop(turns.enter(TableId(2)).await);
+        drop(turns.take(Scope::shared(table), true).await);
+        drop(closed);
+        assert!(timeout(SOON, turns.enter(table)).await.is_ok());
+    }
+}

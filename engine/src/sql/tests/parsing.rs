@@ -8,8 +8,8 @@ use seracdb_storage::system_columns;
 use crate::error::{EngineError, ErrorKind};
 use crate::identity::Role;
 use crate::sql::statement::{
-    ColumnDef, Commented, CreateTable, Delete, Insert, InsertSource, Password, Statement, TableKind,
-    TransactionStatement, Update,
+    AlterTable, CheckDef, ColumnDef, Commented, ConstraintChange, CreateTable, Delete, Insert, InsertSource, Password,
+    Statement, TableKind, TransactionStatement, UniqueDef, Update,
 };
 use crate::sql::{Limits, TableName, parse};
 
@@ -526,4 +526,47 @@ fn system_columns_are_not_written() {
         }
     }
     of("CREATE TABLE t (id INT, updated INT)");
+}
+
+#[test]
+fn constraints_come_and_go_together() {
+    let changes = |sql: &str| match of(sql) {
+        Statement::AlterTable { change: AlterTable::Constraints(changes), .. } => changes,
+        other => panic!("{sql}: {other:?}"),
+    };
+    let key = |name: Option<&str>, columns: &[&str], primary, nulls_equal| {
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        ConstraintChange::Unique(UniqueDef { name: name.map(str::to_owned), columns, primary, nulls_equal })
+    };
+    let check = |name: Option<&str>, expr: &str| {
+        ConstraintChange::Check(CheckDef { name: name.map(str::to_owned), expr: expr.to_owned() })
+    };
+    assert_eq!(
+        changes("ALTER TABLE t ADD CONSTRAINT C UNIQUE (A, \"B\")"),
+        [key(Some("c"), &["a", "B"], false, false)]
+    );
+    assert_eq!(changes("ALTER TABLE t ADD UNIQUE NULLS NOT DISTINCT (a)"), [key(None, &["a"], false, true)]);
+    assert_eq!(
+        changes(
+            "ALTER TABLE t ADD PRIMARY KEY (a), ALTER b SET NOT NULL, ADD CHECK (a > 0), DROP CONSTRAINT IF EXISTS x"
+        ),
+        [
+            key(None, &["a"], true, false),
+            ConstraintChange::NotNull("b".into()),
+            check(None, "a > 0"),
+            ConstraintChange::Drop { name: "x".into(), if_exists: true },
+        ]
+    );
+    // Columns that are called like the beginning of a constraint.
+    for sql in ["ALTER TABLE t ADD unique INT", "ALTER TABLE t ADD check TEXT", "ALTER TABLE t ADD primary INT"] {
+        let is_column = matches!(of(sql), Statement::AlterTable { change: AlterTable::Columns(_), .. });
+        assert!(is_column, "{sql}");
+    }
+    let unique = |sql: &str| match of(sql) {
+        Statement::CreateIndex(create) => create.unique,
+        other => panic!("{sql}: {other:?}"),
+    };
+    assert_eq!(unique("CREATE INDEX i ON t (a)"), None);
+    assert_eq!(unique("CREATE UNIQUE INDEX i ON t (a) NULLS DISTINCT"), Some(false));
+    assert_eq!(unique("CREATE UNIQUE INDEX IF NOT EXISTS i ON t (a) NULLS NOT DISTINCT"), Some(true));
 }
