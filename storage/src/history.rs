@@ -472,13 +472,13 @@ mod tests {
                 table.store.feed(&snapshot, snapshot.ts(), table.scope, since, &|_: usize| Ok(())).await.unwrap();
             Arc::unwrap_or_clone(feed.earlier)
         };
-        assert_eq!(earlier(at.before()).await, RoaringTreemap::new());
-        assert_eq!(earlier(at.before().before()).await, RoaringTreemap::new());
+        let loaded = loaded.get() as u64;
+        assert!(!earlier(at.before()).await.contains(loaded));
+        assert!(!earlier(at.before().before()).await.contains(loaded));
 
         // One that was there just before is known to have been.
         table.delete(5).await;
-        let loaded = RoaringTreemap::from_iter([loaded.get() as u64]);
-        assert_eq!(earlier(at).await, loaded);
+        assert!(earlier(at).await.contains(loaded));
         table.insert(&[6]).await;
         table.flush().await.unwrap();
         let since = table.store.snapshot().ts();

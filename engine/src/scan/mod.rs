@@ -182,7 +182,8 @@ impl ScopeTable {
             true => Arc::new(Field::clone(field).with_nullable(true)),
             false => Arc::clone(field),
         };
-        self.located = Arc::new(Schema::new(self.located.fields().iter().map(nullable).collect::<Vec<_>>()));
+        let with = |schema: &SchemaRef| Arc::new(Schema::new(schema.fields().iter().map(nullable).collect::<Vec<_>>()));
+        (self.schema, self.located) = (with(&self.schema), with(&self.located));
         self
     }
 }
