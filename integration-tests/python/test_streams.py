@@ -297,3 +297,12 @@ def test_removing_goes_on_beside_writers_and_takes_only_what_expired(server):
         done(db, run_job(db, "stream_expiry"))
         assert versions(db) == 0
         checked(server)
+
+
+def test_what_the_job_removed_is_not_counted(tmp_path):
+    with Server(tmp_path / "data", variables=BY_HAND) as running, root(running) as db:
+        stream(db, "100ms")
+        db.run("INSERT INTO s (n) VALUES (1), (2)")
+        until(lambda: db.query("SELECT n FROM s").num_rows == 0, "they expire")
+        assert "2 rows" in done(db, run_job(db, "stream_expiry"))["message"]
+        assert db.query("SELECT versions FROM system.tables WHERE \"table\" = 's'")["versions"].to_pylist() == [0]

@@ -52,6 +52,8 @@ enum Request {
     Recovered(Scope, Arc<Recovered>, oneshot::Sender<Result<Committed<()>>>),
     /// Has all later commits come after a time.
     Pass(CommitTs, oneshot::Sender<Result<Committed<()>>>),
+    /// Shows the database as it is, also when nothing is committed.
+    Look(oneshot::Sender<Result<Committed<()>>>),
     /// Looks at the lease, also when nothing is committed.
     CheckLease,
     Stop,
@@ -65,7 +67,7 @@ impl Request {
             Self::Commit(commit, _) => {
                 !commit.catalog.is_empty() || !commit.files.is_empty() || !commit.audit.is_empty()
             }
-            Self::Pass(..) | Self::CheckLease | Self::Stop => false,
+            Self::Pass(..) | Self::Look(_) | Self::CheckLease | Self::Stop => false,
             _ => true,
         }
     }
@@ -127,6 +129,11 @@ impl Committer {
     /// A snapshot of all commits that there will ever be up to a time, which is not above the clock's.
     pub(crate) async fn pass(&self, at: CommitTs) -> Result<Arc<Snapshot>> {
         Ok(self.ask(|reply| Request::Pass(at, reply)).await?.1)
+    }
+
+    /// A snapshot without what was removed beside the commits. That of before would keep the space it has.
+    pub(crate) async fn look(&self) -> Result<Arc<Snapshot>> {
+        Ok(self.ask(Request::Look).await?.1)
     }
 
     pub(crate) async fn seal(&self, scope: Scope) -> Result<Committed<BatchNumber>> {
@@ -243,13 +250,14 @@ impl Run {
         let mut answers: Vec<Answer> = Vec::new();
         let mut next = Some(first);
         let mut go_on = true;
-        let mut durable = false;
+        let (mut durable, mut looks) = (false, false);
         while let Some(request) = next {
             if matches!(request, Request::Stop) {
                 go_on = false;
                 break;
             }
             durable |= request.precedes_objects();
+            looks |= matches!(request, Request::Look(_));
             answers.push(self.stage(request, &mut batch));
             next = if batch.size_in_bytes() < GROUP_BYTES { requests.try_recv().ok() } else { None };
         }
@@ -263,6 +271,8 @@ impl Run {
         self.lease.check()?;
         if writes {
             self.cache.written(self.state.take_written().into_iter(), self.state.last_ts());
+        }
+        if writes || looks {
             self.published.store(take_snapshot(&self.rocks, &self.state, &self.cache, &self.open));
         }
         let snapshot = self.published.load_full();
@@ -285,6 +295,7 @@ impl Run {
                 self.state.pass(at);
                 settle(Ok(()), reply)
             }
+            Request::Look(reply) => settle(Ok(()), reply),
             Request::Seal(scope, reply) => settle(self.state.seal(scope, batch), reply),
             Request::ReserveBatch(scope, reply) => settle(self.state.reserve_batch(scope, batch), reply),
             Request::Publish(publication, reply) => {

@@ -12,7 +12,8 @@ use crate::error::{Result, StorageError};
 use crate::hot::{HotCursor, Versions};
 use crate::hot_size::HotSize;
 use crate::keys::{Generation, RowKey, Scope, generation_prefix};
-use crate::rocks::Family;
+use crate::objects::blocking;
+use crate::rocks::{Family, Rocks};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::system_columns::CommitTs;
@@ -133,25 +134,33 @@ impl Store {
     }
 
     /// Removes hot versions of a scope from before a time, in nanoseconds since the Unix epoch, which nobody may read any
-    /// more; gives how many.
-    pub fn remove_hot_before(&self, scope: Scope, oldest_ns: i64) -> Result<u64> {
-        let oldest = CommitTs::stored(oldest_ns);
-        let (mut removed, mut keys) = (0, Vec::new());
-        self.rocks().scan_prefix(Family::Rows, &scope.encode(), |key, _| {
-            let row = RowKey::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
-            if row.updated < oldest {
-                keys.push(key.to_vec());
-            }
-            if keys.len() == REMOVED_AT_ONCE {
-                removed += keys.len() as u64;
-                self.rocks().remove_all(Family::Rows, &std::mem::take(&mut keys))?;
-            }
-            Ok(())
-        })?;
-        removed += keys.len() as u64;
-        self.rocks().remove_all(Family::Rows, &keys)?;
+    /// more; gives how many. Who looks afterwards does not find them.
+    pub async fn remove_hot_before(self: &Arc<Self>, scope: Scope, oldest_ns: i64) -> Result<u64> {
+        let store = Arc::clone(self);
+        let removed = blocking(move || remove_before(store.rocks(), scope, CommitTs::stored(oldest_ns))).await?;
+        if removed > 0 {
+            self.committer().look().await?;
+        }
         Ok(removed)
     }
+}
+
+fn remove_before(rocks: &Rocks, scope: Scope, oldest: CommitTs) -> Result<u64> {
+    let (mut removed, mut keys) = (0, Vec::new());
+    rocks.scan_prefix(Family::Rows, &scope.encode(), |key, _| {
+        let row = RowKey::decode(key).ok_or_else(|| StorageError::Damaged("a row key is too short".into()))?;
+        if row.updated < oldest {
+            keys.push(key.to_vec());
+        }
+        if keys.len() == REMOVED_AT_ONCE {
+            removed += keys.len() as u64;
+            rocks.remove_all(Family::Rows, &std::mem::take(&mut keys))?;
+        }
+        Ok(())
+    })?;
+    removed += keys.len() as u64;
+    rocks.remove_all(Family::Rows, &keys)?;
+    Ok(removed)
 }
 
 fn count_versions(snapshot: &Arc<Snapshot>, scope: Scope, generation: Generation) -> Result<u64> {

@@ -134,9 +134,8 @@ impl Work<'_> {
             is_meant(snapshot.catalog(), &scope, job).then_some((scope, now_ns.saturating_sub(table.ttl_ns?)))
         });
         for part in self.parts(due) {
-            let ((scope, oldest_ns), store) = (part?, Arc::clone(self.store));
-            let removing = tokio::task::spawn_blocking(move || store.remove_hot_before(scope, oldest_ns));
-            let removed = removing.await.map_err(|_| Unfinished::from(EngineError::panicked()))??;
+            let (scope, oldest_ns) = part?;
+            let removed = self.store.remove_hot_before(scope, oldest_ns).await?;
             self.progress.rows.fetch_add(removed, Ordering::Relaxed);
             self.did(0);
         }
