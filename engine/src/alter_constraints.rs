@@ -10,11 +10,14 @@
 //! 1. A constraint is there only when all rows of all scopes satisfy it: those that came while they were looked at are looked at
 //!    again, and those that were made for fewer constraints are refused at their commit (`storage/src/commit.rs`).
 //! 2. What does not hold says which constraint and which columns, and no value: rows may be another user's.
-//! 3. The number of a unique key is never another's: what the index has of one that was dropped is nobody's.
+//! 3. Who goes on with the files alone, on another machine, finds rows that satisfy it: what hot rows have made good is in files before
+//!    the constraint is there.
+//! 4. The number of a unique key is never another's: what the index has of one that was dropped is nobody's.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, new_null_array};
 use arrow::record_batch::RecordBatch;
@@ -46,13 +49,15 @@ use crate::sql::dml::require_column;
 use crate::sql::errors::from_datafusion;
 use crate::sql::statement::{ConstraintChange, UniqueDef};
 use crate::tables::Tables;
-use crate::transaction::{Staged, Transaction};
+use crate::transaction::{Staged, StagedScope, Transaction};
 use crate::write::user_columns;
 
 /// How often rows are looked at while others write, before the table is closed to them.
 const LOOKS_BESIDE_OTHERS: usize = 2;
-/// How often in all. Transactions and loads commit to a closed table, too.
+/// How often in all. Transactions commit to a closed table, too.
 const LOOKS_MAX: usize = 10;
+/// How long is waited for those that are in before the table is closed: others wait behind it.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 /// Bytes that a key takes while it is looked whether there is another like it, about.
 const SEEN_BYTES: usize = 40;
 
@@ -75,6 +80,7 @@ pub(crate) async fn alter(
         };
         let Some(next) = Next::of(&table, name).changed(changes)? else { return Ok(()) };
         let change = next.verified(engine, &tables).await?;
+        settle_files(engine, &table, change.verified.as_deref()).await?;
         let scopes = if change.adds_key(&table) { change.verified.clone() } else { None };
         let change = CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) };
         match engine.change_catalog_seen(session, Arc::clone(&tables.snapshot), vec![change]).await {
@@ -87,7 +93,7 @@ pub(crate) async fn alter(
             Err(_) => {}
         }
         if look >= LOOKS_BESIDE_OTHERS && closed.is_none() {
-            closed = Some(engine.turns.close(table.id).await);
+            closed = tokio::time::timeout(CLOSING_MAX, engine.turns.close(table.id)).await.ok();
         }
         tables = Tables { snapshot: engine.store.snapshot(), ..tables };
     }
@@ -118,8 +124,37 @@ async fn alter_in(
         require_new_and_empty(&tables, &table)?;
     }
     let change = next.verified(engine, &tables).await?;
+    require_settled(engine, &tables, &table, change.verified.as_deref())?;
+    settle_files(engine, &table, change.verified.as_deref()).await?;
     let change = CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) };
     engine.stage_catalog(session, transaction, vec![change]).await
+}
+
+/// Flushes what hot rows say of rows in files, where another machine could go on with those alone: it would find the rows as they
+/// were, which need not satisfy the constraint.
+async fn settle_files(engine: &Engine, table: &TableRecord, verified: Option<&[Scope]>) -> Result<()> {
+    if table.kind == TableKind::Stream || !engine.store.can_be_taken_over() {
+        return Ok(());
+    }
+    let with_files = engine.store.snapshot().scopes_with_files(table.id)?;
+    for scope in verified.unwrap_or_default().iter().filter(|scope| with_files.binary_search(scope).is_ok()) {
+        engine.store.flush(*scope).await?;
+    }
+    Ok(())
+}
+
+/// What a transaction has changed itself can be in no file before its commit.
+fn require_settled(engine: &Engine, tables: &Tables, table: &TableRecord, verified: Option<&[Scope]>) -> Result<()> {
+    let supersedes = |scope: &Scope| {
+        tables.staged.as_ref().and_then(|staged| staged.scope(*scope)).is_some_and(StagedScope::supersedes)
+    };
+    match engine.store.can_be_taken_over() && verified.unwrap_or_default().iter().any(supersedes) {
+        true => Err(EngineError::invalid(format!(
+            "this transaction has changed rows of table '{}.{}' which the constraint is about: COMMIT first, and ALTER TABLE then",
+            table.namespace, table.name
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// A transaction has no index of keys that rows have which are there already.
@@ -323,7 +358,9 @@ impl Asked<'_> {
     async fn require_of(&self, engine: &Engine, tables: &Tables, scope: Scope) -> Result<()> {
         let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
         let state = engine.statement_state(engine.stop());
-        let provider = Arc::new(tables.rows_of(self.table, scope, Exposure::Visible));
+        // Rows that have expired are there again once they live longer.
+        let table = Arc::new(TableRecord { ttl_ns: None, ..TableRecord::clone(self.table) });
+        let provider = Arc::new(tables.rows_of(&table, scope, Exposure::Visible));
         let schema = datafusion::catalog::TableProvider::schema(&*provider);
         let read = self.read()?;
         let projection: Result<Vec<usize>, _> = read.iter().map(|name| schema.index_of(name)).collect();

@@ -199,8 +199,21 @@ impl Engine {
         let changes = self.resting_on_actor(session, &snapshot, &staged, changes)?;
         let entries = staged_changes(session, &mut staged, changes)?;
         // It may be another one by now.
-        if staged.catalog.table_by_id(table.id).is_none() {
-            return Err(EngineError::not_found(format!("table '{}.{}' was dropped", table.namespace, table.name)));
+        match staged.catalog.table_by_id(table.id) {
+            None => {
+                let dropped = format!("table '{}.{}' was dropped", table.namespace, table.name);
+                return Err(EngineError::not_found(dropped));
+            }
+            Some(now) if now.rules > table.rules => {
+                return Err(EngineError::new(
+                    ErrorKind::Aborted,
+                    format!(
+                        "table '{}.{}' got a constraint during the ingest: send it again",
+                        table.namespace, table.name
+                    ),
+                ));
+            }
+            Some(_) => {}
         }
         KeyView::new(&snapshot, staged.scope(scope), scope).settle(&table, &mut writes).await?;
         staged.write(&table, writes);

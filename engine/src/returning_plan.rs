@@ -17,7 +17,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
@@ -177,11 +177,16 @@ impl Returning<'_> {
             }
             LogicalPlan::Join(_) => {
                 let named = named_columns(&LogicalPlan::Projection(projection.clone())).map_err(failed)?;
+                // Types are what they are only once they are coerced.
+                let typed = coerced(self.state, LogicalPlan::clone(&projection.input))?;
                 let in_sight = projection.input.schema();
                 let own = rows.of_target().fields().len();
-                let others = in_sight.iter().skip(own).filter_map(|(table, field)| {
+                let all = in_sight.iter().zip(typed.schema().fields());
+                let others = all.skip(own).filter_map(|((table, field), typed)| {
+                    let field_of =
+                        |field: &FieldRef| Arc::new(Field::clone(field).with_data_type(typed.data_type().clone()));
                     let column = Column::new(table.cloned(), field.name());
-                    named.contains(&column).then(|| (column, Arc::clone(field)))
+                    named.contains(&column).then(|| (column, field_of(field)))
                 });
                 let (carried, fields): (Vec<Column>, Vec<FieldRef>) = others.unzip();
                 let own = in_sight.columns().into_iter().take(own).collect();

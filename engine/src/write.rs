@@ -50,12 +50,14 @@ use crate::sql::mentions::{mentions_identifier, names_a_column};
 use crate::sql::merge::merge_query;
 use crate::sql::params::{Bound, Typed, hints};
 use crate::sql::statement::{ConflictAction, Delete, Insert, InsertSource, Merge, MergeAction, MergeClause, Update};
-use crate::sql::{Statement, TableName};
+use crate::sql::tuples::{read_by_column, require_steady_view};
+use crate::sql::{self, Limits, Statement, TableName};
 use crate::tables::Tables;
 use crate::transaction::{Staged, StagedCommit, Transaction};
 use crate::turns::Turn;
 use crate::unique::{KeyView, old_columns};
 use crate::upsert::{self, Upsert};
+use crate::views::below;
 
 /// What a statement has written.
 #[derive(Debug)]
@@ -514,6 +516,19 @@ impl Engine {
     }
 }
 
+/// Refuses views of which each column of a `SET (a, b) = (SELECT …)` might be of another row.
+fn require_steady_views(tables: &Tables, statement: &Statement) -> Result<()> {
+    for name in read_by_column(statement) {
+        let Some(view) = tables.view(&name) else { continue };
+        for view in below(tables.catalog(), view) {
+            if let Statement::Query(query) = sql::parse(&view.query, &Limits::default())? {
+                require_steady_view(&query)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Plans the SELECT of an INSERT, UPDATE or DELETE. It gives the user columns; for UPDATE and DELETE after location, `_id`
 /// and `_updated`.
 pub(crate) fn plan(
@@ -535,6 +550,7 @@ pub(crate) fn plan(
         let column = table.schema().columns.iter().find(|column| column.name == name);
         column.and_then(|column| column.default.as_deref()).map(expression).transpose()
     })?;
+    require_steady_views(tables, statement)?;
     // Without a list, values are those of the columns that can be given.
     let given: Vec<(String, DataType)> = writable.places().into_iter().map(|place| columns[place].clone()).collect();
     let returning = Returning { state, tables, statement, table: &table };

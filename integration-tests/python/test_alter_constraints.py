@@ -312,3 +312,39 @@ def test_loads_satisfy_what_came_before_them(tmp_path):
         with pytest.raises(seracdb.AlreadyExists, match="UNIQUE 't_v_key' is not possible"):
             db.run("ALTER TABLE t ADD UNIQUE (v)")
         checked(server)
+
+
+def test_who_goes_on_with_the_files_alone_finds_rows_that_satisfy_it(tmp_path):
+    store = f"file://{tmp_path}/objects"
+    settings = {"SERACDB_STORAGE__LEASE_SECONDS": "5"}
+    first = Server(tmp_path / "first", variables=settings, args=["--object-store", store])
+    first.start()
+    with root(first) as db:
+        db.run("CREATE TABLE t (k INT, v INT)")
+        db.run("INSERT INTO t VALUES (1, 1), (1, 2), (2, NULL), (3, -3)")
+        db.run("STORAGE FLUSH TABLE t")
+        # What makes them good is hot.
+        db.run("DELETE FROM t WHERE k = 1 AND v = 2")
+        db.run("UPDATE t SET v = 0 WHERE v IS NULL")
+        db.run("BEGIN")
+        db.run("UPDATE t SET v = 3 WHERE v < 0")
+        with pytest.raises(seracdb.InvalidArgument, match="COMMIT first"):
+            db.run("ALTER TABLE t ADD CHECK (v >= 0)")
+        db.run("COMMIT")
+        db.run("ALTER TABLE t ADD UNIQUE (k), ALTER COLUMN v SET NOT NULL, ADD CHECK (v >= 0)")
+        # The catalog is in the store with the next flush, if it is not yet.
+        db.run("CREATE TABLE other AS SELECT 1 AS a")
+        db.run("INSERT INTO other VALUES (2)")
+        db.run("STORAGE FLUSH TABLE other")
+    first.kill()
+    second = Server(tmp_path / "second", variables=settings, args=["--object-store", store, "--take-over"])
+    second.start()
+    try:
+        with root(second) as db:
+            assert rows(db, "SELECT k, v FROM t ORDER BY k") == [(1, 1), (2, 0), (3, 3)]
+            assert constraints(db) == ["t_check", "t_k_key"]
+            assert not is_nullable(db, "v")
+            with pytest.raises(seracdb.AlreadyExists):
+                db.run("INSERT INTO t VALUES (1, 5)")
+    finally:
+        second.stop()

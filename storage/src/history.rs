@@ -199,7 +199,7 @@ impl Store {
         let (mut earlier, unsure) = blocking(move || superseded_after(since, &log, scope, &newer)).await?;
         for (number, rows) in unsure {
             match records.iter().find(|file| file.batch_number == number && needs(file, since)) {
-                Some(file) => earlier |= self.older_than(since, file, &rows, snapshot).await?,
+                Some(file) => earlier |= self.older_than(since, file, &rows, snapshot, holding).await?,
                 None => earlier.extend(rows.iter().map(|row| row.id.get() as u64)),
             }
         }
@@ -239,11 +239,17 @@ impl Store {
         file: &BatchRecord,
         rows: &[MaskedRow],
         snapshot: &Arc<Snapshot>,
+        holding: &(impl Fn(usize) -> Result<()> + Sync),
     ) -> Result<RoaringTreemap> {
         let positions: RoaringBitmap = rows.iter().map(|row| row.position).collect();
+        let asked = size_of_val(rows) + positions.serialized_size();
         let mut found = RoaringTreemap::new();
-        let mut source = Source::Closed(file.clone());
+        let (mut source, mut told) = (Source::Closed(file.clone()), 0);
         while let Some(version) = source.head(self.objects(), snapshot).await? {
+            if told != source.held() {
+                told = source.held();
+                holding(asked + told)?;
+            }
             let is_asked = source.position().is_some_and(|(_, position)| positions.contains(position));
             if is_asked && version.updated <= since.get() {
                 found.insert(version.id as u64);

@@ -552,6 +552,11 @@ impl Store {
         &self.committer
     }
 
+    /// Whether another data directory could go on with what is in the object store alone.
+    pub fn can_be_taken_over(&self) -> bool {
+        self.objects.is_shared()
+    }
+
     pub(crate) fn objects(&self) -> &Objects {
         &self.objects
     }

@@ -7,8 +7,9 @@
 //!   takes 2^depth steps.
 
 use std::any::TypeId;
+use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{ColumnOption, Expr};
+use datafusion::sql::sqlparser::ast::{ColumnOption, Expr, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -19,6 +20,24 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 pub(crate) struct SeracDialect;
 
 const BASE: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// IS DISTINCT FROM that one may have on its left.
+const DISTINCTS_MAX: usize = 64;
+
+fn distincts_in(expr: &Expr) -> usize {
+    struct Distincts(usize);
+    impl Visitor for Distincts {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            self.0 += usize::from(matches!(expr, Expr::IsDistinctFrom(..) | Expr::IsNotDistinctFrom(..)));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut found = Distincts(0);
+    let _ = expr.visit(&mut found);
+    found.0
+}
 
 /// Methods that answer yes.
 macro_rules! yes {
@@ -74,6 +93,12 @@ impl Dialect for SeracDialect {
         } else {
             return None;
         };
+        // What stands before is copied: each part of it so many times at most.
+        if distincts_in(expr) >= DISTINCTS_MAX {
+            return Some(Err(ParserError::ParserError(format!(
+                "more than {DISTINCTS_MAX} IS DISTINCT FROM, each of what the last one gives: write AND between them"
+            ))));
+        }
         let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
         Some(right.map(|right| distinct(Box::new(expr.clone()), Box::new(right))))
     }
@@ -148,6 +173,11 @@ mod tests {
         assert_eq!(operator("NOT a IS NOT DISTINCT FROM b AND c"), "AND");
         assert!(matches!(parsed("a IS DISTINCT FROM b + 1 = c"), Expr::IsDistinctFrom(..)));
         assert!(matches!(parsed("NOT a IS DISTINCT FROM b"), Expr::UnaryOp { .. }));
+        let chain = |links: usize| {
+            let sql = format!("a{}", " IS DISTINCT FROM b".repeat(links));
+            Parser::new(&SeracDialect).try_with_sql(&sql).unwrap().parse_expr().is_ok()
+        };
+        assert!(chain(DISTINCTS_MAX) && !chain(DISTINCTS_MAX + 1));
     }
 
     #[test]

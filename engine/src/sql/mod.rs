@@ -49,7 +49,7 @@ mod tests;
 pub(crate) mod time_travel;
 mod tokens;
 mod transactions;
-mod tuples;
+pub(crate) mod tuples;
 pub(crate) mod types;
 mod users;
 mod validate;

@@ -84,14 +84,14 @@ impl Reader<'_> {
         table: &TableName,
         alias: Option<&Ident>,
     ) -> Result<Vec<(String, Expr)>> {
-        let mut assignments = Vec::with_capacity(given.len());
+        let (mut assignments, mut copied) = (Vec::with_capacity(given.len()), 0);
         for assignment in given {
             match assignment.target {
                 AssignmentTarget::ColumnName(name) => {
                     assignments.push((names::column_name(&name, table, alias)?, assignment.value));
                 }
                 AssignmentTarget::Tuple(columns) => {
-                    assign_tuple(&columns, assignment.value, table, alias, &mut assignments)?
+                    assign_tuple(&columns, assignment.value, table, alias, &mut assignments, &mut copied)?
                 }
             }
         }

@@ -258,6 +258,11 @@ impl StagedScope {
         &self.files
     }
 
+    /// Whether it changes rows that are committed, or in files.
+    pub(crate) fn supersedes(&self) -> bool {
+        self.masks.len() > 0 || self.changed.into_iter().any(|(_, row)| row.supersedes.is_some())
+    }
+
     /// The rows in files that are not to be read.
     pub(crate) fn masks(&self) -> impl Iterator<Item = (BatchNumber, &RoaringBitmap)> {
         self.masks.into_iter().map(|(file, mask)| (*file, &**mask))

@@ -9,16 +9,16 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, TableFactor,
-    TableWithJoins, Value, VisitMut, VisitorMut, WildcardAdditionalOptions, With,
+    Cte, Expr, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableFactor, TableWithJoins, Value, VisitMut, VisitorMut, WildcardAdditionalOptions, With,
 };
 use seracdb_storage::system_columns;
 
 use super::is_rows;
 use crate::error::{EngineError, Result};
 use crate::sql::dml::{query as query_of, select};
-use crate::sql::mentions::{is_natural, joins_naturally};
-use crate::sql::names::{fold, quoted};
+use crate::sql::mentions::{is_natural, joins_naturally, relations_of};
+use crate::sql::names::{TableName, fold, quoted};
 use crate::sql::parse::comes_later;
 
 /// The names of a query's columns.
@@ -54,11 +54,23 @@ impl Scope {
         self.with.as_ref().map_or(&[], |with| with.cte_tables.as_slice())
     }
 
-    /// The WITH queries that can be read.
-    fn in_sight(&self) -> Option<With> {
-        let with = self.with.as_ref().filter(|_| self.known > 0)?;
-        let cte_tables = with.cte_tables.iter().take(self.known).cloned().collect();
-        Some(With { with_token: with.with_token.clone(), recursive: with.recursive, cte_tables })
+    /// The WITH queries that can be read and are: all are planned that are there. `read`: what is named, and then by them, too.
+    fn in_sight(&self, read: &mut Vec<TableName>) -> Option<With> {
+        let with = self.with.as_ref()?;
+        let mut cte_tables: Vec<Cte> = Vec::new();
+        for cte in self.ctes().iter().take(self.known).rev() {
+            let name = fold(&cte.alias.name);
+            if read.iter().any(|read| read.namespace.is_none() && read.table == name) {
+                read.extend(relations_of(&cte.query));
+                cte_tables.push(cte.clone());
+            }
+        }
+        cte_tables.reverse();
+        (!cte_tables.is_empty()).then(|| With {
+            with_token: with.with_token.clone(),
+            recursive: with.recursive,
+            cte_tables,
+        })
     }
 }
 
@@ -130,8 +142,18 @@ impl Natural<'_> {
             TableFactor::Table { name, .. } if self.is_recursive(name) => {
                 Err(comes_later("NATURAL JOIN with the recursive query itself (write USING or ON)"))
             }
+            TableFactor::Derived { subquery, alias, .. } if let Some(names) = named_by(subquery, alias.as_ref()) => {
+                Ok(names)
+            }
+            TableFactor::Derived { subquery, .. } if self.reads_recursive(subquery) => Err(comes_later(
+                "NATURAL JOIN with * of the recursive query itself (name the columns, or write USING or ON)",
+            )),
             side => (self.columns_of)(self.all_of(side)),
         }
+    }
+
+    fn reads_recursive(&self, query: &Query) -> bool {
+        relations_of(query).iter().any(|table| self.is_recursive(&table.to_object_name()))
     }
 
     /// Whether a name is that of a WITH RECURSIVE query which is being visited, or comes later.
@@ -151,7 +173,9 @@ impl Natural<'_> {
         let from = TableWithJoins { relation: side.clone(), joins: vec![] };
         let all = SelectItem::Wildcard(WildcardAdditionalOptions::default());
         let mut query = query_of(SetExpr::Select(Box::new(select(vec![all], vec![from], None))));
-        for with in self.scopes.iter().rev().filter_map(Scope::in_sight) {
+        let mut read = relations_of(&query);
+        for scope in self.scopes.iter().rev() {
+            let Some(with) = scope.in_sight(&mut read) else { continue };
             query = match query.with.is_none() {
                 true => Query { with: Some(with), ..query },
                 false => Query { with: Some(with), ..query_of(SetExpr::Query(Box::new(query))) },
@@ -159,6 +183,24 @@ impl Natural<'_> {
         }
         query
     }
+}
+
+/// The names of a query's columns where its text says all of them.
+fn named_by(query: &Query, alias: Option<&TableAlias>) -> Option<Vec<String>> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let name = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) | SelectItem::ExprWithAlias { alias: name, .. } => {
+            Some(fold(name))
+        }
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(fold),
+        _ => None,
+    };
+    let mut names = select.projection.iter().map(name).collect::<Option<Vec<String>>>()?;
+    let others = alias.map_or(&[][..], |alias| &alias.columns);
+    for (name, other) in names.iter_mut().zip(others) {
+        *name = fold(&other.name);
+    }
+    Some(names)
 }
 
 /// The names that both sides have.
