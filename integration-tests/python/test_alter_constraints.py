@@ -348,3 +348,20 @@ def test_who_goes_on_with_the_files_alone_finds_rows_that_satisfy_it(tmp_path):
                 db.run("INSERT INTO t VALUES (1, 5)")
     finally:
         second.stop()
+
+
+def test_an_ingest_that_began_before_a_constraint_of_its_transaction_is_refused(own_server, db):
+    db.run("CREATE TABLE t (k BIGINT)")
+    schema = pa.schema({"k": pa.int64()})
+
+    def batches():
+        yield pa.record_batch({"k": [1]}, schema)
+        db.run("ALTER TABLE t ADD CHECK (k > 0)")
+        yield pa.record_batch({"k": [-1]}, schema)
+
+    db.run("BEGIN")
+    with pytest.raises(seracdb.Conflict, match="got a constraint during the ingest: send it again"):
+        db.ingest("t", pa.RecordBatchReader.from_batches(schema, batches()))
+    db.run("ROLLBACK")
+    assert constraints(db) == []
+    assert rows(db, "SELECT count(*) FROM t") == [(0,)]

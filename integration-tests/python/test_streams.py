@@ -306,3 +306,16 @@ def test_what_the_job_removed_is_not_counted(tmp_path):
         until(lambda: db.query("SELECT n FROM s").num_rows == 0, "they expire")
         assert "2 rows" in done(db, run_job(db, "stream_expiry"))["message"]
         assert db.query("SELECT versions FROM system.tables WHERE \"table\" = 's'")["versions"].to_pylist() == [0]
+
+
+def test_rows_that_expired_and_could_live_again_count_for_a_constraint(tmp_path):
+    with Server(tmp_path / "data", variables=BY_HAND) as running, root(running) as db:
+        stream(db, "100ms")
+        db.run("INSERT INTO s (n) VALUES (1), (NULL)")
+        until(lambda: db.query("SELECT n FROM s").num_rows == 0, "they expire")
+        with pytest.raises(seracdb.InvalidArgument, match="rows with NULL"):
+            db.run("ALTER TABLE s ALTER COLUMN n SET NOT NULL")
+        done(db, run_job(db, "stream_expiry"))
+        db.run("ALTER TABLE s ALTER COLUMN n SET NOT NULL")
+        db.run("ALTER TABLE s SET (ttl = '1d')")
+        assert db.query("SELECT n FROM s").num_rows == 0
