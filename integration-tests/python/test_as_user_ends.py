@@ -123,7 +123,7 @@ UNREAD = [
     "EXECUTE AS USER '{}' (DELETE FROM app.notes AS USER 'ann')",
     "EXECUTE AS USER '{}' (SELECT * FROM app.notes FOR UPDATE)",
     "INSERT INTO app.notes AS USER '{}' VALUS (1)",
-    "INSERT INTO app.notes AS USER '{}' (n) VALUES (1) RETURNING ?",
+    "INSERT INTO app.notes AS USER '{}' (n) VALUES (1) RETURNING",
     "INSERT INTO app.notes AS USER '{}' (n) VALUES (1) ON CONFLICT DO SOMETHING",
     "UPDATE app.notes AS USER '{}' SET n = 1 LIMIT 1",
     "DELETE FROM app.notes AS USER '{}' ORDER BY n LIMIT 1",
