@@ -21,11 +21,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, new_null_array};
 use arrow::record_batch::RecordBatch;
-use datafusion::common::TableReference;
-use datafusion::datasource::provider_as_source;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::logical_expr::LogicalPlanBuilder;
-use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 use seracdb_storage::StorageError;
 use seracdb_storage::catalog::{
@@ -50,6 +46,7 @@ use crate::sql::errors::from_datafusion;
 use crate::sql::statement::{ConstraintChange, UniqueDef};
 use crate::tables::Tables;
 use crate::transaction::{Staged, StagedScope, Transaction};
+use crate::unique::columns_of_rows;
 use crate::write::user_columns;
 
 /// How often rows are looked at while others write, before the table is closed to them.
@@ -360,17 +357,7 @@ impl Asked<'_> {
         let state = engine.statement_state(engine.stop());
         // Rows that have expired are there again once they live longer.
         let table = Arc::new(TableRecord { ttl_ns: None, ..TableRecord::clone(self.table) });
-        let provider = Arc::new(tables.rows_of(&table, scope, Exposure::Visible));
-        let schema = datafusion::catalog::TableProvider::schema(&*provider);
-        let read = self.read()?;
-        let projection: Result<Vec<usize>, _> = read.iter().map(|name| schema.index_of(name)).collect();
-        let projection = projection.map_err(|error| failed(error.into()))?;
-        let plan =
-            LogicalPlanBuilder::scan(TableReference::bare("rows"), provider_as_source(provider), Some(projection))
-                .and_then(LogicalPlanBuilder::build)
-                .map_err(failed)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
-        let mut rows = execute_stream(plan, state.task_ctx()).map_err(failed)?;
+        let mut rows = columns_of_rows(&state, tables.rows_of(&table, scope, Exposure::Visible), &self.read()?).await?;
         let memory = MemoryConsumer::new("a constraint").register(&state.runtime_env().memory_pool);
         let mut seen: Vec<Seen> = self.keys.iter().map(|_| Seen::default()).collect();
         while let Some(batch) = rows.try_next().await.map_err(failed)? {
@@ -465,8 +452,6 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use arrow::datatypes::DataType;
     use seracdb_storage::keys::TableId;
     use seracdb_storage::schema::{Column, TableSchema};
@@ -480,26 +465,8 @@ mod tests {
             Column::new(17, "b", DataType::Int32, false),
             Column::new(18, "c", DataType::Int32, true),
         ];
-        Arc::new(TableRecord {
-            id: TableId(1),
-            namespace: "n".into(),
-            name: "t".into(),
-            kind,
-            prefix: String::new(),
-            options: BTreeMap::new(),
-            indexes: vec![],
-            unique: vec![],
-            checks: vec![],
-            alterations: 0,
-            rules: 0,
-            keys_dropped: 4,
-            ttl_ns: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            schemas: vec![TableSchema { version: 1, columns }],
-            created_at_ns: 0,
-            created_by: "root".into(),
-        })
+        let table = TableRecord::new(TableId(1), "n", "t", kind, TableSchema { version: 1, columns });
+        Arc::new(TableRecord { keys_dropped: 4, ..table })
     }
 
     fn key(name: Option<&str>, columns: &[&str], primary: bool) -> ConstraintChange {

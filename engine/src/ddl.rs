@@ -353,24 +353,11 @@ pub(crate) fn new_table(
         check_name("column", field.name())?;
     }
     let record = TableRecord {
-        id: engine.store.new_table_id(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        kind,
-        prefix: String::new(),
         options: options.clone(),
-        indexes: vec![],
-        unique: vec![],
-        checks: vec![],
-        alterations: 0,
-        rules: 0,
-        keys_dropped: 0,
         ttl_ns: ttl_ns(kind, options)?,
-        comment: None,
-        column_comments: BTreeMap::new(),
-        schemas: vec![TableSchema::first(fields)],
         created_at_ns: engine.store.clock().now_ns(),
         created_by: engine.subject(session)?.name().to_owned(),
+        ..TableRecord::new(engine.store.new_table_id(), namespace, name, kind, TableSchema::first(fields))
     };
     table_options::check(&record)?;
     Ok(record)

@@ -86,24 +86,9 @@ mod tests {
     fn catalog() -> Catalog {
         let namespace = NamespaceRecord { name: "n".into(), created_at_ns: 0, created_by: None, comment: None };
         let table = TableRecord {
-            id: TableId(1),
-            namespace: "n".into(),
-            name: "t".into(),
-            kind: TableKind::Shared,
-            prefix: String::new(),
-            options: BTreeMap::new(),
             indexes: vec![IndexRecord { name: "i".into(), columns: vec![] }],
-            unique: vec![],
-            checks: vec![],
-            alterations: 0,
-            rules: 0,
-            keys_dropped: 0,
-            ttl_ns: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            schemas: vec![TableSchema { version: 1, columns: vec![] }],
-            created_at_ns: 0,
             created_by: "vic".into(),
+            ..TableRecord::new(TableId(1), "n", "t", TableKind::Shared, TableSchema { version: 1, columns: vec![] })
         };
         let view = ViewRecord {
             namespace: "n".into(),

@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::Result as DfResult;
@@ -33,6 +32,7 @@ use crate::prepared::{coerced, plan_query};
 use crate::returning::Returned;
 use crate::scan::LOCATION_COLUMNS;
 use crate::sql::Statement;
+use crate::sql::branches::each_expression;
 use crate::sql::dml::{TARGET_CATALOG, returning_query};
 use crate::sql::errors::from_datafusion;
 use crate::sql::merge::source_in_sight;
@@ -273,18 +273,11 @@ fn failed(error: datafusion::error::DataFusionError) -> EngineError {
 /// The columns that a node's expressions name, and their subqueries.
 fn named_columns(node: &LogicalPlan) -> DfResult<HashSet<Column>> {
     let mut found = HashSet::new();
-    let mut look = |node: &LogicalPlan| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::Column(column) | Expr::OuterReferenceColumn(_, column) = expr {
-                    found.insert(column.clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    };
-    look(node)?;
-    node.apply_subqueries(|subquery| subquery.apply_with_subqueries(&mut look))?;
+    each_expression(node, |expr| {
+        if let Expr::Column(column) | Expr::OuterReferenceColumn(_, column) = expr {
+            found.insert(column.clone());
+        }
+    })?;
     Ok(found)
 }
 

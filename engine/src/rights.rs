@@ -229,26 +229,9 @@ mod tests {
                 comment: None,
             }));
             for (id, name, kind, owner) in [(1, "t", TableKind::Shared, "other"), (2, "own", TableKind::User, "root")] {
-                change(CatalogChange::CreateTable(TableRecord {
-                    id: TableId(10 * place as u32 + id),
-                    namespace: namespace.into(),
-                    name: name.into(),
-                    kind,
-                    prefix: String::new(),
-                    options: BTreeMap::new(),
-                    indexes: vec![],
-                    unique: vec![],
-                    checks: vec![],
-                    alterations: 0,
-                    rules: 0,
-                    keys_dropped: 0,
-                    ttl_ns: None,
-                    comment: None,
-                    column_comments: BTreeMap::new(),
-                    schemas: vec![TableSchema { version: 1, columns: vec![] }],
-                    created_at_ns: 0,
-                    created_by: owner.into(),
-                }));
+                let (id, schema) = (TableId(10 * place as u32 + id), TableSchema { version: 1, columns: vec![] });
+                let table = TableRecord::new(id, namespace, name, kind, schema);
+                change(CatalogChange::CreateTable(TableRecord { created_by: owner.into(), ..table }));
             }
             let view = ViewRecord {
                 namespace: namespace.into(),

@@ -5,12 +5,15 @@
 //! 1. The key index of a scope is asked only when it is whole: one that was lost is made again first, from the rows.
 //! 2. A statement in a transaction sees the keys that the transaction has staged.
 
+use std::iter;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::Int64Type;
+use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlanBuilder;
 use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
@@ -26,7 +29,7 @@ use seracdb_storage::unique::{KeyEdits, KeyWrite, Taken, UniqueKey};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::row_versions::Writes;
-use crate::scan::{Exposure, LOCATION_COLUMNS};
+use crate::scan::{Exposure, LOCATION_COLUMNS, ScopeTable};
 use crate::sql::Statement;
 use crate::sql::conflict::changed_columns;
 use crate::sql::errors::from_datafusion;
@@ -213,22 +216,10 @@ impl Engine {
     async fn make_keys_again(&self, tables: &Tables, table: &Arc<TableRecord>, scope: Scope) -> Result<bool> {
         let (failed, keys) = (|error| from_datafusion(error, &LOCATION_COLUMNS), UniqueKey::of_table(table));
         let (state, started) = (self.statement_state(self.stop()), self.store.clock().monotonic());
-        let names: Vec<String> = table.schema().columns.iter().map(|column| column.name.clone()).collect();
-        let wanted = |name: &String| keys.iter().any(|key| key.names().contains(name));
-        let provider = Arc::new(tables.rows_of(table, scope, Exposure::Visible));
-        let schema = datafusion::catalog::TableProvider::schema(&*provider);
-        let projection: Result<Vec<usize>, _> = [ID.to_owned()]
-            .iter()
-            .chain(names.iter().filter(|name| wanted(name)))
-            .map(|name| schema.index_of(name))
-            .collect();
-        let projection = projection.map_err(|error| failed(error.into()))?;
-        let plan =
-            LogicalPlanBuilder::scan(TableReference::bare("rows"), provider_as_source(provider), Some(projection))
-                .and_then(LogicalPlanBuilder::build)
-                .map_err(failed)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
-        let mut rows = execute_stream(plan, state.task_ctx()).map_err(failed)?;
+        let is_wanted = |name: &str| keys.iter().any(|key| key.names().iter().any(|wanted| wanted == name));
+        let columns = table.schema().columns.iter().map(|column| column.name.as_str());
+        let read: Vec<&str> = iter::once(ID).chain(columns.filter(|name| is_wanted(name))).collect();
+        let mut rows = columns_of_rows(&state, tables.rows_of(table, scope, Exposure::Visible), &read).await?;
         let mut made = 0;
         while let Some(batch) = rows.try_next().await.map_err(failed)? {
             let ids: Vec<RowId> =
@@ -279,4 +270,22 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// These columns of the rows of a scope. Without a column there are only as many rows.
+pub(crate) async fn columns_of_rows(
+    state: &SessionState,
+    rows: ScopeTable,
+    columns: &[&str],
+) -> Result<SendableRecordBatchStream> {
+    let failed = |error| from_datafusion(error, &LOCATION_COLUMNS);
+    let schema = rows.schema();
+    let projection: Result<Vec<usize>, _> = columns.iter().map(|name| schema.index_of(name)).collect();
+    let projection = projection.map_err(|error| failed(error.into()))?;
+    let source = provider_as_source(Arc::new(rows));
+    let plan = LogicalPlanBuilder::scan(TableReference::bare("rows"), source, Some(projection))
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(failed)?;
+    let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
+    execute_stream(plan, state.task_ctx()).map_err(failed)
 }

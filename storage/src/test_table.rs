@@ -1,6 +1,5 @@
 //! A table of one BIGINT column in a store of its own, for tests of the storage.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -89,26 +88,8 @@ impl TestDir {
 
 /// A shared table without columns.
 pub(crate) fn table_record() -> TableRecord {
-    TableRecord {
-        id: TableId(1),
-        namespace: DEFAULT_NAMESPACE.into(),
-        name: "t".into(),
-        kind: TableKind::Shared,
-        prefix: String::new(),
-        options: BTreeMap::new(),
-        indexes: vec![],
-        unique: vec![],
-        checks: vec![],
-        alterations: 0,
-        rules: 0,
-        keys_dropped: 0,
-        ttl_ns: None,
-        comment: None,
-        column_comments: BTreeMap::new(),
-        schemas: vec![],
-        created_at_ns: 0,
-        created_by: "root".into(),
-    }
+    let schema = TableSchema { version: 1, columns: vec![] };
+    TableRecord { schemas: vec![], ..TableRecord::new(TableId(1), DEFAULT_NAMESPACE, "t", TableKind::Shared, schema) }
 }
 
 impl TestTable {

@@ -228,26 +228,10 @@ mod tests {
         let column = |id, name: &str, data_type| StoredColumn::new(id, name, data_type, true);
         let first = vec![column(A, "a", DataType::Int64), column(S, "s", DataType::Utf8)];
         let second = [first.clone(), vec![column(F, "f", DataType::Float64)]].concat();
-        TableRecord {
-            id: TableId(1),
-            namespace: "app".into(),
-            name: "t".into(),
-            kind: TableKind::Shared,
-            prefix: "app/t".into(),
-            options: BTreeMap::new(),
-            indexes: vec![],
-            unique: vec![],
-            checks: vec![],
-            alterations: 0,
-            rules: 0,
-            keys_dropped: 0,
-            ttl_ns: None,
-            comment: None,
-            column_comments: BTreeMap::new(),
-            schemas: vec![TableSchema { version: 1, columns: first }, TableSchema { version: 2, columns: second }],
-            created_at_ns: 0,
-            created_by: "root".into(),
-        }
+        let first = TableSchema { version: 1, columns: first };
+        let mut table = TableRecord::new(TableId(1), "app", "t", TableKind::Shared, first);
+        table.schemas.push(TableSchema { version: 2, columns: second });
+        table
     }
 
     /// Ten rows, two of them NULL in `a`.

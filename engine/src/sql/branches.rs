@@ -112,21 +112,29 @@ fn refuse_volatile(conditions: Vec<Expr>, input: &Arc<LogicalPlan>) -> Result<()
 /// The name of a function in a node's expressions, or their subqueries, that is another value each time.
 fn volatile_function(node: &LogicalPlan) -> DfResult<Option<String>> {
     let mut found = None;
-    let mut look = |node: &LogicalPlan| {
+    each_expression(node, |expr| {
+        if let Expr::ScalarFunction(call) = expr
+            && expr.is_volatile_node()
+        {
+            found = Some(call.func.name().to_owned());
+        }
+    })?;
+    Ok(found)
+}
+
+/// Looks at all expressions of a node, those in one another and in its subqueries too, but not at those below it.
+pub(crate) fn each_expression(node: &LogicalPlan, mut look: impl FnMut(&Expr)) -> DfResult<()> {
+    let mut of_node = |node: &LogicalPlan| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::ScalarFunction(call) = expr
-                    && expr.is_volatile_node()
-                {
-                    found = Some(call.func.name().to_owned());
-                }
+                look(expr);
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     };
-    look(node)?;
-    node.apply_subqueries(|subquery| subquery.apply_with_subqueries(&mut look))?;
-    Ok(found)
+    of_node(node)?;
+    node.apply_subqueries(|subquery| subquery.apply_with_subqueries(&mut of_node))?;
+    Ok(())
 }
 
 fn project(items: Vec<Expr>, input: Arc<LogicalPlan>) -> Result<LogicalPlan> {

@@ -245,7 +245,8 @@ impl Visitor for Find<'_> {
     }
 }
 
-fn constraint_of(join: &Join) -> Option<&JoinConstraint> {
+/// By what a join joins; `None` = one that says nothing of it.
+pub(crate) fn constraint_of(join: &Join) -> Option<&JoinConstraint> {
     match &join.join_operator {
         JoinOperator::Join(constraint)
         | JoinOperator::Inner(constraint)

@@ -82,6 +82,30 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl TableRecord {
+    /// A table of nothing but columns, whose owner is `root` since the beginning of time: the others are said besides.
+    pub fn new(id: TableId, namespace: &str, name: &str, kind: TableKind, schema: TableSchema) -> Self {
+        Self {
+            id,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            kind,
+            prefix: String::new(),
+            options: BTreeMap::new(),
+            indexes: vec![],
+            unique: vec![],
+            checks: vec![],
+            alterations: 0,
+            rules: 0,
+            keys_dropped: 0,
+            ttl_ns: None,
+            comment: None,
+            column_comments: BTreeMap::new(),
+            schemas: vec![schema],
+            created_at_ns: 0,
+            created_by: "root".to_owned(),
+        }
+    }
+
     /// The current schema.
     pub fn schema(&self) -> &TableSchema {
         self.schemas.last().expect("a table is created with a schema, and schemas are only added")

@@ -17,7 +17,7 @@ use seracdb_storage::system_columns;
 use super::is_rows;
 use crate::error::{EngineError, Result};
 use crate::sql::dml::{query as query_of, select};
-use crate::sql::mentions::{is_natural, joins_naturally, relations_of};
+use crate::sql::mentions::{constraint_of, is_natural, joins_naturally, relations_of};
 use crate::sql::names::{TableName, fold, quoted};
 use crate::sql::parse::comes_later;
 
@@ -243,20 +243,14 @@ fn joined(mut left: Vec<String>, right: Vec<String>, join: &Join) -> Vec<String>
     match &join.join_operator {
         JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) => left,
         JoinOperator::RightSemi(_) | JoinOperator::RightAnti(_) => right,
-        JoinOperator::Join(JoinConstraint::Using(columns))
-        | JoinOperator::Inner(JoinConstraint::Using(columns))
-        | JoinOperator::Left(JoinConstraint::Using(columns))
-        | JoinOperator::LeftOuter(JoinConstraint::Using(columns))
-        | JoinOperator::Right(JoinConstraint::Using(columns))
-        | JoinOperator::RightOuter(JoinConstraint::Using(columns))
-        | JoinOperator::FullOuter(JoinConstraint::Using(columns)) => {
-            let used = columns.iter().filter_map(|column| column.0.last()?.as_ident().map(fold));
-            let used: Vec<String> = used.collect();
-            left.extend(right.into_iter().filter(|name| !used.contains(name)));
-            left
-        }
         _ => {
-            left.extend(right);
+            let used: Vec<String> = match constraint_of(join) {
+                Some(JoinConstraint::Using(columns)) => {
+                    columns.iter().filter_map(|column| column.0.last()?.as_ident().map(fold)).collect()
+                }
+                _ => vec![],
+            };
+            left.extend(right.into_iter().filter(|name| !used.contains(name)));
             left
         }
     }

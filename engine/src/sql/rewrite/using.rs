@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::call;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::sql::mentions::constraint_of;
 use crate::sql::names::{fold, quoted};
 use crate::sql::wildcards::exclude;
 
@@ -243,19 +244,6 @@ fn used_by_inner_or_left(join: &Join) -> Vec<Ident> {
         | JoinOperator::Left(JoinConstraint::Using(columns))
         | JoinOperator::LeftOuter(JoinConstraint::Using(columns)) => columns.iter().filter_map(column_ident).collect(),
         _ => vec![],
-    }
-}
-
-fn constraint_of(join: &Join) -> Option<&JoinConstraint> {
-    match &join.join_operator {
-        JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint)
-        | JoinOperator::Right(constraint)
-        | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint) => Some(constraint),
-        _ => None,
     }
 }
 
