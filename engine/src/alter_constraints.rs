@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! 1. A constraint is there only when all rows of all scopes satisfy it: those that came while they were looked at are looked at
-//!    again, and those that were made for fewer constraints are refused at their commit (`storage/src/commit.rs`).
+//!    again, and those that were made for fewer constraints are refused at their commit (`storage/src/commit_state.rs`).
 //! 2. What does not hold says which constraint and which columns, and no value: rows may be another user's.
 //! 3. Who goes on with the files alone, on another machine, finds rows that satisfy it: what hot rows have made good is in files before
 //!    the constraint is there.

@@ -69,8 +69,8 @@ fn only_one_module_assigns_system_columns() {
     let makers: [(&str, &[&str]); 9] = [
         ("IdSequence::after", &["storage/src/store.rs"]),
         ("CommitClock::after", &["storage/src/store.rs"]),
-        (".clock.next(", &["storage/src/commit.rs"]),
-        ("encode_tombstone(", &["storage/src/row_codec/mod.rs", "storage/src/commit.rs"]),
+        (".clock.next(", &["storage/src/commit_state.rs"]),
+        ("encode_tombstone(", &["storage/src/row_codec/mod.rs", "storage/src/commit_state.rs"]),
         ("ids.reserve(", &["storage/src/store.rs"]),
         (
             ".new_ids(",

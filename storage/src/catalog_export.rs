@@ -22,7 +22,7 @@ use crate::catalog::{
     Catalog, CatalogRecord, CatalogWrite, DEFAULT_NAMESPACE, DroppedTable, GrantRecord, NamespaceRecord, TableKind,
     TableRecord, TokenRecord, UserRecord, ViewRecord,
 };
-use crate::commit::{SequenceRecord, append_catalog};
+use crate::commit_records::{SequenceRecord, append_catalog};
 use crate::error::{Result, StorageError};
 use crate::keys::{Owner, Scope, header_key};
 use crate::objects::{ETag, Found, Objects};

@@ -20,7 +20,9 @@ use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::commit::{Commit, CommitState, Publication, ScopeWrite, SequenceRecord, check_size};
+use crate::commit::{Commit, Publication, ScopeWrite, check_size};
+use crate::commit_records::SequenceRecord;
+use crate::commit_state::CommitState;
 use crate::error::{Result, StorageError};
 use crate::keys::{BatchNumber, Scope, TableId};
 use crate::lease::Lease;

@@ -2,7 +2,7 @@
 //!
 //! What it does not know: SQL, who may do what, DataFusion, Flight.
 //!
-//! A write goes [`store::Store::commit`] → `committer` → `commit::CommitState` → RocksDB. A read takes
+//! A write goes [`store::Store::commit`] → `committer` → `commit_state::CommitState` → RocksDB. A read takes
 //! [`store::Store::snapshot`] and asks it for a [`snapshot::ScopeView`]: files, the positions masked in them, and the
 //! generations of hot rows, which [`hot::HotCursor`] reads. [`flush`] moves rows from one tier to the other.
 
@@ -17,6 +17,8 @@ pub mod check;
 pub mod clock;
 pub mod commit;
 pub mod commit_names;
+mod commit_records;
+mod commit_state;
 mod committer;
 pub mod compact;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::catalog::{
     Catalog, CatalogRecord, DEFAULT_NAMESPACE, GrantOn, GrantRecord, Grantee, NamespaceRecord, TableKind, TableRecord,
     ViewRecord,
 };
-use crate::commit::catalog_key;
+use crate::commit_records::catalog_key;
 use crate::error::{Result, StorageError};
 use crate::rocks::{Family, RocksSnapshot};
 use crate::store::catalog_record;

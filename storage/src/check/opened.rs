@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::finding::{Found, Invariant};
 use crate::clock::Clock;
-use crate::commit::SequenceRecord;
+use crate::commit_records::SequenceRecord;
 use crate::error::{Result, StorageError};
 use crate::objects::{Listed, Objects};
 use crate::ownership::{Owner, is_own};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::Invariant;
 use super::Copy;
-use crate::commit::SequenceRecord;
+use crate::commit_records::SequenceRecord;
 use crate::delete_log::{self, MaskedRow};
 use crate::delete_vector;
 use crate::keys::{BatchNumber, Owner, Scope, TableId, batch_key};
