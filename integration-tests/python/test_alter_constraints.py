@@ -13,6 +13,7 @@ import pytest
 import seracdb
 from checking import checked
 from conftest import Connections, root
+from object_stores import server_on
 from testserver import Server
 
 PASSWORD = "long enough"
@@ -316,8 +317,7 @@ def test_loads_satisfy_what_came_before_them(tmp_path):
 
 def test_who_goes_on_with_the_files_alone_finds_rows_that_satisfy_it(tmp_path):
     store = f"file://{tmp_path}/objects"
-    settings = {"SERACDB_STORAGE__LEASE_SECONDS": "5"}
-    first = Server(tmp_path / "first", variables=settings, args=["--object-store", store])
+    first = server_on(tmp_path / "first", store, lease_seconds=5)
     first.start()
     with root(first) as db:
         db.run("CREATE TABLE t (k INT, v INT)")
@@ -337,7 +337,7 @@ def test_who_goes_on_with_the_files_alone_finds_rows_that_satisfy_it(tmp_path):
         db.run("INSERT INTO other VALUES (2)")
         db.run("STORAGE FLUSH TABLE other")
     first.kill()
-    second = Server(tmp_path / "second", variables=settings, args=["--object-store", store, "--take-over"])
+    second = server_on(tmp_path / "second", store, "--take-over", lease_seconds=5)
     second.start()
     try:
         with root(second) as db:
