@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import threading
 import time
 import urllib.request
 
@@ -13,6 +14,8 @@ import pytest
 import rawflight
 import seracdb
 from conftest import root
+from http2 import END_STREAM, GOAWAY, HEADERS, WINDOW_UPDATE, Frame, Line
+from raw_grpc import frame
 from test_long_queries import ENDLESS, LARGE
 from test_long_queries import fill as fill_for_endless
 from testserver import ROOT_PASSWORD, Server
@@ -137,11 +140,42 @@ def test_a_stop_lets_a_call_end_and_takes_no_new_ones(tmp_path):
             with pytest.raises((flight.FlightError, OSError)):
                 with rawflight.client(server):
                     pass
-            with pytest.raises((flight.FlightError, OSError)):
+            with pytest.raises(flight.FlightUnavailableError, match="the server is stopping"):
                 client.start("SELECT 1")
             rows += sum(chunk.data.num_rows for chunk in reader)
             assert rows == 2_000_000
         assert server.process.wait(60) == 0
+        assert "cut off" not in server.log()
+
+
+def test_a_call_that_crosses_the_stop_breaks_none_that_runs(tmp_path):
+    """A client that is told to end its connection may have begun a call that is still to be written, and its windows."""
+    with Server(tmp_path / "data", variables={"SERACDB_SERVER__DRAIN_SECONDS": "60"}) as server, Line(server) as line:
+        said: list[Frame] = []
+
+        def ended(stream: int) -> bool:
+            return any(got.kind == HEADERS and got.stream == stream and got.flags & END_STREAM for got in said)
+
+        reader = threading.Thread(target=lambda: said.extend(line.frames()), daemon=True)
+        reader.start()
+        line.begin(1, "DoPut")
+        line.begin(3, "ListActions")
+        line.message(3, b"", end=True)
+        wait_until(lambda: ended(3))
+        server.process.terminate()
+        wait_until(lambda: "asked to stop" in server.log())
+        time.sleep(1)  # in which the connection would be told to end, and acknowledge that
+        line.begin(5, "ListActions")
+        line.socket.sendall(frame(WINDOW_UPDATE, 0, 5, (1 << 16).to_bytes(4, "big")))
+        line.message(5, b"", end=True)
+        wait_until(lambda: ended(5))
+        assert not ended(1) and server.process.poll() is None
+        line.message(1, b"", end=True)
+        wait_until(lambda: ended(1))
+        assert server.process.wait(30) == 0
+        reader.join()
+        farewells = [int.from_bytes(got.payload[4:8], "big") for got in said if got.kind == GOAWAY]
+        assert farewells and not any(farewells), farewells
         assert "cut off" not in server.log()
 
 

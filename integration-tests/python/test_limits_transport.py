@@ -27,6 +27,7 @@ from http2 import (
     PREFACE,
     RST_STREAM,
     SETTINGS,
+    WINDOW_UPDATE,
     Line,
     dial,
     is_open,
@@ -42,7 +43,6 @@ from wire import field, packed, parse
 STUCK = 200
 LIMITS = "SERACDB_LIMITS__"
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
-WINDOW_UPDATE = 8
 BATCH = pa.record_batch({"a": [1, 2, 3]})
 APPEND = packed("CommandStatementIngest", field(1, field(1, 2) + field(2, 2)), field(2, "filled"))
 

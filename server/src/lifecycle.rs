@@ -13,18 +13,17 @@ use secrecy::{ExposeSecret, SecretString};
 use seracdb_engine::{Engine, EngineError, Role};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Server;
 
 use crate::auth::{Auth, random};
-use crate::config::{LimitsSection, ServerConfig};
+use crate::config::ServerConfig;
 use crate::flight::{self, Flight};
 use crate::http::{self, Watched};
 use crate::jwt::{Jwt, KeysError};
 use crate::metrics::ServerMetrics;
 use crate::queries::{self, Queries};
+use crate::serving::Serving;
 use crate::transport::{Door, Entrance, TlsError, WAYS_OUT};
 
 /// The user of the first start.
@@ -32,16 +31,6 @@ const ROOT: &str = "root";
 
 /// Where a generated password of `root` is, in the data directory.
 const ROOT_PASSWORD_FILE: &str = "root-password";
-
-/// Bytes a client may send ahead, per call and per connection: the protocol's 64 KiB would throttle bulk loads.
-const CALL_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// Calls that a connection may break by what it sends. Then it ends.
-const STREAM_ERRORS_MAX: usize = 1024;
-
-/// How long calls that are cut off have for telling their clients.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long closing the engine may take: a flush that has begun is finished.
 const CLOSE: Duration = Duration::from_secs(30);
@@ -186,7 +175,7 @@ async fn start_and_drain(
     let grpc_address = address(&grpc)?;
     rotate(entrance)?;
     let door = Door::new(entrance, &config.limits);
-    let grpc = tokio::spawn(serve_flight(grpc, door, flight.clone(), config.limits.clone(), stop.clone()));
+    let serving = Serving::begin(grpc, door, flight.clone(), &config.limits, stop.clone());
     let sweeper = tokio::spawn(sweep(flight));
 
     let tls = entrance.certificates().is_some();
@@ -194,7 +183,7 @@ async fn start_and_drain(
     tracing::info!(grpc = %grpc_address, tls, "ready");
     let said = say_ready(entrance.scheme(), grpc_address);
     said.map_err(|source| ServeError::System { what: "write to stdout", source })?;
-    let served = drain(grpc, queries, stop, Duration::from_secs(config.server.drain_seconds)).await;
+    let served = serving.drain(queries, Duration::from_secs(config.server.drain_seconds)).await;
     stop.cancel();
     sweeper.abort();
     served
@@ -244,58 +233,6 @@ fn rotate(entrance: &Entrance) -> Result<(), ServeError> {
         tokio::spawn(watch.map_err(|source| ServeError::System { what: "listen for signals", source })?);
     }
     Ok(())
-}
-
-async fn serve_flight(
-    listener: TcpListener,
-    door: Door,
-    flight: Arc<Flight>,
-    limits: LimitsSection,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let mut server = Server::builder()
-        .http2_max_header_list_size(limits.header_bytes_max)
-        .max_concurrent_streams(limits.streams_max)
-        // tonic would switch HTTP/2's own limit off.
-        .http2_max_local_error_reset_streams(Some(STREAM_ERRORS_MAX))
-        .initial_stream_window_size(CALL_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(Duration::from_secs(limits.keepalive_seconds)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(limits.keepalive_timeout_seconds)));
-    if limits.connection_seconds_max > 0 {
-        // Without a time for the rest: calls that run have limits of their own.
-        server = server.max_connection_age(Duration::from_secs(limits.connection_seconds_max));
-    }
-    let connections = door.connections(listener);
-    server
-        .add_routes(flight::service(flight, &limits))
-        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
-        .await
-}
-
-/// Waits for the end of the service: after a stop, calls in flight get `patience`.
-async fn drain(
-    mut grpc: JoinHandle<Result<(), tonic::transport::Error>>,
-    queries: &Queries,
-    stop: &CancellationToken,
-    patience: Duration,
-) -> Result<(), ServeError> {
-    let ended = tokio::select! {
-        ended = &mut grpc => Some(ended),
-        () = stop.cancelled() => tokio::time::timeout(patience, &mut grpc).await.ok(),
-    };
-    match ended {
-        Some(Ok(result)) => Ok(result?),
-        Some(Err(_)) => Err(EngineError::panicked().into()),
-        None => {
-            tracing::warn!("calls still in flight after {} s: they are cut off", patience.as_secs());
-            queries.stop();
-            // So that their clients are told.
-            let _ = tokio::time::timeout(FAREWELL, &mut grpc).await;
-            grpc.abort();
-            Ok(())
-        }
-    }
 }
 
 async fn sweep(flight: Arc<Flight>) {

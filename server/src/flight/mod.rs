@@ -57,6 +57,7 @@ use self::stream::{DataStream, from_batch};
 use self::tickets::Tickets;
 use crate::auth::{Auth, Call};
 use crate::config::{FlightSection, LimitsSection};
+use crate::in_flight::InFlight;
 use crate::queries::Queries;
 use crate::refusal::Refusal;
 use crate::request_id;
@@ -138,7 +139,7 @@ impl Flight {
 }
 
 /// The gRPC service over these parts.
-pub(crate) fn service(flight: Arc<Flight>, limits: &LimitsSection) -> Routes {
+pub(crate) fn service(flight: Arc<Flight>, limits: &LimitsSection, in_flight: InFlight) -> Routes {
     let service = FlightServiceServer::new(FlightRpc(Arc::clone(&flight))).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let routes = Routes::new(service).into_axum_router();
     let known = from_fn(move |request, next| admit(Arc::clone(&flight), request, next));
@@ -148,9 +149,11 @@ pub(crate) fn service(flight: Arc<Flight>, limits: &LimitsSection) -> Routes {
         let patience = if is_known { of_known } else { of_strangers };
         ready(request.map(|body| patience::patient(body, patience)))
     };
+    let counted = from_fn(move |request, next| in_flight.clone().answer(request, next));
     routes
         .layer(map_request(patient))
         .layer(known)
+        .layer(counted)
         .layer(map_response(explain))
         .layer(from_fn(hand_out))
         .layer(from_fn(request_id::named))

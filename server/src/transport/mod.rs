@@ -16,10 +16,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
 pub(crate) use self::files::TlsError;
@@ -51,14 +52,20 @@ impl Door {
         Self { certificates, patience, seats: Arc::new(seats), refused: Mutex::default() }
     }
 
-    /// The connections that come in, until the stream is dropped.
-    pub(crate) fn connections(self, listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+    /// The connections that come in, until `stop`, when the port is closed. The stream has no end: to tonic that would be
+    /// the time to end the connections that are there.
+    pub(crate) fn connections(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> impl Stream<Item = io::Result<Connection>> {
         let (greeted, connections) = mpsc::channel(GREETED_MAX);
-        tokio::spawn(accept(Arc::new(self), listener, greeted));
-        stream::unfold(connections, async |mut connections| {
+        tokio::spawn(accept(Arc::new(self), listener, greeted, stop));
+        let connections = stream::unfold(connections, async |mut connections| {
             let connection = connections.recv().await?;
             Some((Ok(connection), connections))
-        })
+        });
+        connections.chain(stream::pending())
     }
 
     async fn greet(&self, tcp: TcpStream, peer: SocketAddr, seat: Seat) -> Option<Connection> {
@@ -90,10 +97,11 @@ impl Door {
     }
 }
 
-async fn accept(door: Arc<Door>, listener: TcpListener, greeted: mpsc::Sender<Connection>) {
+async fn accept(door: Arc<Door>, listener: TcpListener, greeted: mpsc::Sender<Connection>, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
             () = greeted.closed() => return,
         };
         match accepted {
