@@ -18,6 +18,7 @@ use seracdb_storage::key_codec::keeps_keys;
 use seracdb_storage::schema::{Column, TableSchema};
 use seracdb_storage::system_columns::FIRST_USER_COLUMN_ID;
 
+use crate::alter_constraints::Wanted;
 use crate::constraints::Constraints;
 use crate::ddl::own_table;
 use crate::discretion::is_read_by_another;
@@ -29,7 +30,7 @@ use crate::session::Session;
 use crate::sql::constraints::{expression, names_column, renamed};
 use crate::sql::dml::require_column;
 use crate::sql::mentions::depends_on_column;
-use crate::sql::statement::{AlterTable, ColumnChange};
+use crate::sql::statement::{AlterTable, ColumnChange, ConstraintChange};
 use crate::sql::{self, Limits, Statement, TableName};
 use crate::table_options::ttl_ns;
 use crate::tables::Tables;
@@ -69,24 +70,48 @@ pub(crate) async fn alter_table(
             }
             Some(TableChange::Default { column: known.id, default: default.clone() })
         }
-        AlterTable::Columns(changes) => {
-            let next = Next::new(tables, name, record).changed(changes)?.with_initial_values(engine)?;
-            next.end()?
-        }
-        AlterTable::Constraints(changes) => {
-            return alter_constraints::alter(engine, session, tables, name, if_exists, changes).await;
+        AlterTable::Changes { columns, constraints } => {
+            if !constraints.is_empty() || columns.iter().any(ColumnChange::has_constraints) {
+                let wanted = Wanted { name, if_exists, columns, constraints };
+                return alter_constraints::alter(engine, session, tables, &wanted).await;
+            }
+            changed_columns(engine, tables, name, record, columns)?.0
         }
         AlterTable::RenameColumn { column, to } => Next::new(tables, name, record).renamed(column, to)?.end()?,
         AlterTable::Rename(to) => rename(tables, name, record, to)?,
     };
     let Some(change) = change else { return Ok(()) };
-    // What cannot be planned cannot be kept.
+    let (_, changes) = checked(engine, tables, record, change)?;
+    engine.change_catalog(session, changes).await
+}
+
+/// The change of a table's columns, `None` when nothing is another than before, and the constraints that come with those that
+/// are new.
+pub(crate) fn changed_columns(
+    engine: &Engine,
+    tables: &Tables,
+    name: &TableName,
+    record: &TableRecord,
+    changes: &[ColumnChange],
+) -> Result<(Option<TableChange>, Vec<ConstraintChange>)> {
+    let mut next = Next::new(tables, name, record).changed(changes)?.with_initial_values(engine)?;
+    let constraints = std::mem::take(&mut next.constraints);
+    Ok((next.end()?, constraints))
+}
+
+/// A table as a change makes it, which can be planned and kept, and what is to be committed for it.
+pub(crate) fn checked(
+    engine: &Engine,
+    tables: &Tables,
+    record: &TableRecord,
+    change: TableChange,
+) -> Result<(TableRecord, Vec<CatalogChange>)> {
     let altered = altered(record, &change)?;
     table_options::check(&altered)?;
     Constraints::plan(&engine.state, &altered)?;
     let same_readers = matches!(change, TableChange::Columns { .. }).then(|| tables.catalog().same_readers(record));
     let change = CatalogChange::AlterTable { table: record.id, change };
-    engine.change_catalog(session, same_readers.map(CatalogChange::from).into_iter().chain([change]).collect()).await
+    Ok((altered, same_readers.map(CatalogChange::from).into_iter().chain([change]).collect()))
 }
 
 /// A table as a change makes it.
@@ -122,11 +147,14 @@ struct Next<'a> {
     record: &'a TableRecord,
     columns: Vec<Column>,
     checks: Vec<CheckRecord>,
+    /// What comes with its new columns.
+    constraints: Vec<ConstraintChange>,
 }
 
 impl<'a> Next<'a> {
     fn new(tables: &'a Tables, name: &'a TableName, record: &'a TableRecord) -> Self {
-        Self { tables, name, record, columns: record.schema().columns.clone(), checks: record.checks.clone() }
+        let (columns, checks) = (record.schema().columns.clone(), record.checks.clone());
+        Self { tables, name, record, columns, checks, constraints: vec![] }
     }
 
     /// The change; `None` when nothing is another than before.
@@ -146,10 +174,10 @@ impl<'a> Next<'a> {
     fn changed(mut self, changes: &[ColumnChange]) -> Result<Self> {
         for change in changes {
             match change {
-                ColumnChange::Add { column, if_not_exists } => {
-                    match self.columns.iter().any(|known| known.name == column.name) {
-                        true if *if_not_exists => {}
-                        _ => self.add(column)?,
+                ColumnChange::Add { column, if_not_exists, constraints } => {
+                    if !(*if_not_exists && self.columns.iter().any(|known| known.name == column.name)) {
+                        self.add(column)?;
+                        self.constraints.extend(constraints.iter().cloned());
                     }
                 }
                 ColumnChange::Drop { column, if_exists } => match self.place(column) {
@@ -218,12 +246,6 @@ impl<'a> Next<'a> {
     fn add(&mut self, column: &sql::statement::ColumnDef) -> Result<()> {
         self.require_free(&column.name, None)?;
         self.require_no_bytes_before(&column.name, &column.data_type)?;
-        if !column.nullable && column.default.is_none() {
-            return Err(EngineError::invalid(format!(
-                "column '{}' is NOT NULL and needs a DEFAULT: it is what rows have that are there",
-                column.name
-            )));
-        }
         let used = self.record.schemas.iter().flat_map(|schema| &schema.columns).chain(&self.columns);
         let id = used.map(|column| column.id + 1).max().unwrap_or(FIRST_USER_COLUMN_ID);
         let mut added = Column::new(id, &column.name, column.data_type.clone(), column.nullable);

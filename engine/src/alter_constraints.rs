@@ -32,18 +32,19 @@ use seracdb_storage::key_codec::KeyBytes;
 use seracdb_storage::keys::{Owner, Scope};
 use seracdb_storage::unique::UniqueKey;
 
-use crate::alter::{VERSIONS_MAX, altered, too_many_versions};
+use crate::alter::{VERSIONS_MAX, altered, changed_columns, checked, too_many_versions};
 use crate::constraints::Constraints;
 use crate::ddl::{check_record, own_table, unique_record};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::naming::check_name;
 use crate::scan::{Exposure, LOCATION_COLUMNS};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::sql::constraints::{expression, names_column};
 use crate::sql::dml::require_column;
 use crate::sql::errors::from_datafusion;
-use crate::sql::statement::{ConstraintChange, UniqueDef};
+use crate::sql::statement::{ColumnChange, ConstraintChange, UniqueDef};
 use crate::tables::Tables;
 use crate::transaction::{Staged, StagedScope, Transaction};
 use crate::unique::columns_of_rows;
@@ -58,29 +59,60 @@ const CLOSING_MAX: Duration = Duration::from_secs(5);
 /// Bytes that a key takes while it is looked whether there is another like it, about.
 const SEEN_BYTES: usize = 40;
 
-/// ALTER TABLE … ADD constraint, DROP CONSTRAINT, ALTER COLUMN … SET NOT NULL.
-pub(crate) async fn alter(
-    engine: &Arc<Engine>,
-    session: &Session,
-    tables: &Tables,
-    name: &TableName,
-    if_exists: bool,
-    changes: &[ConstraintChange],
-) -> Result<()> {
-    if let Some(transaction) = session.transaction() {
-        return alter_in(engine, session, &transaction, tables, name, if_exists, changes).await;
+/// What an ALTER TABLE wants that changes constraints.
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a TableName,
+    pub(crate) if_exists: bool,
+    /// Columns change first.
+    pub(crate) columns: &'a [ColumnChange],
+    /// But for those that come with a column.
+    pub(crate) constraints: &'a [ConstraintChange],
+}
+
+impl Wanted<'_> {
+    /// A table with its columns as they are to be, what makes it so, and the constraints that it is to have.
+    fn with_columns(
+        &self,
+        engine: &Engine,
+        tables: &Tables,
+        table: Arc<TableRecord>,
+    ) -> Result<(Arc<TableRecord>, Vec<CatalogChange>, Vec<ConstraintChange>)> {
+        let (change, mut constraints) = changed_columns(engine, tables, self.name, &table, self.columns)?;
+        constraints.extend(self.constraints.iter().cloned());
+        match change {
+            None => Ok((table, vec![], constraints)),
+            Some(change) => {
+                let (altered, changes) = checked(engine, tables, &table, change)?;
+                Ok((Arc::new(altered), changes, constraints))
+            }
+        }
     }
+}
+
+/// ALTER TABLE … ADD constraint, DROP CONSTRAINT, ALTER COLUMN … SET NOT NULL, and columns that come with constraints.
+pub(crate) async fn alter(engine: &Arc<Engine>, session: &Session, tables: &Tables, wanted: &Wanted<'_>) -> Result<()> {
+    if let Some(transaction) = session.transaction() {
+        return alter_in(engine, session, &transaction, tables, wanted).await;
+    }
+    let Wanted { name, if_exists, .. } = *wanted;
     let (mut tables, mut closed) = (tables.clone(), None);
     for look in 1..=LOOKS_MAX {
         let Some(table) = own_table(engine, session, &tables, name, if_exists, "ALTER TABLE")?.cloned() else {
             return Ok(());
         };
-        let Some(next) = Next::of(&table, name).changed(changes)? else { return Ok(()) };
-        let change = next.verified(engine, &tables).await?;
-        settle_files(engine, &table, change.verified.as_deref()).await?;
-        let scopes = if change.adds_key(&table) { change.verified.clone() } else { None };
-        let change = CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) };
-        match engine.change_catalog_seen(session, Arc::clone(&tables.snapshot), vec![change]).await {
+        let (table, mut changes, constraints) = wanted.with_columns(engine, &tables, table)?;
+        let mut scopes = None;
+        match Next::of(&table, name).changed(&constraints)? {
+            None if changes.is_empty() => return Ok(()),
+            None => {}
+            Some(next) => {
+                let change = next.verified(engine, &tables).await?;
+                settle_files(engine, &table, change.verified.as_deref()).await?;
+                scopes = if change.adds_key(&table) { change.verified.clone() } else { None };
+                changes.push(CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) });
+            }
+        }
+        match engine.change_catalog_seen(session, Arc::clone(&tables.snapshot), changes).await {
             Ok(()) => {
                 drop(closed);
                 make_keys(engine, &tables, &scopes.unwrap_or_default()).await;
@@ -106,25 +138,30 @@ async fn alter_in(
     session: &Session,
     transaction: &Transaction,
     tables: &Tables,
-    name: &TableName,
-    if_exists: bool,
-    changes: &[ConstraintChange],
+    wanted: &Wanted<'_>,
 ) -> Result<()> {
+    let Wanted { name, if_exists, .. } = *wanted;
     let _alone = transaction.changing().await;
     let (snapshot, staged) = transaction.view()?;
     let tables = Tables { snapshot, staged: Some(staged), ..tables.clone() };
     let Some(table) = own_table(engine, session, &tables, name, if_exists, "ALTER TABLE")?.cloned() else {
         return Ok(());
     };
-    let Some(next) = Next::of(&table, name).changed(changes)? else { return Ok(()) };
-    if next.adds_key() {
-        require_new_and_empty(&tables, &table)?;
+    let (table, mut changes, constraints) = wanted.with_columns(engine, &tables, table)?;
+    match Next::of(&table, name).changed(&constraints)? {
+        None if changes.is_empty() => return Ok(()),
+        None => {}
+        Some(next) => {
+            if next.adds_key() {
+                require_new_and_empty(&tables, &table)?;
+            }
+            let change = next.verified(engine, &tables).await?;
+            require_settled(engine, &tables, &table, change.verified.as_deref())?;
+            settle_files(engine, &table, change.verified.as_deref()).await?;
+            changes.push(CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) });
+        }
     }
-    let change = next.verified(engine, &tables).await?;
-    require_settled(engine, &tables, &table, change.verified.as_deref())?;
-    settle_files(engine, &table, change.verified.as_deref()).await?;
-    let change = CatalogChange::AlterTable { table: table.id, change: TableChange::Constraints(change) };
-    engine.stage_catalog(session, transaction, vec![change]).await
+    engine.stage_catalog(session, transaction, changes).await
 }
 
 /// Flushes what hot rows say of rows in files, where another machine could go on with those alone: it would find the rows as they
@@ -206,7 +243,7 @@ impl<'a> Next<'a> {
             match change {
                 ConstraintChange::Check(check) => {
                     let name = check.name.clone();
-                    let record = check_record(self.table, name, &check.expr, &self.taken(check.name.as_ref())?)?;
+                    let record = check_record(self.table, name, &check.expr, &self.taken(check.name.as_deref())?)?;
                     self.checks.push(record);
                 }
                 ConstraintChange::Unique(key) => self.add_key(key)?,
@@ -215,6 +252,7 @@ impl<'a> Next<'a> {
                     self.require_value(self.table.schema().columns[place].id);
                 }
                 ConstraintChange::Drop { name, if_exists } => self.drop(name, *if_exists)?,
+                ConstraintChange::Rename { name, to } => self.rename(name, to)?,
             }
         }
         if !self.not_null.is_empty() && self.table.schemas.len() >= VERSIONS_MAX {
@@ -225,7 +263,7 @@ impl<'a> Next<'a> {
     }
 
     /// The names that constraints have. Refuses the one that another is to have.
-    fn taken(&self, wanted: Option<&String>) -> Result<HashSet<String>> {
+    fn taken(&self, wanted: Option<&str>) -> Result<HashSet<String>> {
         let names = self.unique.iter().map(|key| &key.name).chain(self.checks.iter().map(|check| &check.name));
         let names: HashSet<String> = names.cloned().collect();
         match wanted.filter(|wanted| names.contains(*wanted)) {
@@ -255,7 +293,7 @@ impl<'a> Next<'a> {
         for column in &key.columns {
             require_column(column, &columns, self.name)?;
         }
-        let record = unique_record(self.table, key, self.next_key_id, &self.taken(key.name.as_ref())?)?;
+        let record = unique_record(self.table, key, self.next_key_id, &self.taken(key.name.as_deref())?)?;
         self.next_key_id += 1;
         if record.primary {
             record.columns.iter().for_each(|column| self.require_value(*column));
@@ -278,9 +316,28 @@ impl<'a> Next<'a> {
         self.unique.retain(|key| key.name != name);
         self.checks.retain(|check| check.name != name);
         match before == self.unique.len() + self.checks.len() && !if_exists {
-            true => Err(EngineError::not_found(format!("constraint '{name}' of table '{}' does not exist", self.name))),
+            true => Err(self.unknown(name)),
             false => Ok(()),
         }
+    }
+
+    fn unknown(&self, name: &str) -> EngineError {
+        EngineError::not_found(format!("constraint '{name}' of table '{}' does not exist", self.name))
+    }
+
+    /// What a constraint asks for, and which it is, stays.
+    fn rename(&mut self, name: &str, to: &str) -> Result<()> {
+        check_name("constraint", to)?;
+        let taken = self.taken((name != to).then_some(to))?;
+        if !taken.contains(name) {
+            return Err(self.unknown(name));
+        }
+        let names = self.unique.iter_mut().map(|key| &mut key.name);
+        let mut names = names.chain(self.checks.iter_mut().map(|check| &mut check.name));
+        if let Some(known) = names.find(|known| *known == name) {
+            to.clone_into(known);
+        }
+        Ok(())
     }
 
     /// The unique keys that are new.
@@ -292,9 +349,10 @@ impl<'a> Next<'a> {
         self.keys().next().is_some()
     }
 
-    /// The checks that are new.
+    /// The checks that are new, whatever they are called.
     fn new_checks(&self) -> Vec<CheckRecord> {
-        self.checks.iter().filter(|check| !self.table.checks.contains(check)).cloned().collect()
+        let is_known = |check: &CheckRecord| self.table.checks.iter().any(|known| known.expr == check.expr);
+        self.checks.iter().filter(|check| !is_known(check)).cloned().collect()
     }
 
     /// The change, once all rows are found to satisfy it.
@@ -478,6 +536,10 @@ mod tests {
         ConstraintChange::Check(CheckDef { name: name.map(str::to_owned), expr: "a > 0".into() })
     }
 
+    fn rename(name: &str, to: &str) -> ConstraintChange {
+        ConstraintChange::Rename { name: name.into(), to: to.into() }
+    }
+
     fn drop_of(name: &str, if_exists: bool) -> ConstraintChange {
         ConstraintChange::Drop { name: name.into(), if_exists }
     }
@@ -501,6 +563,8 @@ mod tests {
         assert_eq!(not_null, [16]);
         let dropped = [key(Some("k"), &["a"], false), drop_of("k", false), key(Some("k"), &["c"], false)];
         assert_eq!(changed(&dropped).unwrap().unwrap().0, ["6 k"]);
+        let renamed = [key(Some("k"), &["a"], false), check(Some("c")), rename("k", "l"), rename("c", "k")];
+        assert_eq!(changed(&renamed).unwrap().unwrap().0, ["5 l", "k"]);
     }
 
     #[test]
@@ -508,6 +572,7 @@ mod tests {
         assert_eq!(changed(&[ConstraintChange::NotNull("b".into())]).unwrap(), None);
         assert_eq!(changed(&[drop_of("nothing", true)]).unwrap(), None);
         assert_eq!(changed(&[check(Some("x")), drop_of("x", false)]).unwrap(), None);
+        assert_eq!(changed(&[check(Some("x")), rename("x", "x"), drop_of("x", false)]).unwrap(), None);
     }
 
     #[test]
@@ -518,6 +583,9 @@ mod tests {
             (vec![key(None, &["x"], false)], ErrorKind::NotFound),
             (vec![check(Some("x")), key(Some("x"), &["a"], false)], ErrorKind::AlreadyExists),
             (vec![key(None, &["a"], true), key(None, &["b"], true)], ErrorKind::InvalidArgument),
+            (vec![check(Some("x")), rename("y", "z")], ErrorKind::NotFound),
+            (vec![check(Some("x")), key(Some("y"), &["a"], false), rename("y", "x")], ErrorKind::AlreadyExists),
+            (vec![check(Some("x")), rename("x", "")], ErrorKind::InvalidArgument),
         ] {
             assert_eq!(changed(&changes).unwrap_err().kind, kind, "{changes:?}");
         }

@@ -15,7 +15,7 @@ use seracdb_storage::audit::{AuditEntry, AuditParty};
 use seracdb_storage::commit::Commit;
 use seracdb_storage::store::Store;
 
-pub(crate) use crate::audit_changes::of_changes;
+pub(crate) use crate::audit_changes::{ALTER_TABLE, of_changes};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::identity::Principal;

@@ -11,6 +11,9 @@ use crate::audit::{Ending, ended, entry};
 use crate::session::Session;
 use crate::temporary::is_temporary;
 
+/// What a change of a table is called.
+pub(crate) const ALTER_TABLE: &str = "ALTER TABLE";
+
 /// What a change is called, and what it is about.
 type Described = (&'static str, String);
 
@@ -28,6 +31,8 @@ pub(crate) fn of_changes(session: &Session, catalog: &Catalog, changes: &[Catalo
             }
         }
     }
+    // One ALTER TABLE may be several changes.
+    described.dedup_by(|next, last| next.0 == ALTER_TABLE && next == last);
     let entries = described.into_iter().map(|(action, target)| entry(session, action, Some(target)));
     entries.map(|entry| ended(&entry, Ending::Committed, None)).collect()
 }
@@ -112,7 +117,7 @@ fn describe(catalog: &Catalog, change: &CatalogChange) -> Option<Described> {
             };
             (namespace, "COMMENT", commented(catalog, on))
         }
-        Change::AlterTable { table, .. } => (within(*table), "ALTER TABLE", of_table(catalog, *table)),
+        Change::AlterTable { table, .. } => (within(*table), ALTER_TABLE, of_table(catalog, *table)),
         Change::CreateIndex { table, index } => {
             (within(*table), "CREATE INDEX", format!("{} ON {}", index.name, of_table(catalog, *table)))
         }

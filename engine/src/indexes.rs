@@ -5,7 +5,7 @@ use std::sync::Arc;
 use seracdb_storage::bloom;
 use seracdb_storage::catalog::{CatalogChange, IndexRecord, TableKind, TableRecord};
 
-use crate::alter_constraints;
+use crate::alter_constraints::{self, Wanted};
 use crate::ddl::forgive;
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
@@ -58,7 +58,8 @@ async fn create_unique(
     }
     let (name, columns) = (create.name.clone(), create.columns.clone());
     let key = ConstraintChange::Unique(UniqueDef { name, columns, primary: false, nulls_equal });
-    alter_constraints::alter(engine, session, tables, &create.table, false, &[key]).await
+    let wanted = Wanted { name: &create.table, if_exists: false, columns: &[], constraints: &[key] };
+    alter_constraints::alter(engine, session, tables, &wanted).await
 }
 
 /// The id of a column that an index is possible of.

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. A plan holds no rows, no snapshot and no catalog: its tables are names, and each execution binds them to its own
 //!    ([`crate::tables::Tables::bind`]).
-//! 2. A plan is used for the catalog, user and namespace that it was made for, and for no other ([`Basis`]).
+//! 2. A plan is used for the catalog, users and namespace that it was made for, and for no other ([`Basis`]).
 //! 3. So much is kept and no more, whatever users send: plans are a hundred times as large as their text.
 
 use std::num::NonZeroUsize;
@@ -27,6 +27,7 @@ const TEXT_BYTES_MAX: usize = 256 << 10;
 pub(crate) struct Basis {
     pub(crate) catalog: CatalogIdentity,
     pub(crate) principal: Principal,
+    pub(crate) actor: Option<Principal>,
     pub(crate) namespace: String,
     /// The namespace of temporary tables. The session's own name would keep them alive.
     pub(crate) temporary: Option<String>,
@@ -39,6 +40,7 @@ impl Basis {
         Self {
             catalog: tables.catalog().identity().clone(),
             principal: tables.principal.clone(),
+            actor: tables.actor.clone(),
             namespace: tables.namespace.clone(),
             temporary: tables.temporary.as_deref().map(str::to_owned),
             in_transaction: tables.staged.is_some(),

@@ -121,7 +121,7 @@ impl Engine {
         let prepared = Arc::new(self.prepare_for(session, statement, shown, purpose).await?);
         if let Some((_, basis)) = &prepared.plan {
             // It is found by who sends it.
-            let basis = Basis { principal: self.subject(session)?, ..basis.clone() };
+            let basis = Basis { principal: self.subject(session)?, actor: None, ..basis.clone() };
             self.plans.keep(sql, basis, &prepared);
         }
         Ok(prepared)
@@ -169,6 +169,7 @@ impl Engine {
         Ok(Basis {
             catalog: catalog.identity().clone(),
             principal: self.subject(session)?,
+            actor: None,
             namespace: session.namespace(),
             temporary: session.temporary().as_deref().map(str::to_owned),
             in_transaction: transaction.is_some(),
@@ -182,7 +183,9 @@ impl Engine {
         let now = match prepared.purpose.subject {
             None => self.basis(session)?,
             // Whether it may be for that user is asked when it runs.
-            Some(_) => Basis { principal: basis.principal.clone(), ..self.basis(session)? },
+            Some(_) => {
+                Basis { principal: basis.principal.clone(), actor: Some(self.actor(session)?), ..self.basis(session)? }
+            }
         };
         if *basis == now {
             return Ok(Arc::clone(prepared));
@@ -394,6 +397,7 @@ pub(crate) fn plan_query(
     values_schema: Option<DFSchemaRef>,
     bound: Option<Bound<'_>>,
 ) -> Result<Typed> {
+    rewrite::put_session_values(&mut query, tables.session_values());
     // What is told apart has its full name in what is written into the query from then on.
     rewrite::tell_apart(&mut query, &|name| tables.namespace_of(name).to_owned());
     let planner = Planner::new(state, source);

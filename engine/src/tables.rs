@@ -32,6 +32,7 @@ use crate::sql::Limits;
 use crate::sql::dml::TARGET_CATALOG;
 use crate::sql::names::{CATALOG, TableName};
 use crate::sql::planner::ALL_USERS_CATALOG;
+use crate::sql::rewrite::SessionValues;
 use crate::sql::suggest;
 use crate::sql::time_travel::{CHANGES_CATALOG, Timed, moment};
 use crate::system::{SYSTEM_SCHEMA, SystemTable, system_tables};
@@ -88,6 +89,12 @@ impl Tables {
     /// The settings of the server, as far as its user may know of them.
     pub(crate) fn server_settings(&self) -> &[SettingRow] {
         if self.principal.role() >= Role::Admin { &self.settings } else { &[] }
+    }
+
+    /// What `current_user` and its kin are.
+    pub(crate) fn session_values(&self) -> SessionValues<'_> {
+        let session_user = self.actor.as_ref().unwrap_or(&self.principal).name();
+        SessionValues { user: self.principal.name(), session_user, namespace: &self.namespace }
     }
 
     /// The namespaces that this session sees.

@@ -15,7 +15,7 @@ use seracdb_storage::commit::Commit;
 use seracdb_storage::snapshot::Snapshot;
 use tokio::sync::Semaphore;
 
-use crate::audit::{self, Ending};
+use crate::audit::{self, ALTER_TABLE, Ending};
 use crate::ddl::require;
 use crate::discretion::told;
 use crate::engine::Engine;
@@ -252,6 +252,8 @@ pub(crate) fn staged_changes(
             return Err(told(session.principal(), &staged.catalog, error));
         }
     }
+    entries
+        .dedup_by(|next, last| next.action == ALTER_TABLE && next.action == last.action && next.target == last.target);
     staged.owes(entries.iter().cloned());
     Ok(entries.iter().map(|entry| audit::ended(entry, Ending::Staged, None)).collect())
 }

@@ -30,8 +30,10 @@ class Client:
 
 
 @contextmanager
-def client(server: Server) -> Iterator[Client]:
-    with flight.FlightClient(server.uri) as connection:
+def client(server: Server, own: bool = False) -> Iterator[Client]:
+    """`own`: on a connection that no other client of this process shares."""
+    options = [("grpc.use_local_subchannel_pool", 1)] if own else []
+    with flight.FlightClient(server.uri, generic_options=options) as connection:
         yield Client(connection)
 
 

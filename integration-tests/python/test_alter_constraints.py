@@ -82,6 +82,10 @@ def in_transaction(db: seracdb.Connection, sql: str) -> None:
         db.run(sql)
 
 
+def alone(db: seracdb.Connection, sql: str) -> None:
+    db.run(sql)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_key_that_comes_beside_writers_of_the_same_keys(own_server, db, way):
     db.run("CREATE TABLE t (k BIGINT, v BIGINT)")
@@ -156,6 +160,66 @@ def test_a_table_that_is_written_to_all_the_time_gets_its_constraint(own_server,
 
     assert beside(own_server, lambda db, who, n: db.run(f"INSERT INTO t VALUES ({n}, {who})"), alter) == []
     assert not is_nullable(db, "k") and constraints(db) == ["t_check"]
+
+
+NEW_COLUMNS = (
+    "ALTER TABLE t ADD COLUMN e TEXT UNIQUE, ADD COLUMN n INT NOT NULL DEFAULT 1 CHECK (n > 0), ADD CONSTRAINT sum CHECK (v + n > 0)"
+)
+
+
+@pytest.mark.parametrize("way", [alone, in_transaction])
+def test_columns_that_come_with_constraints_beside_writers(own_server, db, way):
+    db.run("CREATE TABLE t (k BIGINT, v BIGINT)")
+    db.run("INSERT INTO t SELECT value, value FROM generate_series(1, 20000)")
+    db.run("STORAGE FLUSH TABLE t")
+    written = []
+
+    def write(one: seracdb.Connection, who: int, n: int) -> None:
+        way(one, f"INSERT INTO t (k, v) VALUES ({n}, {who})")
+        written.append(n)
+
+    refused = beside(own_server, write, lambda: db.run(NEW_COLUMNS))
+    # A transaction that began before is told to begin again; a statement runs again by itself.
+    assert all(isinstance(error, seracdb.Conflict) for error in refused)
+    assert way is in_transaction or not refused
+    assert constraints(db) == ["sum", "t_check", "t_e_key"]
+    (found,) = rows(db, "SELECT count(*), count(e), min(n), max(n) FROM t")
+    assert found == (20000 + len(written), 0, 1, 1)
+    assert rows(db, "SELECT count(*) FROM system.audit_log WHERE action = 'ALTER TABLE'") == [(1,)]
+    db.run("UPDATE t SET e = 'mine' WHERE k = 20000")
+    with pytest.raises(seracdb.AlreadyExists, match=r"\(e\) = \('mine'\)"):
+        db.run("INSERT INTO t (k, e) VALUES (0, 'mine')")
+    with pytest.raises(seracdb.InvalidArgument, match="CHECK 't_check'"):
+        db.run("UPDATE t SET n = 0 WHERE k = 20000")
+    with pytest.raises(seracdb.InvalidArgument, match="CHECK 'sum'"):
+        db.run("INSERT INTO t (k, v) VALUES (0, -1)")
+    checked(own_server)
+
+
+def test_columns_that_come_with_constraints_in_a_transaction(own_server, db):
+    db.run("CREATE TABLE t (k BIGINT, v BIGINT)")
+    db.run("INSERT INTO t VALUES (1, 1), (2, 2)")
+    db.run("BEGIN")
+    db.run("INSERT INTO t VALUES (3, 3)")
+    with pytest.raises(seracdb.InvalidArgument, match="outside of a transaction"):
+        db.run("ALTER TABLE t ADD COLUMN e TEXT UNIQUE")
+    with pytest.raises(seracdb.InvalidArgument, match="violate CHECK 't_check'"):
+        db.run("ALTER TABLE t ADD COLUMN n INT DEFAULT 3 CHECK (n > v)")
+    db.run("ALTER TABLE t ADD COLUMN n INT DEFAULT 4 CHECK (n > v)")
+    with pytest.raises(seracdb.InvalidArgument, match="CHECK 't_check'"):
+        db.run("INSERT INTO t (k, v) VALUES (4, 4)")
+    db.run("INSERT INTO t (k, v) VALUES (4, 0)")
+    db.run("CREATE TABLE u (a INT)")
+    db.run("ALTER TABLE u ADD COLUMN k INT PRIMARY KEY")
+    db.run("INSERT INTO u VALUES (1, 1)")
+    db.run("COMMIT")
+    own_server.kill()
+    own_server.start()
+    with root(own_server) as again:
+        assert rows(again, "SELECT k, v, n FROM t ORDER BY k") == [(1, 1, 4), (2, 2, 4), (3, 3, 4), (4, 0, 4)]
+        assert constraints(again) == ["t_check"] and constraints(again, "u") == ["u_pkey"]
+        with pytest.raises(seracdb.AlreadyExists):
+            again.run("INSERT INTO u VALUES (2, 1)")
 
 
 # Transactions that began before.

@@ -327,3 +327,16 @@ def test_refused_logins_are_in_the_log_with_where_they_came_from(server, as_):
     # What a session does has its client's address too.
     as_("the_service").run("INSERT INTO app.notes AS USER 'ann' VALUES (1, 'x')")
     assert [row["peer"] for row in audit(db)] == ["127.0.0.1"]
+
+
+def test_current_user_is_who_it_is_done_for(as_):
+    """Each of them twice: plans are kept, and each is of one user and one who acts."""
+    insert = "INSERT INTO app.notes AS USER 'ann' (n, text) VALUES (1, current_user || ' by ' || session_user) RETURNING text"
+    look = "SELECT current_user, session_user"
+    for name in ["the_service", "the_admin"] * 2:
+        db = as_(name)
+        assert db.query(insert).to_pylist() == [{"text": f"ann by {name}"}]
+        assert db.query(look).to_pylist() == [{"current_user": name, "session_user": name}]
+    ann = as_("ann")
+    assert ann.query(look).to_pylist() == [{"current_user": "ann", "session_user": "ann"}]
+    assert ann.query("SELECT count(*) AS n FROM app.notes WHERE text LIKE current_user || '%'")["n"].to_pylist() == [4]

@@ -294,8 +294,14 @@ def test_an_old_connection_is_asked_to_end(tmp_path):
             told = [got for got in line.frames() if got.kind == GOAWAY]
             assert 1.5 < time.monotonic() - began < 15
             assert told and all(int.from_bytes(got.payload[4:8], "big") == 0 for got in told), told
-        # What runs goes on to its end; clients connect again and do not even notice.
-        with rawflight.client(server) as client, root(server) as db, Caller(server, resends=True) as caller:
+        # What runs goes on to its end; clients connect again and do not even notice. On a connection of its own: h2 ends one with
+        # all of its calls when another is begun at the very moment at which it is asked to end.
+        with (
+            rawflight.client(server, own=True) as client,
+            rawflight.client(server, own=True) as another,
+            root(server) as db,
+            Caller(server, resends=True) as caller,
+        ):
             caller.login()
             reader = client.start(LARGE)
             rows = reader.read_chunk().data.num_rows
@@ -303,7 +309,7 @@ def test_an_old_connection_is_asked_to_end(tmp_path):
             while time.monotonic() < end:
                 assert db.query("SELECT 1 AS one").num_rows == 1
                 assert caller.call("ListActions", b"").code is grpc.StatusCode.OK
-                assert client.start("SELECT 1 AS one").read_all().num_rows == 1
+                assert another.start("SELECT 1 AS one").read_all().num_rows == 1
             rows += sum(chunk.data.num_rows for chunk in reader)
             assert rows == 2_000_000
 

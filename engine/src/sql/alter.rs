@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::IsOptional;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::constraints::{OfTable, check_key_columns, kept, of_table};
+use super::constraints::{OfTable, check_key_columns, kept, null_and_primary, of_table};
 use super::ddl::{Declared, column, options};
 use super::names::{TableName, fold};
 use super::parse::{Reader, comes_later};
@@ -21,23 +21,20 @@ pub(crate) fn alter_table(reader: &mut Reader<'_>) -> Result<Statement> {
     let if_exists = reader.words(&["IF", "EXISTS"]);
     let name = TableName::parse(&reader.object_name()?)?;
     let change = match first(reader)? {
-        AlterTable::Columns(mut changes) => {
+        AlterTable::Changes { mut columns, mut constraints } => {
             while reader.parser.consume_token(&Token::Comma) {
-                match action(reader)? {
-                    Some(AlterTable::Columns(more)) => changes.extend(more),
-                    _ => return Err(alone()),
-                }
+                let Some(AlterTable::Changes { columns: more, constraints: too }) = action(reader)? else {
+                    return Err(alone());
+                };
+                columns.extend(more);
+                constraints.extend(too);
             }
-            AlterTable::Columns(changes)
-        }
-        AlterTable::Constraints(mut changes) => {
-            while reader.parser.consume_token(&Token::Comma) {
-                match action(reader)? {
-                    Some(AlterTable::Constraints(more)) => changes.extend(more),
-                    _ => return Err(alone()),
-                }
+            // Columns are changed first, and one that a constraint needs is not dropped.
+            let drops = constraints.iter().any(|change| matches!(change, ConstraintChange::Drop { .. }));
+            if drops && !columns.is_empty() {
+                return Err(alone());
             }
-            AlterTable::Constraints(changes)
+            AlterTable::Changes { columns, constraints }
         }
         _ if reader.parser.peek_token_ref().token == Token::Comma => return Err(alone()),
         change => change,
@@ -47,8 +44,17 @@ pub(crate) fn alter_table(reader: &mut Reader<'_>) -> Result<Statement> {
 
 fn alone() -> EngineError {
     EngineError::invalid(
-        "one ALTER TABLE can ADD, DROP and ALTER … TYPE several columns, or ADD and DROP several constraints: write what else is to change as another one",
+        "one ALTER TABLE can ADD, DROP and ALTER … TYPE several columns and ADD several constraints, or ADD and DROP several \
+         constraints: write what else is to change as another one",
     )
+}
+
+fn of_column(change: ColumnChange) -> AlterTable {
+    AlterTable::Changes { columns: vec![change], constraints: vec![] }
+}
+
+fn of_constraint(change: ConstraintChange) -> AlterTable {
+    AlterTable::Changes { columns: vec![], constraints: vec![change] }
 }
 
 fn first(reader: &mut Reader<'_>) -> Result<AlterTable> {
@@ -65,10 +71,10 @@ fn action(reader: &mut Reader<'_>) -> Result<Option<AlterTable>> {
         return add(reader).map(Some);
     }
     if reader.words(&["DROP", "CONSTRAINT"]) {
-        return drop_constraint(reader).map(|change| Some(AlterTable::Constraints(vec![change])));
+        return drop_constraint(reader).map(|change| Some(of_constraint(change)));
     }
     if reader.word("DROP") {
-        return drop(reader).map(|change| Some(AlterTable::Columns(vec![change])));
+        return drop(reader).map(|change| Some(of_column(change)));
     }
     if reader.word("RENAME") {
         return rename(reader).map(Some);
@@ -90,10 +96,14 @@ fn action(reader: &mut Reader<'_>) -> Result<Option<AlterTable>> {
     Ok((!set.is_empty()).then_some(AlterTable::Options(set)))
 }
 
+fn identifier(reader: &mut Reader<'_>) -> Result<String> {
+    let parsed = reader.parser.parse_identifier();
+    Ok(fold(&reader.at(parsed)?))
+}
+
 /// The name of a column that is not SeracDB's own.
 fn own_column(reader: &mut Reader<'_>) -> Result<String> {
-    let parsed = reader.parser.parse_identifier();
-    let column = fold(&reader.at(parsed)?);
+    let column = identifier(reader)?;
     refuse_system_column(&column)?;
     Ok(column)
 }
@@ -101,7 +111,7 @@ fn own_column(reader: &mut Reader<'_>) -> Result<String> {
 /// A constraint, or a column.
 fn add(reader: &mut Reader<'_>) -> Result<AlterTable> {
     if !is_constraint(reader) {
-        return add_column(reader).map(|change| AlterTable::Columns(vec![change]));
+        return add_column(reader).map(of_column);
     }
     let parsed = reader.parser.parse_optional_table_constraint();
     let change = match reader.at(parsed)? {
@@ -118,15 +128,12 @@ fn add(reader: &mut Reader<'_>) -> Result<AlterTable> {
             }
         },
     };
-    Ok(AlterTable::Constraints(vec![change]))
+    Ok(of_constraint(change))
 }
 
 /// Whether a constraint is next. A column may be called like the beginning of one, and has a type then.
 fn is_constraint(reader: &Reader<'_>) -> bool {
-    let is_word = |place: usize, expected: &str| match &reader.parser.peek_nth_token_ref(place).token {
-        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected),
-        _ => false,
-    };
+    let is_word = |place, expected| is_word(reader, place, expected);
     let before_columns = reader.parser.peek_nth_token_ref(1).token == Token::LParen;
     is_word(0, "CONSTRAINT")
         || is_word(1, "KEY") && (is_word(0, "PRIMARY") || is_word(0, "FOREIGN"))
@@ -134,30 +141,42 @@ fn is_constraint(reader: &Reader<'_>) -> bool {
         || is_word(0, "CHECK") && before_columns
 }
 
-/// [COLUMN] [IF NOT EXISTS] name type [NOT NULL | NULL] [DEFAULT expr].
+/// Whether so many words on there is this one, without quotes.
+fn is_word(reader: &Reader<'_>, place: usize, expected: &str) -> bool {
+    match &reader.parser.peek_nth_token_ref(place).token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected),
+        _ => false,
+    }
+}
+
+/// [COLUMN] [IF NOT EXISTS] name type [NOT NULL | NULL] [DEFAULT expr] [[CONSTRAINT name] UNIQUE | PRIMARY KEY | CHECK (…)].
 fn add_column(reader: &mut Reader<'_>) -> Result<ColumnChange> {
     reader.word("COLUMN");
     let if_not_exists = reader.words(&["IF", "NOT", "EXISTS"]);
     let parsed = reader.parser.parse_column_def();
     let (mut unique, mut checks) = (vec![], vec![]);
-    let Declared { column, .. } = column(reader.at(parsed)?, &mut unique, &mut checks, reader.limits)?;
-    let later = match (unique.first(), checks.is_empty(), &column.generated) {
-        (Some(key), ..) => Some(key.what()),
-        (_, false, _) => Some("CHECK"),
-        (.., Some(_)) => Some("GENERATED"),
-        _ => None,
-    };
-    match later {
-        Some(what) => Err(comes_later(&format!("ALTER TABLE … ADD COLUMN … {what}"))),
-        None => Ok(ColumnChange::Add { column, if_not_exists }),
+    let Declared { mut column, says_null } = column(reader.at(parsed)?, &mut unique, &mut checks, reader.limits)?;
+    if column.generated.is_some() {
+        return Err(comes_later("ALTER TABLE … ADD COLUMN … GENERATED"));
     }
+    if says_null && unique.iter().any(|key| key.primary) {
+        return Err(null_and_primary(&column.name));
+    }
+    unique.iter().try_for_each(check_key_columns)?;
+    let keys = unique.into_iter().map(ConstraintChange::Unique);
+    let mut constraints: Vec<_> = keys.chain(checks.into_iter().map(ConstraintChange::Check)).collect();
+    // Rows that are there have NULL in it. There may be none.
+    if !column.nullable && column.default.is_none() {
+        column.nullable = true;
+        constraints.push(ConstraintChange::NotNull(column.name.clone()));
+    }
+    Ok(ColumnChange::Add { column, if_not_exists, constraints })
 }
 
 /// [IF EXISTS] name [CASCADE | RESTRICT]. Nothing depends on a constraint, so both mean the same.
 fn drop_constraint(reader: &mut Reader<'_>) -> Result<ConstraintChange> {
     let if_exists = reader.words(&["IF", "EXISTS"]);
-    let parsed = reader.parser.parse_identifier();
-    let name = fold(&reader.at(parsed)?);
+    let name = identifier(reader)?;
     if !reader.word("CASCADE") {
         reader.word("RESTRICT");
     }
@@ -176,21 +195,29 @@ fn drop(reader: &mut Reader<'_>) -> Result<ColumnChange> {
     Ok(ColumnChange::Drop { column, if_exists })
 }
 
-/// TO name, [COLUMN] name TO name.
+/// TO name, CONSTRAINT name TO name, [COLUMN] name TO name.
 fn rename(reader: &mut Reader<'_>) -> Result<AlterTable> {
     if reader.word("TO") {
         return Ok(AlterTable::Rename(TableName::parse(&reader.object_name()?)?));
     }
-    if reader.word("CONSTRAINT") {
-        return Err(comes_later("ALTER TABLE … RENAME CONSTRAINT"));
+    // A column may be called so.
+    if !is_word(reader, 1, "TO") && reader.word("CONSTRAINT") {
+        let name = identifier(reader)?;
+        require_to(reader)?;
+        return Ok(of_constraint(ConstraintChange::Rename { name, to: identifier(reader)? }));
     }
     reader.word("COLUMN");
     let column = own_column(reader)?;
-    if !reader.word("TO") {
-        let token = reader.parser.peek_token();
-        return Err(reader.expected("TO and the new name", &token));
-    }
+    require_to(reader)?;
     Ok(AlterTable::RenameColumn { column, to: own_column(reader)? })
+}
+
+fn require_to(reader: &mut Reader<'_>) -> Result<()> {
+    if reader.word("TO") {
+        return Ok(());
+    }
+    let token = reader.parser.peek_token();
+    Err(reader.expected("TO and the new name", &token))
 }
 
 fn alter_column(reader: &mut Reader<'_>, column: String) -> Result<AlterTable> {
@@ -203,7 +230,7 @@ fn alter_column(reader: &mut Reader<'_>, column: String) -> Result<AlterTable> {
         return Ok(AlterTable::Default { column, default: None });
     }
     if reader.words(&["DROP", "NOT", "NULL"]) {
-        return Ok(AlterTable::Columns(vec![ColumnChange::DropNotNull(column)]));
+        return Ok(of_column(ColumnChange::DropNotNull(column)));
     }
     if reader.word("TYPE") || reader.words(&["SET", "DATA", "TYPE"]) {
         let parsed = reader.parser.parse_data_type();
@@ -212,10 +239,10 @@ fn alter_column(reader: &mut Reader<'_>, column: String) -> Result<AlterTable> {
         if reader.word("USING") {
             return Err(unsupported("ALTER COLUMN … TYPE … USING (values stay what they are: the type becomes wider)"));
         }
-        return Ok(AlterTable::Columns(vec![ColumnChange::Type { column, data_type }]));
+        return Ok(of_column(ColumnChange::Type { column, data_type }));
     }
     if reader.words(&["SET", "NOT", "NULL"]) {
-        return Ok(AlterTable::Constraints(vec![ConstraintChange::NotNull(column)]));
+        return Ok(of_constraint(ConstraintChange::NotNull(column)));
     }
     let token = reader.parser.peek_token();
     Err(reader.expected("TYPE, SET DEFAULT, DROP DEFAULT, SET NOT NULL or DROP NOT NULL after ALTER COLUMN", &token))

@@ -17,6 +17,7 @@ use super::limits::Limits;
 use super::names::{fold, quoted};
 use super::params::has_placeholder;
 use super::parse::{RECURSION_MAX, comes_later};
+use super::rewrite::session_value_in;
 use super::statement::{CheckDef, ColumnDef, UniqueDef};
 use super::validate::{admit, unsupported};
 use crate::error::{EngineError, Result};
@@ -74,12 +75,21 @@ pub(crate) fn check_of(constraint: &CheckConstraint, name: Option<String>, limit
     Ok(CheckDef { name, expr: kept(&constraint.expr, limits)? })
 }
 
+pub(super) fn null_and_primary(column: &str) -> EngineError {
+    EngineError::invalid(format!("column '{column}' is both NULL and in the PRIMARY KEY"))
+}
+
 /// An expression as it is kept.
 pub(crate) fn kept(expr: &Expr, limits: &Limits) -> Result<String> {
     let mut expr = expr.clone();
     admit(&mut expr, limits)?;
     if has_placeholder(&expr) {
         return Err(unsupported("a parameter in DEFAULT, GENERATED or CHECK"));
+    }
+    if let Some(name) = session_value_in(&expr) {
+        return Err(EngineError::invalid(format!(
+            "{name} is what it is in a session, and cannot be kept in DEFAULT, GENERATED or CHECK: give it where rows are written"
+        )));
     }
     Ok(expr.to_string())
 }
@@ -200,7 +210,7 @@ pub(crate) fn check(keys: &[UniqueDef], columns: &mut [ColumnDef], nullable: &Ha
                 return Err(EngineError::not_found(format!("{what}: the table has no column '{name}'")));
             };
             if key.primary && nullable.contains(name) {
-                return Err(EngineError::invalid(format!("column '{name}' is both NULL and in the PRIMARY KEY")));
+                return Err(null_and_primary(name));
             }
             column.nullable &= !key.primary;
         }

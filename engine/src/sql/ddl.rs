@@ -364,7 +364,7 @@ fn as_query(reader: &mut Reader<'_>) -> Result<Box<Query>> {
 /// A column, and whether it was said that it may be NULL.
 pub(super) struct Declared {
     pub(super) column: ColumnDef,
-    says_null: bool,
+    pub(super) says_null: bool,
 }
 
 pub(super) fn column(

@@ -9,7 +9,9 @@
 use std::any::TypeId;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{ColumnOption, Expr, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    ColumnOption, Expr, Function, FunctionArguments, Ident, ObjectName, Visit, Visitor,
+};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -20,6 +22,9 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 pub(crate) struct SeracDialect;
 
 const BASE: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// Functions that are words of PostgreSQL's. A word in quotes is no keyword.
+const SESSION_WORDS: [Keyword; 3] = [Keyword::CURRENT_USER, Keyword::SESSION_USER, Keyword::CURRENT_CATALOG];
 
 /// IS DISTINCT FROM that one may have on its left.
 const DISTINCTS_MAX: usize = 64;
@@ -80,6 +85,32 @@ impl Dialect for SeracDialect {
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         BASE.prec_value(precedence)
+    }
+
+    /// `current_user()`: PostgreSQL has it without parentheses alone, others with them.
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let name = match &parser.peek_token_ref().token {
+            Token::Word(word) if SESSION_WORDS.contains(&word.keyword) => {
+                ObjectName::from(vec![Ident::new(&word.value)])
+            }
+            _ => return None,
+        };
+        let has_parentheses =
+            parser.peek_nth_token_ref(1).token == Token::LParen && parser.peek_nth_token_ref(2).token == Token::RParen;
+        if !has_parentheses {
+            return None;
+        }
+        (0..3).for_each(|_| parser.advance_token());
+        Some(Ok(Expr::Function(Function {
+            name,
+            uses_odbc_syntax: false,
+            parameters: FunctionArguments::None,
+            args: FunctionArguments::None,
+            filter: None,
+            null_treatment: None,
+            over: None,
+            within_group: vec![],
+        })))
     }
 
     /// `a IS [NOT] DISTINCT FROM b AND c` is `(a IS [NOT] DISTINCT FROM b) AND c`. The parser takes all that follows for its right

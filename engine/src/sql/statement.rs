@@ -451,10 +451,13 @@ pub(crate) enum AlterTable {
         /// As it is kept; `None` = none.
         default: Option<String>,
     },
-    /// Changes of columns, one after the other.
-    Columns(Vec<ColumnChange>),
-    /// Changes of what rows have to satisfy, one after the other.
-    Constraints(Vec<ConstraintChange>),
+    /// Changes of columns, one after the other, and then of what rows have to satisfy.
+    Changes {
+        /// Of columns.
+        columns: Vec<ColumnChange>,
+        /// Of constraints, but for those that come with a column.
+        constraints: Vec<ConstraintChange>,
+    },
     /// RENAME [COLUMN] column TO name.
     RenameColumn {
         /// The column.
@@ -475,6 +478,8 @@ pub(crate) enum ColumnChange {
         column: ColumnDef,
         /// One of its name that is there already is no error.
         if_not_exists: bool,
+        /// What comes with it: UNIQUE, PRIMARY KEY, CHECK, and NOT NULL where there is no DEFAULT.
+        constraints: Vec<ConstraintChange>,
     },
     /// DROP [COLUMN].
     Drop {
@@ -494,6 +499,13 @@ pub(crate) enum ColumnChange {
     DropNotNull(String),
 }
 
+impl ColumnChange {
+    /// Whether it is a column with constraints of its own.
+    pub(crate) fn has_constraints(&self) -> bool {
+        matches!(self, Self::Add { constraints, .. } if !constraints.is_empty())
+    }
+}
+
 /// What ALTER TABLE does to a constraint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConstraintChange {
@@ -509,6 +521,13 @@ pub(crate) enum ConstraintChange {
         name: String,
         /// None of this name is no error.
         if_exists: bool,
+    },
+    /// RENAME CONSTRAINT.
+    Rename {
+        /// The constraint.
+        name: String,
+        /// What it is to be called.
+        to: String,
     },
 }
 

@@ -7,6 +7,7 @@
 //! - The type of a cast is what a column of it would be: FLOAT is a DOUBLE, a UUID its text ([`of_cast`]).
 //! - TIME is in nanoseconds too, and could not be compared with a column: it is TIME(6), unless the literal has more digits.
 //! - `U&'…'` has no plan; the parser has read its escapes already.
+//! - PostgreSQL's patterns of times become strftime's ([`super::time_patterns`]).
 
 use std::ops::ControlFlow;
 
@@ -15,36 +16,41 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut, VisitorMut,
 };
 
-use super::call;
+use super::{call, time_patterns};
+use crate::error::{EngineError, Result};
 use crate::sql::types::of_cast;
 
 /// Digits a NUMERIC has at most.
 const DIGITS_MAX: usize = 76;
 
 /// Makes every literal what is written.
-pub(super) fn read(query: &mut Query) {
+pub(super) fn read(query: &mut Query) -> Result<()> {
     // The rows of an INSERT are cast to its columns: their numbers are read there.
     let rows = match query.body.as_mut() {
         SetExpr::Values(values) => std::mem::take(&mut values.rows),
         _ => vec![],
     };
-    let _ = query.visit(&mut Read);
+    let mut read = query.visit(&mut Read);
     if let SetExpr::Values(values) = query.body.as_mut() {
         values.rows = rows;
         for value in values.rows.iter_mut().flat_map(|row| row.content.iter_mut()) {
-            if !matches!(value, Expr::Value(ValueWithSpan { value: Value::Number(..), .. })) {
-                let _ = value.visit(&mut Read);
+            if read.is_continue() && !matches!(value, Expr::Value(ValueWithSpan { value: Value::Number(..), .. })) {
+                read = value.visit(&mut Read);
             }
         }
+    }
+    match read {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
     }
 }
 
 struct Read;
 
 impl VisitorMut for Read {
-    type Break = ();
+    type Break = EngineError;
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
         match expr {
             Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
                 if let Some(exact) = long_number(digits) {
@@ -68,12 +74,17 @@ impl VisitorMut for Read {
                 };
                 set_precision(data_type, literal);
             }
+            Expr::Function(function) => {
+                if let Err(error) = time_patterns::translate(function) {
+                    return ControlFlow::Break(error);
+                }
+            }
             _ => {}
         }
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
         let (data_type, literal) = match expr {
             Expr::TypedString(TypedString { data_type, value, .. }) => (data_type, text(value)),
             Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr, .. } => match &**expr {
@@ -164,7 +175,7 @@ mod tests {
     fn after(expr: &str) -> String {
         let mut statements = Parser::parse_sql(&SeracDialect, &format!("SELECT {expr}")).unwrap();
         let Statement::Query(query) = &mut statements[0] else { panic!("{expr}") };
-        read(query);
+        read(query).unwrap();
         query.to_string().trim_start_matches("SELECT ").to_owned()
     }
 

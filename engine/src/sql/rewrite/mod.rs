@@ -8,7 +8,9 @@ mod namesakes;
 mod natural;
 mod row_in;
 pub(crate) mod same_names;
+mod session_values;
 mod shadowing;
+mod time_patterns;
 mod using;
 
 use datafusion::sql::sqlparser::ast::{
@@ -19,10 +21,11 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::Result;
 pub(crate) use namesakes::tell_apart;
 pub(crate) use natural::join_by_name;
+pub(crate) use session_values::{SessionValues, put_session_values, session_value_in};
 
 /// Makes a query one that DataFusion answers rightly.
 pub(crate) fn prepare(query: &mut Query) -> Result<()> {
-    literals::read(query);
+    literals::read(query)?;
     if is_rows(query) {
         return Ok(());
     }

@@ -7,8 +7,10 @@
 mod beside;
 mod checked;
 mod checked_sum;
+mod constants_right;
 mod correlated;
 mod membership;
+mod no_row;
 mod octet_length;
 mod only_row;
 mod ranges;
@@ -42,6 +44,8 @@ pub(crate) fn state_builder() -> SessionStateBuilder {
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(membership::Membership));
     rules.push(Arc::new(correlated::Correlated));
+    rules.push(Arc::new(no_row::NoRow));
+    rules.push(Arc::new(constants_right::ConstantsRight));
     rules.push(Arc::new(round_scale::RoundScale));
     rules.push(Arc::new(round_casts::RoundCasts));
     rules.push(Arc::new(checked::CheckedArithmetic));

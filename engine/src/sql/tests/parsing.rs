@@ -8,8 +8,8 @@ use seracdb_storage::system_columns;
 use crate::error::{EngineError, ErrorKind};
 use crate::identity::Role;
 use crate::sql::statement::{
-    AlterTable, CheckDef, ColumnDef, Commented, ConstraintChange, CreateTable, Delete, Insert, InsertSource, Password,
-    Statement, TableKind, TransactionStatement, UniqueDef, Update,
+    AlterTable, CheckDef, ColumnChange, ColumnDef, Commented, ConstraintChange, CreateTable, Delete, Insert,
+    InsertSource, Password, Statement, TableKind, TransactionStatement, UniqueDef, Update,
 };
 use crate::sql::{Limits, TableName, parse};
 
@@ -401,14 +401,11 @@ fn what_comes_later_or_never() {
         "WITH w AS (SELECT random() AS x) UPDATE t SET (a, b) = (SELECT x, x FROM w)",
         "DELETE FROM t, u",
         "DELETE FROM t ORDER BY a LIMIT 1",
-        "ALTER TABLE t ADD COLUMN a INT UNIQUE",
-        "ALTER TABLE t ADD COLUMN a INT CHECK (a > 0)",
         "ALTER TABLE t ADD COLUMN a INT GENERATED ALWAYS AS (b) STORED",
         "ALTER TABLE t ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES u (a)",
         "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (a)",
         "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT ENFORCED",
         "ALTER TABLE t DROP COLUMN a CASCADE",
-        "ALTER TABLE t RENAME CONSTRAINT c TO d",
         "ALTER TABLE t ALTER COLUMN a TYPE BIGINT USING a + 1",
         "TRUNCATE t, u",
         "TRUNCATE TABLE IF EXISTS t",
@@ -531,7 +528,9 @@ fn system_columns_are_not_written() {
 #[test]
 fn constraints_come_and_go_together() {
     let changes = |sql: &str| match of(sql) {
-        Statement::AlterTable { change: AlterTable::Constraints(changes), .. } => changes,
+        Statement::AlterTable { change: AlterTable::Changes { columns, constraints }, .. } if columns.is_empty() => {
+            constraints
+        }
         other => panic!("{sql}: {other:?}"),
     };
     let key = |name: Option<&str>, columns: &[&str], primary, nulls_equal| {
@@ -557,10 +556,28 @@ fn constraints_come_and_go_together() {
             ConstraintChange::Drop { name: "x".into(), if_exists: true },
         ]
     );
+    assert_eq!(
+        changes("ALTER TABLE t RENAME CONSTRAINT A TO \"B\""),
+        [ConstraintChange::Rename { name: "a".into(), to: "B".into() }]
+    );
+    let renamed = of("ALTER TABLE t RENAME constraint TO b");
+    assert!(matches!(renamed, Statement::AlterTable { change: AlterTable::RenameColumn { .. }, .. }));
+    // With columns, which change first.
+    let Statement::AlterTable { change: AlterTable::Changes { columns, constraints }, .. } =
+        of("ALTER TABLE t ADD COLUMN a INT CONSTRAINT k UNIQUE CHECK (a > 0), ADD CHECK (b > 0), DROP c")
+    else {
+        panic!("an ALTER TABLE")
+    };
+    assert_eq!(constraints, [check(None, "b > 0")]);
+    let ColumnChange::Add { constraints, .. } = &columns[0] else { panic!("{columns:?}") };
+    assert_eq!(*constraints, [key(Some("k"), &["a"], false, false), check(None, "a > 0")]);
+    assert_eq!(columns.len(), 2);
     // Columns that are called like the beginning of a constraint.
     for sql in ["ALTER TABLE t ADD unique INT", "ALTER TABLE t ADD check TEXT", "ALTER TABLE t ADD primary INT"] {
-        let is_column = matches!(of(sql), Statement::AlterTable { change: AlterTable::Columns(_), .. });
-        assert!(is_column, "{sql}");
+        let Statement::AlterTable { change: AlterTable::Changes { columns, constraints }, .. } = of(sql) else {
+            panic!("{sql}")
+        };
+        assert!(columns.len() == 1 && constraints.is_empty(), "{sql}");
     }
     let unique = |sql: &str| match of(sql) {
         Statement::CreateIndex(create) => create.unique,
