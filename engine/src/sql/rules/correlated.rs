@@ -20,7 +20,7 @@ use datafusion::functions::core::expr_fn::named_struct;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::logical_plan::{Subquery, check_subquery_expr};
+use datafusion::logical_expr::logical_plan::{Aggregate, Subquery, check_subquery_expr};
 use datafusion::logical_expr::{Distinct, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Sort, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
@@ -149,16 +149,18 @@ fn can_be_planned(subquery: &Subquery, node: &LogicalPlan) -> DfResult<bool> {
     if !matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Filter(_)) {
         return Ok(false);
     }
-    // It pulls a condition through windows, DISTINCT ON and others, which then see rows of other outer rows.
+    // It pulls a condition through windows, DISTINCT ON and others, which then see rows of other outer rows. That an aggregate
+    // of nothing has a row it knows of the outermost one.
+    let outermost = below_projections(&subquery.subquery);
     let unsafe_node = subquery.subquery.exists(|inner| {
-        let is_safe = matches!(
-            inner,
+        let is_safe = match inner {
+            LogicalPlan::Aggregate(aggregate) => has_plain_groups(aggregate) || std::ptr::eq(inner, outermost),
             LogicalPlan::Projection(_)
-                | LogicalPlan::Filter(_)
-                | LogicalPlan::Aggregate(_)
-                | LogicalPlan::SubqueryAlias(_)
-                | LogicalPlan::Join(_)
-        );
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Join(_) => true,
+            _ => false,
+        };
         Ok(!is_safe && refers_outside(inner)?)
     })?;
     let mut pull_up = PullUpCorrelatedExpr::new().with_need_handle_count_bug(true);
@@ -167,6 +169,40 @@ fn can_be_planned(subquery: &Subquery, node: &LogicalPlan) -> DfResult<bool> {
         && pulled.is_ok()
         && pull_up.can_pull_up
         && check_subquery_expr(node, &subquery.subquery, &Expr::ScalarSubquery(subquery.clone())).is_ok())
+}
+
+fn below_projections(plan: &LogicalPlan) -> &LogicalPlan {
+    match plan {
+        LogicalPlan::Projection(projection) => below_projections(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => below_projections(&alias.input),
+        other => other,
+    }
+}
+
+/// Whether an aggregate has a row for each group, and none where there is nothing.
+fn has_plain_groups(aggregate: &Aggregate) -> bool {
+    !aggregate.group_expr.is_empty() && !aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)))
+}
+
+/// Whether DataFusion makes the right join of `EXISTS (plan)` and `IN (plan)`. It forgets OFFSET, and that an aggregate of nothing
+/// has a row (apache/datafusion#25283, #24960, #25519).
+pub(super) fn has_rows_as_joined(plan: &LogicalPlan) -> DfResult<bool> {
+    if !refers_outside(plan)? {
+        return Ok(true);
+    }
+    let wrong = plan.exists(|inner| {
+        Ok(match inner {
+            LogicalPlan::Limit(_) => true,
+            LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Distinct(Distinct::All(_)) => false,
+            LogicalPlan::Aggregate(aggregate) if has_plain_groups(aggregate) => false,
+            other => refers_outside(other)?,
+        })
+    })?;
+    Ok(!wrong)
 }
 
 /// Whether a plan gives the same rows when it runs twice.

@@ -9,6 +9,9 @@
 //! AND (apache/datafusion#25340, #25347, #25336, #25480). That is the same for `IN` alone, and with AND and OR. Any other
 //! - `x NOT IN (q)` that has to be true is `NOT EXISTS (SELECT 1 FROM q AS q (y) WHERE (y = x) IS NOT FALSE)`;
 //! - `IN` below NOT, IS NULL, CASE and others is `= ANY`, of which DataFusion makes what it is.
+//!
+//! EXISTS and IN of a subquery that refers to the row outside in a way that DataFusion takes for another
+//! ([`has_rows_as_joined`]) become values there, too.
 
 use std::sync::Arc;
 
@@ -20,13 +23,15 @@ use datafusion::error::Result as DfResult;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::logical_plan::Subquery;
+use datafusion::logical_expr::logical_plan::{FetchType, SkipType, Subquery};
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+
+use super::correlated::has_rows_as_joined;
 
 /// Plans IN, ANY, ALL and EXISTS.
 #[derive(Debug)]
@@ -149,12 +154,20 @@ fn comparison_as_value(comparison: SetComparison, schema: &DFSchema) -> DfResult
 
 /// Has a condition be NULL where it is.
 fn rewrite_filter(filter: Filter) -> DfResult<Transformed<LogicalPlan>> {
-    if !filter.predicate.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))? {
+    if !filter.predicate.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_) | Expr::Exists(_))))? {
         return Ok(Transformed::no(LogicalPlan::Filter(filter)));
     }
-    let (schema, mut transformed) = (Arc::clone(filter.input.schema()), false);
+    let schema = Arc::clone(filter.input.schema());
+    let Transformed { data: predicate, mut transformed, .. } =
+        filter.predicate.clone().transform_up(|expr| match expr {
+            Expr::Exists(exists) => counted_exists(exists),
+            Expr::InSubquery(membership) if !has_rows_as_joined(&membership.subquery.subquery)? => {
+                in_as_value(membership, &schema)
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
     let mut parts = Vec::new();
-    for part in split_conjunction_owned(filter.predicate.clone()) {
+    for part in split_conjunction_owned(predicate) {
         let part = part_of_condition(part, &schema)?;
         transformed |= part.transformed;
         parts.push(part.data);
@@ -162,6 +175,31 @@ fn rewrite_filter(filter: Filter) -> DfResult<Transformed<LogicalPlan>> {
     match conjunction(parts).filter(|_| transformed) {
         Some(predicate) => Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?))),
         None => Ok(Transformed::no(LogicalPlan::Filter(filter))),
+    }
+}
+
+/// EXISTS that DataFusion would plan wrongly as what it counts.
+fn counted_exists(exists: Exists) -> DfResult<Transformed<Expr>> {
+    let plan = &exists.subquery.subquery;
+    let any_row = any_row_of(plan)?;
+    let is_as_written = std::ptr::eq(any_row, plan.as_ref());
+    let subquery = Subquery { subquery: Arc::new(any_row.clone()), ..exists.subquery.clone() };
+    match has_rows_as_joined(&subquery.subquery)? {
+        true if is_as_written => Ok(Transformed::no(Expr::Exists(exists))),
+        true => Ok(Transformed::yes(Expr::Exists(Exists { subquery, ..exists }))),
+        false => exists_as_value(Exists { subquery, ..exists }),
+    }
+}
+
+/// What has a row when a plan has one, whichever it is and how many there are.
+fn any_row_of(plan: &LogicalPlan) -> DfResult<&LogicalPlan> {
+    match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => any_row_of(&sort.input),
+        LogicalPlan::Limit(limit) => match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+            (SkipType::Literal(0), FetchType::Literal(None | Some(1..))) => any_row_of(&limit.input),
+            _ => Ok(plan),
+        },
+        _ => Ok(plan),
     }
 }
 

@@ -12,6 +12,7 @@
 //! (Neumann and Kemper, Unnesting Arbitrary Queries, 2015.) A plan with another operator than those below is left to
 //! DataFusion, which then says that it has no plan.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -63,6 +64,8 @@ struct Domain {
     outer: Vec<Column>,
     /// The distinct values, in columns called [`Domain::name`].
     values: LogicalPlan,
+    /// How many aggregates without GROUP BY there were.
+    aggregates: Cell<usize>,
 }
 
 /// A plan computed for every row of the domain.
@@ -91,7 +94,7 @@ impl Domain {
         if columns.is_empty() || columns.iter().any(|column| !outer.schema().has_column(column)) {
             return Ok(None);
         }
-        let mut domain = Self { number, outer: columns, values: outer.clone() };
+        let mut domain = Self { number, outer: columns, values: outer.clone(), aggregates: Cell::new(0) };
         let items = domain.outer.iter().enumerate();
         let items: Vec<Expr> = items.map(|(i, column)| Expr::Column(column.clone()).alias(domain.name(i))).collect();
         domain.values = LogicalPlanBuilder::from(outer.clone()).project(items)?.distinct()?.build()?;
@@ -250,7 +253,9 @@ impl Domain {
         let rows_column = Expr::Column(Column::new_unqualified(&rows));
         let counted = aggregates.iter().cloned().chain([count_udaf().call(vec![lit(1_i64)]).alias(&rows)]);
         let grouped = LogicalPlanBuilder::from(input.plan).aggregate(group, counted)?.build()?;
-        let all = self.aliased(&format!("__outer_{}_all", self.number))?;
+        // An aggregate of an aggregate is joined with them again.
+        let level = self.aggregates.replace(self.aggregates.get() + 1);
+        let all = self.aliased(&format!("__outer_{}_all_{level}", self.number))?;
         let on = all.keys.iter().zip(&input.keys);
         let on = on.map(|(left, right)| same(Expr::Column(left.clone()), Expr::Column(right.clone())));
         let mut items = vec![];
@@ -290,11 +295,9 @@ impl Domain {
         let Some(input) = self.depend(input)? else { return Ok(None) };
         let keys: Vec<Expr> = input.keys.iter().cloned().map(Expr::Column).collect();
         let number = format!("__row_{}", self.number);
-        let numbered = Expr::from(WindowFunction::new(row_number_udwf(), vec![]))
-            .partition_by(keys.clone())
-            .order_by(order.to_vec())
-            .build()?
-            .alias(&number);
+        let numbered = Expr::from(WindowFunction::new(row_number_udwf(), vec![])).partition_by(keys.clone());
+        let numbered = if order.is_empty() { numbered } else { numbered.order_by(order.to_vec()) };
+        let numbered = numbered.build()?.alias(&number);
         let number = Expr::Column(Column::new_unqualified(number));
         let mut wanted = number.clone().gt(lit(skip as u64));
         if let Some(fetch) = fetch {
