@@ -9,13 +9,13 @@
 use std::any::TypeId;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
-    ColumnOption, Expr, Function, FunctionArguments, Ident, ObjectName, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{ColumnOption, Expr, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::rewrite::call;
 
 /// SeracDB's SQL dialect.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,9 +90,7 @@ impl Dialect for SeracDialect {
     /// `current_user()`: PostgreSQL has it without parentheses alone, others with them.
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         let name = match &parser.peek_token_ref().token {
-            Token::Word(word) if SESSION_WORDS.contains(&word.keyword) => {
-                ObjectName::from(vec![Ident::new(&word.value)])
-            }
+            Token::Word(word) if SESSION_WORDS.contains(&word.keyword) => word.value.clone(),
             _ => return None,
         };
         let has_parentheses =
@@ -101,16 +99,7 @@ impl Dialect for SeracDialect {
             return None;
         }
         (0..3).for_each(|_| parser.advance_token());
-        Some(Ok(Expr::Function(Function {
-            name,
-            uses_odbc_syntax: false,
-            parameters: FunctionArguments::None,
-            args: FunctionArguments::None,
-            filter: None,
-            null_treatment: None,
-            over: None,
-            within_group: vec![],
-        })))
+        Some(Ok(call(&name, [])))
     }
 
     /// `a IS [NOT] DISTINCT FROM b AND c` is `(a IS [NOT] DISTINCT FROM b) AND c`. The parser takes all that follows for its right

@@ -64,17 +64,16 @@ impl SessionValues<'_> {
             FunctionArguments::List(list) if list.args.is_empty() && list.clauses.is_empty() => true,
             _ => return None,
         };
-        let value = |text: &str| text.to_owned();
-        Some(match (name.as_str(), has_parentheses) {
-            // The parser takes their parentheses for nothing (`SeracDialect::parse_prefix`).
-            ("current_user", false) => ("current_user", value(self.user)),
-            ("session_user", false) => ("session_user", value(self.session_user)),
-            ("current_catalog", false) => ("current_catalog", value(CATALOG)),
-            ("current_database", true) => ("current_database", value(CATALOG)),
-            ("current_schema", true) => ("current_schema", value(self.namespace)),
-            ("version", true) => ("version", format!("SeracDB {}", env!("CARGO_PKG_VERSION"))),
+        let (name, value) = match (name.as_str(), has_parentheses) {
+            ("current_user", _) => ("current_user", self.user),
+            ("session_user", _) => ("session_user", self.session_user),
+            ("current_catalog", _) => ("current_catalog", CATALOG),
+            ("current_database", true) => ("current_database", CATALOG),
+            ("current_schema", true) => ("current_schema", self.namespace),
+            ("version", true) => ("version", concat!("SeracDB ", env!("CARGO_PKG_VERSION"))),
             _ => return None,
-        })
+        };
+        Some((name, value.to_owned()))
     }
 }
 
