@@ -69,6 +69,8 @@ class Server:
         self.password = password
         self.args = args or []
         self.variables = variables or {}
+        # The addresses that a flag sets to a free port; others are as the settings say.
+        self.free_ports = ("--listen", "--http-listen")
         self.process: subprocess.Popen[str] | None = None
         self.uri = ""
         self.http = ""
@@ -80,7 +82,7 @@ class Server:
             env["SERACDB_ROOT_PASSWORD"] = self.password
         env |= self.variables
         command = [binary(), "serve", "--data-dir", str(self.data_dir)]
-        for flag in ("--listen", "--http-listen"):
+        for flag in self.free_ports:
             if flag not in self.args:
                 command += [flag, "127.0.0.1:0"]
         command += self.args

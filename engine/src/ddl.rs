@@ -375,14 +375,14 @@ async fn flush_table(engine: &Engine, tables: &Tables, name: &TableName) -> Resu
 /// Flushes the scopes with hot rows that `wanted` takes; those of stream and dropped tables are left out. One that fails
 /// does not keep the others from it; the first error is given at the end.
 async fn flush_scopes(engine: &Engine, wanted: impl Fn(Scope) -> bool) -> Result<()> {
-    let scopes = engine.store.snapshot().hot_scopes()?;
+    let (scopes, progress) = (engine.store.snapshot().hot_scopes()?, engine.jobs.progress_of_statement());
     let mut result = Ok(());
     for scope in scopes.into_iter().filter(|scope| wanted(*scope)) {
         let kind = engine.store.snapshot().catalog().table_by_id(scope.table).map(|table| table.kind);
         if !matches!(kind, Some(TableKind::Shared | TableKind::User)) {
             continue;
         }
-        match engine.store.flush(scope).await {
+        match engine.store.flush_with(scope, &progress).await {
             // Dropped in between: there is nothing left to flush.
             Ok(_) | Err(StorageError::Conflict) => {}
             Err(error) if result.is_ok() => result = Err(error.into()),
@@ -400,9 +400,9 @@ async fn compact_table(engine: &Engine, tables: &Tables, name: &TableName) -> Re
         return Err(EngineError::invalid(format!("'{name}' is a stream table: it has no files")));
     }
     let scopes = engine.store.snapshot().scopes_with_files(table.id)?;
-    let mut result = Ok(());
+    let (mut result, progress) = (Ok(()), engine.jobs.progress_of_statement());
     for scope in scopes {
-        match engine.store.compact(scope).await {
+        match engine.store.compact_with(scope, &progress).await {
             // A table that was dropped meanwhile has nothing to merge.
             Ok(_) | Err(StorageError::Conflict) => {}
             Err(error) if result.is_ok() => result = Err(error.into()),

@@ -52,12 +52,14 @@ pub struct EngineConfig {
     /// The storage's own settings.
     pub storage: StorageConfig,
     /// Bytes that a statement may have.
+    #[schemars(range(min = 1))]
     pub statement_bytes_max: usize,
     /// Levels that its expressions and queries may have in one another. At most 500: what a thread's stack has room
     /// for.
     #[schemars(range(min = 1, max = 500))]
     pub statement_depth_max: usize,
     /// Bytes of memory that queries may use together before they spill.
+    #[schemars(range(min = 1))]
     pub query_memory_max: usize,
     /// Bytes of Bloom filters that are kept in memory.
     pub filter_memory_max: usize,
@@ -207,6 +209,7 @@ impl Engine {
         let spill_dir = config.spill_dir.clone().unwrap_or_else(|| config.storage.data_dir.join("spill"));
         let runtime = runtime(&config, &spill_dir, &store)?;
         let running = Running::new(config.user, config.queries, Arc::clone(&runtime), Arc::clone(store.clock()));
+        crate::spans::carry_to_tasks();
         let cold = Arc::new(ColdTier::new(config.filter_memory_max, config.pruning));
         let mut state = rules::state_builder();
         state.scalar_functions().get_or_insert_default().extend(functions(&store).into_iter().chain(json::functions()));

@@ -59,6 +59,7 @@ mod session;
 mod session_list;
 mod shares;
 mod show_create;
+mod spans;
 mod sql;
 mod standing;
 mod system;

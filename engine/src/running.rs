@@ -42,6 +42,7 @@ pub struct UserLimits {
     #[schemars(range(min = 1))]
     pub queries_max: usize,
     /// Bytes of memory that queries may use together before they spill, rows that an ingest has gathered included.
+    #[schemars(range(min = 1))]
     pub memory_max: usize,
     /// Temporary tables, of all sessions of the user together. Further ones are refused.
     #[schemars(range(min = 1))]

@@ -64,20 +64,14 @@ pub(crate) fn jobs(tables: &Tables) -> Result<RecordBatch> {
     if tables.principal.role() < Role::Admin {
         return rows.finish();
     }
-    let node = tables.settings.iter().find(|setting| setting.name == "server.node_id");
-    let node = node.and_then(|setting| setting.value.as_deref()).unwrap_or_default();
     for (job, progress) in tables.jobs.list() {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as i64;
-        let percent = progress.as_ref().map(|now| match of(&now.all) {
-            0 => 0,
-            all => of(&now.done) * 100 / all,
-        });
         rows.text(0, Some(&job.id.to_string()));
         rows.text(1, Some(job.spec.name()));
         rows.text(2, Some(&job.spec.params()));
         rows.text(3, Some(job.state.name()));
         rows.number(4, i64::from(job.attempts));
-        rows.number(5, percent);
+        rows.number(5, progress.as_ref().map(|now| now.percent() as i64));
         rows.number(6, progress.as_ref().map(|now| of(&now.rows)));
         rows.number(7, progress.as_ref().map(|now| of(&now.bytes)));
         rows.number(8, progress.as_ref().map(|now| of(&now.files)));
@@ -86,7 +80,7 @@ pub(crate) fn jobs(tables: &Tables) -> Result<RecordBatch> {
         rows.time(11, Some(job.created_ns));
         rows.time(12, job.started_ns);
         rows.time(13, job.finished_ns);
-        rows.text(14, Some(node));
+        rows.text(14, Some(job.node.as_deref().unwrap_or_else(|| tables.jobs.node())));
     }
     rows.finish()
 }

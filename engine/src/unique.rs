@@ -30,6 +30,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::row_versions::Writes;
 use crate::scan::{Exposure, LOCATION_COLUMNS, ScopeTable};
+use crate::spans::in_this_span;
 use crate::sql::Statement;
 use crate::sql::conflict::changed_columns;
 use crate::sql::errors::from_datafusion;
@@ -96,7 +97,7 @@ impl KeyView {
         }
         let (scope, shows_values) = (self.scope, self.shows_values);
         let settled = match edits.len() > KEYS_AT_HAND {
-            true => tokio::task::spawn_blocking(move || edits.settle(|keys| self.find(keys)))
+            true => tokio::task::spawn_blocking(in_this_span(move || edits.settle(|keys| self.find(keys))))
                 .await
                 .map_err(|_| EngineError::panicked())?,
             false => edits.settle(|keys| self.find(keys)),

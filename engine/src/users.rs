@@ -24,6 +24,7 @@ use crate::identity::{Principal, Role};
 use crate::naming::refuse_ambiguous;
 use crate::rights::{UserAction, denied, may_change_user, may_change_users};
 use crate::session::Session;
+use crate::spans::in_this_span;
 use crate::sql::statement::AlterUser;
 use crate::transaction::{Staged, Transaction};
 
@@ -291,5 +292,6 @@ fn verify(password: &str, expected: Option<&str>) -> bool {
 }
 
 async fn off_the_async_threads<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| EngineError::caused(ErrorKind::Internal, "password check", e))
+    let done = tokio::task::spawn_blocking(in_this_span(work)).await;
+    done.map_err(|e| EngineError::caused(ErrorKind::Internal, "password check", e))
 }

@@ -1,7 +1,7 @@
 """The blocks of a page of documents, run in order on a server of the page's own.
 
-```sql is run by the shell, ```sh by bash, ```python by Python, and ```toml is checked as a file of settings. A ```text block right
-below one of them is what it prints at its end. A comment of HTML right above a block says what is special:
+```sql is run by the shell, ```sh by bash, ```python by Python, ```go is a program, and ```toml is checked as a file of settings. A
+```text block right below one of them is what it prints at its end. A comment of HTML right above a block says what is special:
 
     <!-- refused: PART OF THE ERROR -->   its last statement or command fails, with this
     <!-- not run: REASON -->
@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testserver import ROOT_PASSWORD, Server, binary, free_port
+from tours import tool
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = ("sql", "sh", "python", "toml")
+RUN = ("sql", "sh", "python", "go", "toml")
 PIECE = re.compile(
     r"^<!-- before\n(?P<before>.*?)^-->\n|(?:^<!-- (?P<marker>[^\n]*?) -->\n)?^```(?P<language>[a-z]+)\n(?P<text>.*?)^```\n"
     r"(?:\n```text\n(?P<printed>.*?)^```\n)?",
@@ -110,6 +111,10 @@ class Page:
             command, stdin = ["seracdb", "sql"], text
         elif block.language == "python":
             command, stdin = [".venv/bin/python", "-"], text.replace('"…"', repr(ROOT_PASSWORD))
+        elif block.language == "go":
+            (self.folder / "page.go").write_text(text.replace('"…"', f'"{ROOT_PASSWORD}"'))
+            # Where the driver is known.
+            command = [tool("go"), "-C", str(ROOT / "clients/go"), "run", str(self.folder / "page.go")]
         elif block.language == "toml":
             (self.folder / "page.toml").write_text(text)
             command = ["seracdb", "config", "check", "--config", "page.toml"]

@@ -62,14 +62,24 @@ def test_each_type_runs_with_valid_parameters_and_passes_over_what_it_does_not_k
     ("job_type", "params", "text"),
     [
         ("flush", "{}", "FlushJob: missing field 'namespace' (expected {namespace, table, user_id?})"),
+        ("flush", '{"namespace": "app", "table": "t", "user_id": 7}', "FlushJob: field 'user_id': invalid type: integer '7', expected a string"),
         ("compact", '{"namespace": "app"}', "CompactJob: missing field 'table' (expected {namespace, table, user_id?})"),
+        ("compact", '{"namespace": ["app"], "table": "t"}', "CompactJob: field 'namespace': invalid type: sequence, expected a string"),
+        ("rebuild_manifest", '{"table": "t"}', "RebuildManifestJob: missing field 'namespace' (expected {namespace, table, user_id?})"),
         ("rebuild_manifest", '{"namespace": "app", "table": 3}', "RebuildManifestJob: field 'table': invalid type: integer '3', expected a string"),
+        ("manifest_eviction", '{"ttl_seconds": 1}', "ManifestEvictionJob: missing field 'max_entries' (expected {max_entries, ttl_seconds})"),
+        ("manifest_eviction", '{"max_entries": "many", "ttl_seconds": 1}', "ManifestEvictionJob: field 'max_entries': invalid type: string"),
         ("manifest_eviction", '{"max_entries": 0, "ttl_seconds": 1}', "ManifestEvictionJob: 'max_entries' must be at least 1"),
         ("manifest_eviction", '{"max_entries": 1, "ttl_seconds": 0}', "'ttl_seconds' must be at least 1"),
         ("manifest_eviction", '{"max_entries": -1, "ttl_seconds": 1}', "field 'max_entries'"),
         ("cleanup", '{"table": "t"}', "CleanupJob: 'table' needs its 'namespace' (expected {namespace?, table?, user_id?})"),
+        ("cleanup", '{"namespace": 1}', "CleanupJob: field 'namespace': invalid type: integer '1', expected a string"),
         ("retention", "[]", "RetentionJob: "),
+        ("retention", '{"table": "t"}', "RetentionJob: 'table' needs its 'namespace' (expected {namespace?, table?, user_id?})"),
+        ("retention", '{"namespace": true}', "RetentionJob: field 'namespace': invalid type: boolean 'true', expected a string"),
         ("stream_expiry", "no JSON", "StreamExpiryJob: "),
+        ("stream_expiry", '{"user_id": "u"}', "StreamExpiryJob: 'user_id' needs its 'table' (expected {namespace?, table?, user_id?})"),
+        ("stream_expiry", '{"namespace": "app", "table": {}}', "StreamExpiryJob: field 'table': invalid type: map, expected a string"),
         ("dance", "{}", "unknown job type 'dance': the types are flush, compact"),
     ],
 )
@@ -79,6 +89,64 @@ def test_wrong_parameters_are_refused_with_what_is_expected(db, job_type, params
         run(db, job_type, params)
     assert text in str(caught.value)
     assert db.query("SELECT * FROM system.jobs").num_rows == before
+
+
+def test_wrong_parameters_are_refused_within_100_ms(db):
+    def took() -> float:
+        began = time.perf_counter()
+        with pytest.raises(seracdb.Error, match="missing field 'namespace'"):
+            run(db, "flush", "{}")
+        return time.perf_counter() - began
+
+    # The fastest of some: whatever else the machine does is no matter.
+    assert min(took() for _ in range(10)) < 0.1
+
+
+def test_a_job_that_fails_is_tried_again_until_it_succeeds(tmp_path):
+    with Server(tmp_path / "data") as server, root(server) as db:
+        db.run("CREATE NAMESPACE app")
+        db.run("CREATE TABLE app.t (n BIGINT)")
+        db.run("INSERT INTO app.t VALUES (1), (2)")
+        # Where its folder has to be is a file.
+        (server.data_dir / "objects/app").mkdir(parents=True, exist_ok=True)
+        in_the_way = server.data_dir / "objects/app/t"
+        shutil.rmtree(in_the_way, ignore_errors=True)
+        in_the_way.write_text("")
+        flush = run(db, "flush", TABLE)
+        until(lambda: job(db, flush)["state"] == "retrying" and job(db, flush)["attempts"] >= 2, "it is tried again")
+        row = job(db, flush)
+        assert row["finished_at"] is None and "the storage failed" in row["message"] and str(in_the_way) in server.log(), row
+        in_the_way.unlink()
+        row = done(db, flush)
+        assert row["state"] == "completed" and row["attempts"] >= 3 and "2 rows" in row["message"], row
+        assert db.query("SELECT row_count FROM system.batches").to_pylist() == [{"row_count": 2}]
+
+
+def test_how_far_a_job_is_while_it_runs(tmp_path):
+    """Slowed down: a flush and a merge of 4 MB take some seconds."""
+    settings = {"JOBS__BYTES_PER_SECOND_MAX": str(1 << 20), "COMPACTION__AUTOMATIC": "false", "COMPACTION__FAN_IN": "2"}
+    with Server(tmp_path / "data", variables={f"SERACDB_{name}": value for name, value in settings.items()}) as server, root(server) as db:
+        db.run("CREATE NAMESPACE app")
+        db.run("CREATE TABLE app.t (n BIGINT, text TEXT)")
+
+        def watched(job_type: str) -> list[dict]:
+            """Looks at a job as long as it runs."""
+            started, seen = run(db, job_type, TABLE), []
+            while (row := job(db, started))["finished_at"] is None:
+                seen.append(row)
+                time.sleep(0.05)  # between looks
+            assert row["state"] == "completed", row
+            return [row for row in seen if row["state"] == "running"]
+
+        for first in [0, 40_000]:
+            db.run(f"INSERT INTO app.t SELECT value, repeat('x', 100) FROM generate_series({first}, {first + 39_999})")
+            flushing = watched("flush")
+        merging = watched("compact")
+        for seen in [flushing, merging]:
+            progress = [row["progress"] for row in seen]
+            assert progress == sorted(progress) and len({at for at in progress if 0 < at < 100}) >= 2, progress
+            assert 0 < seen[-1]["rows"] and 0 < seen[-1]["bytes"] and seen[-1]["files"] is not None
+        assert merging[-1]["rows"] > flushing[-1]["rows"]
 
 
 def test_what_they_do(db):

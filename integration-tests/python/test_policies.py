@@ -113,6 +113,36 @@ def test_superseded_files_go_when_their_time_is_over(tmp_path):
             assert number(db, "SELECT n FROM t") == 4
 
 
+def test_deletions_go_when_nothing_is_left_of_what_they_delete(tmp_path):
+    variables = {"SERACDB_COMPACTION__RETENTION_SECONDS": "3", "SERACDB_JOBS__RETENTION_INTERVAL_SECONDS": "1"}
+    with Server(tmp_path / "data", variables=variables) as server, root(server) as db:
+        db.run("CREATE TABLE t (n BIGINT, text TEXT)")
+        db.ingest("t", rows(0, 100))
+        db.run("STORAGE FLUSH TABLE t")
+        db.run("DELETE FROM t")
+        db.run("STORAGE FLUSH TABLE t")
+        until(lambda: jobs(db, "compact"), "all rows are deleted")
+        # As long as the file with the rows may be read, the deletions are needed; then no file is.
+        until(lambda: number(db, "SELECT count(*) AS n FROM system.batches") == 0, "nothing is left")
+        assert number(db, "SELECT count(*) AS n FROM t") == 0
+
+
+def test_what_is_flushed_and_merged_by_a_statement_keeps_to_the_rate(tmp_path):
+    variables = {"SERACDB_JOBS__BYTES_PER_SECOND_MAX": str(1 << 20), "SERACDB_COMPACTION__FAN_IN": "2", "SERACDB_COMPACTION__AUTOMATIC": "false"}
+    with Server(tmp_path / "data", variables=variables) as server, root(server) as db:
+        db.run("CREATE TABLE t (n BIGINT, text TEXT)")
+        for first in [0, 10_000]:
+            db.ingest("t", rows(first, 10_000, 200))
+            began = time.monotonic()
+            db.run("STORAGE FLUSH TABLE t")
+            # 2 MB, at 1 MB a second.
+            assert time.monotonic() - began >= 1
+        began = time.monotonic()
+        db.run("STORAGE COMPACT TABLE t")
+        assert time.monotonic() - began >= 2
+        assert batches(db, "t") == 1
+
+
 def test_rows_of_streams_go_when_their_time_is_over(tmp_path):
     variables = {"SERACDB_JOBS__STREAM_EXPIRY_INTERVAL_SECONDS": "1"}
     with Server(tmp_path / "data", variables=variables) as server, root(server) as db:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -79,6 +80,28 @@ def test_quickstart(folder, document):
         if server:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(STOP_SECONDS)
+
+
+def test_commands_for_contributors(tmp_path):
+    """On a copy of the project: one of them writes into a page."""
+    document = "CONTRIBUTING.md"
+    text = (ROOT / document).read_text()
+    for name in ["docs", "scripts", "integration-tests"]:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("target", "__pycache__", ".pytest_cache"))
+    for name in [".venv", "clients", "target", "Makefile", "README.md", document]:
+        (tmp_path / name).symlink_to(ROOT / name)
+    env = dict(os.environ) | {"SERACDB_BIN": binary()}
+    commands = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    assert len(commands) == 2
+    for command in commands:
+        run(["bash", "-euo", "pipefail", "-c", command], tmp_path, env, document, command)
+    page = next(part for part in commands[1].split() if part.endswith(".md"))
+    assert (tmp_path / page).read_text() == (ROOT / page).read_text()
+    # All of them is this run, and some take an hour: that there are such.
+    targets = set(re.findall(r"`make ([a-z-]+)`", text))
+    assert {"test", "lint", "fmt", "bench"} <= targets
+    for target in targets:
+        run(["make", "-n", target], ROOT, env, document, target)
 
 
 def test_python_examples(own_server, folder):

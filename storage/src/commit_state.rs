@@ -353,6 +353,8 @@ impl CommitState {
         let (batches, delete_log) = (self.rocks.family(Family::Batches), self.rocks.family(Family::DeleteLog));
         numbers.iter().for_each(|number| batch.delete_cf(batches, batch_key(scope, *number)));
         log.iter().for_each(|key| batch.delete_cf(delete_log, key));
+        // A tombstone may have been kept because of them.
+        self.tally.files_changed(scope);
         Ok(())
     }
 

@@ -152,7 +152,8 @@ impl Store {
         progress: &Arc<Progress>,
     ) -> Result<(Scratch, Option<Unfinished>)> {
         let (job, objects, progress) = (Arc::clone(job), self.objects().clone(), Arc::clone(progress));
-        blocking(move || job.write_sealed(&objects, number, &progress)).await
+        let sealed_bytes = self.tally().sealed_bytes(job.scope);
+        blocking(move || job.write_sealed(&objects, number, sealed_bytes, &progress)).await
     }
 }
 
@@ -170,11 +171,13 @@ impl ScopeFiles {
         HotCursor::new(self.scope, self.header.sealed.clone(), Versions::All)
     }
 
-    /// Writes the newest versions to one file and, when there are any, the older ones to another.
+    /// Writes the newest versions to one file and, when there are any, the older ones to another. `sealed_bytes`: how much they
+    /// are, about.
     fn write_sealed(
         &self,
         objects: &Objects,
         number: BatchNumber,
+        sealed_bytes: u64,
         progress: &Progress,
     ) -> Result<(Scratch, Option<Unfinished>)> {
         let with_nan = self.columns_with_nan()?;
@@ -182,9 +185,12 @@ impl ScopeFiles {
         let mut latest = self.create(objects, &name, BatchKind::Flush, Vec::new(), &with_nan)?;
         let mut older: Option<Unfinished> = None;
         let mut cursor = self.sealed_rows();
-        let mut last_id = None;
+        let (mut last_id, mut done_bytes) = (None, 0);
         while let Some(chunk) = self.snapshot.hot_chunk(&mut cursor, CHUNK_ROWS)? {
-            progress.go_on(chunk.len() as u64, chunk.size_bytes() as u64)?;
+            let bytes = chunk.size_bytes() as u64;
+            done_bytes += bytes;
+            progress.of_part(done_bytes, sealed_bytes);
+            progress.go_on(chunk.len() as u64, bytes)?;
             let (newest, superseded) = chunk.split_newest(&mut last_id);
             latest.rows.write(&newest)?;
             if !superseded.is_empty() {

@@ -16,8 +16,10 @@ pub struct FlushConfig {
     /// Whether hot rows are flushed by themselves.
     pub automatic: bool,
     /// Bytes of hot rows, from which on a table (or one user's part of it) is flushed.
+    #[schemars(range(min = 1))]
     pub hot_bytes_max: u64,
     /// Hot versions of rows that are superseded or deleted, from which on it is flushed, once they are half of all.
+    #[schemars(range(min = 1))]
     pub dead_versions_max: u64,
     /// Seconds after which hot rows are flushed however few they are. 0: never, unless the table says
     /// WITH (flush_interval = '5m').

@@ -530,9 +530,10 @@ pub fn object_path(path: &str) -> Result<Path> {
     Path::parse(path).map_err(|e| StorageError::Damaged(format!("the path {path}: {e}")))
 }
 
-/// Runs file operations where they may block.
+/// Runs file operations where they may block. What is logged there is of the span here.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(StorageError::Stopped),

@@ -26,6 +26,8 @@ pub struct Progress {
     pub done: AtomicU64,
     /// Parts of tables that there are.
     pub all: AtomicU64,
+    /// Thousandths of the part at work that are done, about.
+    pub part: AtomicU64,
     stop: CancellationToken,
     throttle: Option<Arc<Throttle>>,
 }
@@ -39,6 +41,26 @@ impl Progress {
     /// Whether the work is to end.
     pub fn is_stopped(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// How far all of it is, in percent: 0 as long as it is not known how much there is.
+    pub fn percent(&self) -> u64 {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        match of(&self.all) {
+            0 => 0,
+            all => ((of(&self.done) * 1000 + of(&self.part)) / (all * 10)).min(100),
+        }
+    }
+
+    /// So much of the part at work is done, of about so much.
+    pub(crate) fn of_part(&self, done: u64, all: u64) {
+        self.part.store(done.min(all) * 1000 / all.max(1), Ordering::Relaxed);
+    }
+
+    /// A part is done.
+    pub fn part_done(&self) {
+        self.part.store(0, Ordering::Relaxed);
+        self.done.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Some more is done; [`StorageError::Stopped`] when that is enough. May pause: not for async code.
@@ -96,6 +118,22 @@ mod tests {
         clock.advance(Duration::from_secs(60));
         assert_eq!(throttle.pause_after(100), Duration::from_millis(100));
         assert!(Throttle::new(clock, 0).is_none());
+    }
+
+    #[test]
+    fn percents_are_those_of_the_parts_and_of_the_one_at_work() {
+        let progress = Progress::default();
+        assert_eq!(progress.percent(), 0);
+        progress.all.store(4, Ordering::Relaxed);
+        progress.of_part(50, 100);
+        assert_eq!(progress.percent(), 12);
+        progress.part_done();
+        assert_eq!(progress.percent(), 25);
+        // More than was expected, and nothing where nothing was.
+        progress.of_part(300, 100);
+        assert_eq!(progress.percent(), 50);
+        progress.of_part(0, 0);
+        assert_eq!(progress.percent(), 25);
     }
 
     #[test]

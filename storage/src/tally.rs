@@ -128,6 +128,11 @@ impl Tally {
         self.hot.lock().iter().map(|(scope, hot)| (*scope, *hot)).collect()
     }
 
+    /// Bytes of a scope that a flush has taken and not yet brought to its end.
+    pub(crate) fn sealed_bytes(&self, scope: Scope) -> u64 {
+        self.hot.lock().get(&scope).map_or(0, |hot| hot.sealed_bytes)
+    }
+
     /// Bytes of hot rows of all scopes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

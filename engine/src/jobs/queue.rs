@@ -78,6 +78,8 @@ pub(crate) struct Job {
     pub(crate) spec: JobSpec,
     /// Who asked for it; nobody for what the server does by itself.
     pub(crate) asked_by: Option<String>,
+    /// The node that has begun it last; none before.
+    pub(crate) node: Option<String>,
     pub(crate) state: JobState,
     pub(crate) attempts: u32,
     pub(crate) created_ns: i64,
@@ -144,6 +146,7 @@ impl Queue {
             id: self.next,
             spec,
             asked_by,
+            node: None,
             state: JobState::Queued,
             attempts: 0,
             created_ns: now_ns,
@@ -158,8 +161,8 @@ impl Queue {
         Asked::New(job)
     }
 
-    /// Starts the next job that may run now: those that somebody asked for first, then the oldest.
-    pub(crate) fn start_next(&mut self, now_ns: i64) -> Option<Job> {
+    /// Starts the next job that may run now, on this node: those that somebody asked for first, then the oldest.
+    pub(crate) fn start_next(&mut self, now_ns: i64, node: &str) -> Option<Job> {
         let running: Vec<&Job> = self.jobs.values().filter(|job| job.state == JobState::Running).collect();
         if running.len() >= self.running_max {
             return None;
@@ -178,6 +181,7 @@ impl Queue {
         job.state = JobState::Running;
         job.attempts += 1;
         job.started_ns = Some(now_ns);
+        job.node = Some(node.to_owned());
         Some(job.clone())
     }
 
@@ -320,6 +324,7 @@ mod tests {
     use super::*;
 
     const S: i64 = 1_000_000_000;
+    const NODE: &str = "node";
 
     fn flush(table: &str, user: Option<&str>) -> JobSpec {
         let user_id = user.map(str::to_owned);
@@ -341,7 +346,7 @@ mod tests {
     }
 
     fn started(queue: &mut Queue, now: i64) -> Option<JobId> {
-        queue.start_next(now).map(|job| job.id)
+        queue.start_next(now, NODE).map(|job| job.id)
     }
 
     #[test]

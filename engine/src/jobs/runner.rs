@@ -66,6 +66,7 @@ impl Default for JobsConfig {
 pub(crate) struct Jobs {
     store: Arc<Store>,
     throttle: Option<Arc<Throttle>>,
+    node: String,
     queue: Mutex<Queue>,
     running: Mutex<HashMap<JobId, Running>>,
     /// There may be something to start.
@@ -93,6 +94,8 @@ struct Record {
     params: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     state: JobState,
     attempts: u32,
     created_ns: i64,
@@ -123,7 +126,8 @@ impl Jobs {
         let (wake, stopping, tasks) = (Notify::new(), CancellationToken::new(), TaskTracker::new());
         let throttle = Throttle::new(Arc::clone(store.clock()), config.bytes_per_second_max);
         let automatic = Automatic::new(Arc::clone(&store), policy(config, storage));
-        let jobs = Arc::new(Self { store, throttle, queue, running, wake, stopping, tasks });
+        let node = storage.node_id.clone();
+        let jobs = Arc::new(Self { store, throttle, node, queue, running, wake, stopping, tasks });
         jobs.tasks.spawn(Arc::clone(&jobs).run());
         jobs.tasks.spawn(automatic.run(Arc::clone(&jobs)));
         Ok(jobs)
@@ -159,6 +163,16 @@ impl Jobs {
             _ => {}
         }
         Ok(())
+    }
+
+    /// How what is no job, but flushes and merges, keeps to the rate of those that are.
+    pub(crate) fn progress_of_statement(&self) -> Arc<Progress> {
+        Arc::new(Progress::new(CancellationToken::new(), self.throttle.clone()))
+    }
+
+    /// The node that jobs are begun on.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
     }
 
     /// All jobs, each with how far it is if it runs.
@@ -213,11 +227,12 @@ impl Jobs {
     }
 
     fn start_next(&self) -> Option<Job> {
-        let job = self.queue.lock().start_next(self.now_ns())?;
+        // Until all is in its place: who cancels a job that runs must find what stops it, and write its record after this one.
+        let mut queue = self.queue.lock();
+        let job = queue.start_next(self.now_ns(), &self.node)?;
         let stop = self.stopping.child_token();
         let progress = Arc::new(Progress::new(stop.clone(), self.throttle.clone()));
-        let running = Running { progress, stop };
-        self.running.lock().insert(job.id, running);
+        self.running.lock().insert(job.id, Running { progress, stop });
         self.keep(&job);
         Some(job)
     }
@@ -307,6 +322,7 @@ fn encode(job: &Job) -> Vec<u8> {
         job_type: job.spec.name().to_owned(),
         params: job.spec.params(),
         asked_by: job.asked_by.clone(),
+        node: job.node.clone(),
         state: job.state,
         attempts: job.attempts,
         created_ns: job.created_ns,
@@ -329,12 +345,13 @@ fn decode(id: JobId, json: &[u8]) -> Option<Job> {
     let record: Record = serde_json::from_slice(json).ok()?;
     let spec = JobSpec::parse(&record.job_type, &record.params);
     let spec = spec.inspect_err(|error| tracing::warn!(job = id, "a job is left alone: {}", error.message)).ok()?;
-    let Record { asked_by, state, attempts, created_ns, started_ns, finished_ns, .. } = record;
+    let Record { asked_by, node, state, attempts, created_ns, started_ns, finished_ns, .. } = record;
     let Record { not_before_ns, message, is_unwanted, .. } = record;
     Some(Job {
         id,
         spec,
         asked_by,
+        node,
         state,
         attempts,
         created_ns,

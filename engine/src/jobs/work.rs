@@ -10,6 +10,7 @@ use seracdb_storage::{Progress, StorageError};
 
 use super::spec::{JobSpec, ManifestEvictionJob, TableJob, TablesJob};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::spans::in_this_span;
 
 /// Why a job did not come to its end.
 #[derive(Debug)]
@@ -96,8 +97,9 @@ impl Work<'_> {
     async fn evict(&self, job: &ManifestEvictionJob) -> Result<String, Unfinished> {
         self.progress.all.store(1, Ordering::Relaxed);
         let (store, limits) = (Arc::clone(self.store), job.clone());
-        let evicting =
-            tokio::task::spawn_blocking(move || store.evict_manifests(limits.max_entries, limits.ttl_seconds));
+        let evicting = tokio::task::spawn_blocking(in_this_span(move || {
+            store.evict_manifests(limits.max_entries, limits.ttl_seconds)
+        }));
         let evicted = evicting.await.map_err(|_| Unfinished::from(EngineError::panicked()))??;
         self.did(evicted);
         Ok(format!("{evicted} entries evicted"))
@@ -113,7 +115,7 @@ impl Work<'_> {
     async fn retire(&self, job: &TablesJob) -> Result<String, Unfinished> {
         if job.namespace.is_none() {
             let store = Arc::clone(self.store);
-            let forgetting = tokio::task::spawn_blocking(move || store.forget_old());
+            let forgetting = tokio::task::spawn_blocking(in_this_span(move || store.forget_old()));
             forgetting.await.map_err(|_| Unfinished::from(EngineError::panicked()))??;
         }
         for scope in self.parts(self.to_retire(job)?.into_iter()) {
@@ -161,7 +163,7 @@ impl Work<'_> {
 
     fn did(&self, files: usize) {
         self.progress.files.fetch_add(files as u64, Ordering::Relaxed);
-        self.progress.done.fetch_add(1, Ordering::Relaxed);
+        self.progress.part_done();
     }
 
     fn with_hot_rows(&self, table: &TableRecord, owner: Option<Owner>) -> Result<Vec<Scope>, Unfinished> {

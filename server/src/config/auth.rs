@@ -62,6 +62,10 @@ impl AuthSection {
         let unknown = self.jwt_algorithms.iter().filter(|name| jwt::algorithm(name).is_none());
         let problem = |name: &String| Problem::value("auth.jwt_algorithms", name.as_str(), ALGORITHMS);
         let mut found: Vec<_> = unknown.map(problem).collect();
+        if self.lockout_seconds > self.lockout_seconds_max {
+            let expected = format!("at most auth.lockout_seconds_max, which is {}", self.lockout_seconds_max);
+            found.push(Problem::value("auth.lockout_seconds", self.lockout_seconds, &expected));
+        }
         if self.jwks_file.is_none() {
             return found;
         }

@@ -66,11 +66,18 @@ fn flatten(table: &toml::Table, above: &str, give: &mut impl FnMut(String, Value
     for (name, value) in table {
         let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
         match value {
-            // What is a setting has its value looked at, also when that should be no section.
-            toml::Value::Table(inner) if setting(&path).is_none() => flatten(inner, &path, give),
+            // What is a setting has its value looked at, also when that should be no section; and so has a section that there is
+            // not, of which nothing else would be said.
+            toml::Value::Table(inner) if setting(&path).is_none() && !(inner.is_empty() && !is_section(&path)) => {
+                flatten(inner, &path, give);
+            }
             value => give(path, json(value)),
         }
     }
+}
+
+fn is_section(path: &str) -> bool {
+    sections().iter().any(|section| section.path == path)
 }
 
 fn json(value: &toml::Value) -> Value {

@@ -80,7 +80,7 @@ fn all_mistakes_are_said_at_once() {
         ("server.insecure", "'perhaps'", "true or false"),
         ("server.listen", "5", "a text"),
         ("server.listen_on", "a value, but there is no such setting", "a setting that there is: 'server.listen'?"),
-        ("flush.hot_bytes_max", "'much'", "a whole number, at least 0"),
+        ("flush.hot_bytes_max", "'much'", "a whole number, at least 1"),
         ("http.listen", "'here'", "ADDRESS:PORT, as 127.0.0.1:50051"),
     ];
     assert_eq!(said, expected);
@@ -106,6 +106,8 @@ fn what_is_no_setting_is_told_what_was_meant() {
         ("[server]\nsomething = 1", "a setting of [server]: listen, drain_seconds,"),
         ("[server.listen]\naddress = 'x:1'", "found a section, expected a text"),
         ("server = 3", "there is no such setting"),
+        ("[flsh]", "one of the sections server, server.tls, http,"),
+        ("[server.tlss]", "there is no such setting"),
     ] {
         let said = said(toml, &[]);
         assert!(said.contains(meant), "{toml}: {said}");
@@ -123,6 +125,9 @@ fn values_out_of_their_limits_are_said() {
     for (toml, key) in [
         ("[limits]\nstatement_depth_max = 501", "limits.statement_depth_max"),
         ("[limits]\nstreams_max = 0", "limits.streams_max"),
+        ("[limits]\nstatement_bytes_max = 0", "limits.statement_bytes_max"),
+        ("[compaction]\ninput_files_max = 1", "compaction.input_files_max"),
+        ("[flush]\ndead_versions_max = 0", "flush.dead_versions_max"),
         ("[limits.user]\nqueries_max = -1", "limits.user.queries_max"),
         ("[storage]\nlease_seconds = 5000000000", "storage.lease_seconds"),
         ("[compaction]\nmasked_percent = 101", "compaction.masked_percent"),
@@ -219,6 +224,10 @@ fn values_that_cannot_be_used_are_said_before_anything_is_opened() {
             "server.listen: found '0.0.0.0:1', which other machines can reach, and no TLS",
         ),
         ("[compaction]\nfan_in = 1", "compaction.fan_in: found 1, expected a whole number, at least 2"),
+        (
+            "[auth]\nlockout_seconds = 901",
+            "auth.lockout_seconds: found 901, expected at most auth.lockout_seconds_max, which is 900",
+        ),
         (
             "[flush]\ntotal_bytes_max = 10\nbacklog_bytes_max = 9",
             "flush.backlog_bytes_max: found 9, expected at least flush.total_bytes_max, which is 10",

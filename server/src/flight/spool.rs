@@ -199,7 +199,9 @@ fn not_on_disk(spool: &Spool, error: &std::io::Error) {
 
 /// Runs what waits for the disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    let span = tracing::Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Places in the file that wait to be sent; one that is being sent is still among them.

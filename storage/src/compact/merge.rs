@@ -40,7 +40,7 @@ pub(super) fn merge<'a>(
     inputs: impl Iterator<Item = Source<'a>>,
     keep: impl Fn(&MaskedRow) -> bool,
     output: &mut SegmentWriter,
-    go_on: impl Fn(u64, u64) -> Result<()>,
+    mut go_on: impl FnMut(u64, u64) -> Result<()>,
 ) -> Result<Vec<MaskedRow>> {
     let schema = Arc::clone(output.schema());
     let opened = inputs.map(|source| Ok((open(source.path)?, source))).collect::<Result<Vec<_>>>()?;

@@ -64,6 +64,7 @@ pub struct CompactionConfig {
     /// Bytes of files that one merge reads at most.
     pub input_bytes_max: u64,
     /// Files that one merge reads at most.
+    #[schemars(range(min = 2))]
     pub input_files_max: usize,
     /// Seconds for which superseded files stay in the object store: as far back `FOR SYSTEM_TIME AS OF` and `changes` read.
     pub retention_seconds: u64,
@@ -211,6 +212,7 @@ impl Store {
         let (job, objects, stopping) = (Arc::clone(job), self.objects().clone(), self.stopping());
         let progress = Arc::clone(progress);
         let with_nan = columns_with_nan(job.reader.table(), inputs);
+        let input_rows = inputs.iter().map(|record| record.row_count).sum();
         blocking(move || {
             let keep = |row: &MaskedRow| {
                 let tombstone = row.superseded_by == row.updated;
@@ -228,9 +230,14 @@ impl Store {
                 updated: *updated,
                 evolution,
             });
+            let mut done_rows = 0;
             let masked = merge::merge(inputs, keep, &mut output.rows, |rows, bytes| match stopping.is_cancelled() {
                 true => Err(StorageError::Stopped),
-                false => progress.go_on(rows, bytes),
+                false => {
+                    done_rows += rows;
+                    progress.of_part(done_rows, input_rows);
+                    progress.go_on(rows, bytes)
+                }
             })?;
             match output.rows.row_count() {
                 0 => Ok(None),

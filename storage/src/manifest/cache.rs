@@ -39,6 +39,7 @@ pub struct CacheConfig {
     #[schemars(range(min = 1))]
     pub max_entries: usize,
     /// Seconds without use after which an entry leaves memory. It stays in RocksDB.
+    #[schemars(range(min = 1))]
     pub last_accessed_memory_window: u64,
 }
 

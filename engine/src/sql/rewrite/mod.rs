@@ -2,6 +2,7 @@
 //! without need.
 
 mod arrays;
+mod column_lists;
 mod literals;
 mod multisets;
 mod namesakes;
@@ -30,6 +31,7 @@ pub(crate) fn prepare(query: &mut Query) -> Result<()> {
         return Ok(());
     }
     arrays::as_functions(query);
+    column_lists::name_items(query);
     shadowing::rename_inner(query);
     row_in::as_exists(query)?;
     using::merge_columns(query)?;

@@ -125,7 +125,8 @@ struct Fill {
 impl VisitorMut for Fill {
     type Break = ();
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    /// Not before what is inside: a side may have such sides itself.
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor {
             let side = match alias.name.value.as_str() {
                 LEFT => self.left.take(),

@@ -26,7 +26,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{FetchType, SkipType, Subquery};
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, lit, when,
+    BinaryExpr, Distinct, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, lit,
+    when,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -183,7 +184,7 @@ fn counted_exists(exists: Exists) -> DfResult<Transformed<Expr>> {
     let plan = &exists.subquery.subquery;
     let any_row = any_row_of(plan)?;
     let is_as_written = std::ptr::eq(any_row, plan.as_ref());
-    let subquery = Subquery { subquery: Arc::new(any_row.clone()), ..exists.subquery.clone() };
+    let subquery = subquery_of(any_row.clone());
     match has_rows_as_joined(&subquery.subquery)? {
         true if is_as_written => Ok(Transformed::no(Expr::Exists(exists))),
         true => Ok(Transformed::yes(Expr::Exists(Exists { subquery, ..exists }))),
@@ -199,8 +200,18 @@ fn any_row_of(plan: &LogicalPlan) -> DfResult<&LogicalPlan> {
             (SkipType::Literal(0), FetchType::Literal(None | Some(1..))) => any_row_of(&limit.input),
             _ => Ok(plan),
         },
+        // As long as they are columns of its own, DataFusion drops them itself.
+        LogicalPlan::Projection(projection) if projection.expr.iter().any(Expr::contains_outer) => {
+            any_row_of(&projection.input)
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => any_row_of(input),
         _ => Ok(plan),
     }
+}
+
+fn subquery_of(plan: LogicalPlan) -> Subquery {
+    let outer_ref_columns = plan.all_out_ref_exprs();
+    Subquery { subquery: Arc::new(plan), outer_ref_columns, spans: Spans::new() }
 }
 
 /// A part of an AND, which has to be true.
@@ -259,9 +270,7 @@ fn no_row_matches(membership: InSubquery, schema: &DFSchema) -> DfResult<Transfo
     let may_be_null = expr.nullable(schema)? || subquery.subquery.schema().field(0).is_nullable();
     let matches = if may_be_null { equal.is_not_false() } else { equal };
     let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).filter(matches)?.build()?;
-    let outer_ref_columns = plan.all_out_ref_exprs();
-    let subquery = Subquery { subquery: Arc::new(plan), outer_ref_columns, spans: Spans::new() };
-    Ok(Transformed::yes(Expr::Exists(Exists { subquery, negated: true })))
+    Ok(Transformed::yes(Expr::Exists(Exists { subquery: subquery_of(plan), negated: true })))
 }
 
 /// `(SELECT count(*) FROM subquery WHERE condition)`.
@@ -272,6 +281,5 @@ fn count_rows(subquery: &Subquery, condition: Option<Expr>) -> DfResult<Expr> {
     }
     let rows = count_udaf().call(vec![lit(1_i64)]).alias("rows");
     let plan = plan.aggregate(Vec::<Expr>::new(), vec![rows])?.build()?;
-    let outer_ref_columns = plan.all_out_ref_exprs();
-    Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans: Spans::new() }))
+    Ok(Expr::ScalarSubquery(subquery_of(plan)))
 }

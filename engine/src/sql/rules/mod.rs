@@ -1,23 +1,24 @@
 //! What SeracDB changes in DataFusion's plans, each for an answer that would be wrong or refused without need.
 //!
-//! [`beside`] works while expressions are planned, [`volatile`] on the physical plan, the others on the analyzed plan: they run after DataFusion's own type
-//! coercion, so that every expression has its type, and again whenever a plan is analyzed again, so each leaves what it
-//! made alone.
+//! [`beside`] works while expressions are planned, [`logical`] and [`physical`] keep DataFusion's optimizer from what it does
+//! wrong, and the others work on the analyzed plan: they run after DataFusion's own type coercion, so that every expression has its
+//! type, and again whenever a plan is analyzed again, so each leaves what it made alone.
 
 mod beside;
 mod checked;
 mod checked_sum;
 mod constants_right;
 mod correlated;
+mod logical;
 mod membership;
 mod no_row;
 mod octet_length;
 mod only_row;
+mod physical;
 mod ranges;
 mod round_casts;
 mod round_scale;
 mod saturating;
-mod volatile;
 
 use std::sync::Arc;
 
@@ -49,7 +50,10 @@ pub(crate) fn state_builder() -> SessionStateBuilder {
     rules.push(Arc::new(round_scale::RoundScale));
     rules.push(Arc::new(round_casts::RoundCasts));
     rules.push(Arc::new(checked::CheckedArithmetic));
-    builder.with_analyzer_rules(rules).with_physical_optimizer_rules(volatile::rules())
+    builder
+        .with_analyzer_rules(rules)
+        .with_optimizer_rules(logical::rules())
+        .with_physical_optimizer_rules(physical::rules())
 }
 
 /// Rewrites the expressions of a whole plan from the leaves up, in subqueries too; names of columns stay. `concerns`:

@@ -4,21 +4,21 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::AsArray;
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, internal_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::rewrite_expressions;
 
-/// Rounds before casts to integers.
+/// Rounds before casts.
 #[derive(Debug)]
 pub(super) struct RoundCasts;
 
@@ -37,48 +37,48 @@ fn concerns(expr: &Expr) -> bool {
         return false;
     };
     let is_integer_already = matches!(inner.as_ref(), Expr::Literal(value, _) if value.data_type().is_integer());
-    field.data_type().is_integer() && !is_integer_already
-}
-
-fn target(expr: &Expr) -> Option<&DataType> {
-    match expr {
-        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => Some(field.data_type()),
-        _ => None,
-    }
+    let target = field.data_type();
+    (target.is_integer() || target.is_decimal()) && !is_integer_already
 }
 
 fn round(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
-    if !target(&expr).is_some_and(DataType::is_integer) {
-        return Ok(Transformed::no(expr));
-    }
     match expr {
         Expr::Cast(Cast { expr, field }) => {
-            let rounded = whole(*expr, schema)?;
+            let rounded = rounded(*expr, field.data_type(), schema)?;
             Ok(rounded.update_data(|expr| Expr::Cast(Cast { expr: Box::new(expr), field })))
         }
         Expr::TryCast(TryCast { expr, field }) => {
-            let rounded = whole(*expr, schema)?;
+            let rounded = rounded(*expr, field.data_type(), schema)?;
             Ok(rounded.update_data(|expr| Expr::TryCast(TryCast { expr: Box::new(expr), field })))
         }
         other => Ok(Transformed::no(other)),
     }
 }
 
-/// The expression without digits after the point.
-fn whole(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
-    let to_scale_0 = |precision: u8, scale: i8| precision.saturating_sub(scale as u8).saturating_add(1);
-    let target = match expr.get_type(schema)? {
-        DataType::Float32 | DataType::Float64 if !is_rounded(&expr) => {
-            return Ok(Transformed::yes(ROUND.call(vec![expr])));
-        }
-        DataType::Decimal32(p, s @ 1..) => DataType::Decimal32(to_scale_0(p, s), 0),
-        DataType::Decimal64(p, s @ 1..) => DataType::Decimal64(to_scale_0(p, s), 0),
-        DataType::Decimal128(p, s @ 1..) => DataType::Decimal128(to_scale_0(p, s), 0),
-        DataType::Decimal256(p, s @ 1..) => DataType::Decimal256(to_scale_0(p, s), 0),
+/// The expression with no more digits after the point than `target` has.
+fn rounded(expr: Expr, target: &DataType, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
+    let scale = match target {
+        target if target.is_integer() => 0,
+        DataType::Decimal32(_, s)
+        | DataType::Decimal64(_, s)
+        | DataType::Decimal128(_, s)
+        | DataType::Decimal256(_, s) => *s,
         _ => return Ok(Transformed::no(expr)),
     };
-    // Between decimals Arrow does round.
-    Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), target))))
+    // One digit more before the point: 9.99 is 10.0.
+    let narrower = |precision: u8, from: i8| precision.saturating_sub((from - scale) as u8).saturating_add(1);
+    let narrower = match expr.get_type(schema)? {
+        DataType::Float32 | DataType::Float64 if target.is_integer() && !is_rounded(&expr) => {
+            return Ok(Transformed::yes(ROUND.call(vec![expr])));
+        }
+        DataType::Decimal32(p, s) if s > scale => DataType::Decimal32(narrower(p, s), scale),
+        DataType::Decimal64(p, s) if s > scale => DataType::Decimal64(narrower(p, s), scale),
+        DataType::Decimal128(p, s) if s > scale => DataType::Decimal128(narrower(p, s), scale),
+        DataType::Decimal256(p, s) if s > scale => DataType::Decimal256(narrower(p, s), scale),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let narrow = Narrow { target: narrower, signature: Signature::any(1, Volatility::Immutable) };
+    Ok(Transformed::yes(ScalarUDF::from(narrow).call(vec![expr])))
 }
 
 fn is_rounded(expr: &Expr) -> bool {
@@ -125,5 +125,35 @@ impl ScalarUDFImpl for RoundHalfEven {
             true => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&rounded, 0)?)),
             false => Ok(ColumnarValue::Array(rounded)),
         }
+    }
+}
+
+/// A NUMERIC with fewer digits after the point, rounded as Arrow's casts between them are.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Narrow {
+    target: DataType,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Narrow {
+    fn name(&self) -> &str {
+        "narrow"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
+        Ok(self.target.clone())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> DfResult<FieldRef> {
+        let is_nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.target.clone(), is_nullable)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        args.args[0].cast_to(&self.target, None)
     }
 }
