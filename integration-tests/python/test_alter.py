@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pyarrow as pa
 import pytest
@@ -21,6 +22,7 @@ from testserver import Server
 
 SETTINGS = {"SERACDB_COMPACTION__AUTOMATIC": "false", "SERACDB_ENGINE__BULK_BYTES_MIN": "20000"}
 PASSWORD = "long enough"
+T = TypeVar("T")
 
 
 def rows(db: seracdb.Connection, sql: str) -> list[tuple]:
@@ -316,6 +318,8 @@ def test_every_type_in_every_state(tmp_path, operation, pushdown):
 ROUNDS = 30
 WRITERS = 4
 ALTERER = 9
+#: What the table is called in turn.
+NAMES = ("t", "renamed")
 
 
 @dataclass
@@ -323,25 +327,48 @@ class Acknowledged:
     """What a writer knows of its rows: by key what is in `v`, and in columns by their number."""
 
     rows: dict[int, dict[str | int, int]] = field(default_factory=dict)
+    #: By key what may be in `given`: the DEFAULTs that there were while the row was written.
+    given: dict[int, list[int | None]] = field(default_factory=dict)
     keys: list[int] = field(default_factory=list)
     refused: set[int] = field(default_factory=set)
     gone: int = 0
 
-    def add(self, k: int, v: int) -> None:
+    def add(self, k: int, v: int, given: list[int | None]) -> None:
         self.rows[k] = {"v": v}
+        self.given[k] = given
         self.keys.append(k)
 
 
 class Load:
-    """Writers, and one who alters the table under them. A column is `c7` when it comes, and `d7` later."""
+    """Writers, and one who alters and renames the table under them. A column is `c7` when it comes, and `d7` later."""
 
     def __init__(self, server: Server):
         self.server = server
         self.done = threading.Event()
         self.newest = -1
+        self.renamed = 0
+        #: How often the table was called otherwise when a statement came.
+        self.missed = 0
+        #: What the DEFAULT of `given` has been, and which of these is in force; a later one may be already.
+        self.defaults: list[int | None] = [None]
+        self.in_force = 0
         self.writers = [Acknowledged() for _ in range(WRITERS)]
         #: Keys whose rows were there when `filled` was filled.
         self.before_fill: set[int] = set()
+
+    def named(self, sql: str, run: Callable[[str], T]) -> T:
+        """Runs a statement that has {t} for the table's name; by the other one when it is not called so any more."""
+        for turn in range(self.renamed, self.renamed + 100):
+            try:
+                return run(sql.replace("{t}", NAMES[turn % 2]))
+            except seracdb.NotFound as error:
+                if "unknown table" not in str(error):
+                    raise
+                self.missed += 1
+        raise AssertionError(f"the table has neither name: {sql}")
+
+    def run(self, db: seracdb.Connection, sql: str, params: list | None = None) -> int:
+        return self.named(sql, lambda named: db.run(named, params))
 
     def write(self, who: int) -> None:
         chance, mine = random.Random(who), self.writers[who]
@@ -349,25 +376,25 @@ class Load:
             for n in range(1_000_000):
                 if self.done.is_set():
                     return
-                k, v = who * 1_000_000 + n, chance.randrange(1000)
-                assert db.run(f"INSERT INTO t (k, who, v) VALUES ({k}, {who}, {v})") == 1
-                mine.add(k, v)
+                k, v, first = who * 1_000_000 + n, chance.randrange(1000), self.in_force
+                assert self.run(db, f"INSERT INTO {{t}} (k, who, v) VALUES ({k}, {who}, {v})") == 1
+                mine.add(k, v, self.defaults[first:])
                 k, v = chance.choice(mine.keys), chance.randrange(1000)
                 if n % 3 == 0:
-                    assert db.run(f"UPDATE t SET v = {v} WHERE k = {k}") == 1
+                    assert self.run(db, f"UPDATE {{t}} SET v = {v} WHERE k = {k}") == 1
                     mine.rows[k]["v"] = v
                 if n % 2 == 0 and self.newest >= 0:
                     self.write_column(db, chance, mine, k, v)
                 if n % 7 == 0:
                     # As a prepared statement with parameters.
-                    assert db.run("UPDATE t SET v = ? WHERE k = ?", [v, k]) == 1
+                    assert self.run(db, "UPDATE {t} SET v = ? WHERE k = ?", [v, k]) == 1
                     mine.rows[k]["v"] = v
 
     def write_column(self, db: seracdb.Connection, chance: random.Random, mine: Acknowledged, k: int, v: int) -> None:
         number = max(0, self.newest - chance.randrange(4))
         name = f"{chance.choice('cd')}{number}"
         try:
-            assert db.run(f"UPDATE t SET {name} = {v} WHERE k = {k}") == 1
+            assert self.run(db, f"UPDATE {{t}} SET {name} = {v} WHERE k = {k}") == 1
             mine.rows[k][number] = v
         except seracdb.Error as error:
             assert "column" in str(error) and name in str(error), error
@@ -379,72 +406,88 @@ class Load:
             for n in range(0, 1_000_000, 2):
                 if self.done.is_set():
                     return
-                one, two, v = who * 1_000_000 + n, who * 1_000_000 + n + 1, chance.randrange(1000)
+                one, two, v, first = who * 1_000_000 + n, who * 1_000_000 + n + 1, chance.randrange(1000), self.in_force
                 try:
                     with db.transaction():
-                        db.run(f"INSERT INTO t (k, who, v) VALUES ({one}, {who}, {v})")
-                        db.run(f"INSERT INTO t (k, who, v) VALUES ({two}, {who}, 0)")
-                        assert db.run(f"UPDATE t SET v = v + 1 WHERE k IN ({one}, {two})") == 2
+                        self.run(db, f"INSERT INTO {{t}} (k, who, v) VALUES ({one}, {who}, {v})")
+                        self.run(db, f"INSERT INTO {{t}} (k, who, v) VALUES ({two}, {who}, 0)")
+                        assert self.run(db, f"UPDATE {{t}} SET v = v + 1 WHERE k IN ({one}, {two})") == 2
                 except seracdb.Conflict:
                     mine.refused |= {one, two}
                     continue
-                mine.add(one, v + 1)
-                mine.add(two, 1)
+                mine.add(one, v + 1, self.defaults[first:])
+                mine.add(two, 1, self.defaults[first:])
 
     def read(self) -> None:
         """Rows become more, and none is there twice."""
         last = 0
         with root(self.server) as db:
             while not self.done.is_set():
-                [(count, keys)] = rows(db, "SELECT count(*), count(DISTINCT k) FROM t WHERE who < 9 AND v >= 0")
+                sql = "SELECT count(*), count(DISTINCT k) FROM {t} WHERE who < 9 AND v >= 0"
+                [(count, keys)] = self.named(sql, lambda named: rows(db, named))
                 assert count == keys and count >= last
                 last = count
 
     def alter(self) -> None:
         try:
             with root(self.server) as db:
-                db.run(f"INSERT INTO t (k, who, v) SELECT value, {ALTERER}, 1 FROM generate_series(-50, -1)")
+                self.run(db, f"INSERT INTO {{t}} (k, who, v) SELECT value, {ALTERER}, 1 FROM generate_series(-50, -1)")
                 for n in range(ROUNDS):
                     self.round(db, n)
         finally:
             self.done.set()
 
     def round(self, db: seracdb.Connection, n: int) -> None:
-        db.run(f"ALTER TABLE t ADD COLUMN c{n} INT DEFAULT {n}")
+        self.run(db, f"ALTER TABLE {{t}} ADD COLUMN c{n} INT DEFAULT {n}")
         self.newest = n
-        assert db.run(f"UPDATE t SET c{n} = c{n} + 1000 WHERE who = {ALTERER} AND k % 2 = 0") == 25
+        assert self.run(db, f"UPDATE {{t}} SET c{n} = c{n} + 1000 WHERE who = {ALTERER} AND k % 2 = 0") == 25
+        self.rename(db)
+        self.set_default(db, None if n % 3 == 1 else n)
         if n % 2 == 0:
-            db.run("STORAGE FLUSH TABLE t")
-        db.run(f"ALTER TABLE t RENAME COLUMN c{n} TO d{n}")
-        db.run(f"ALTER TABLE t ALTER COLUMN d{n} TYPE BIGINT")
-        assert db.run(f"UPDATE t SET d{n} = d{n} + 5000000000 WHERE who = {ALTERER} AND k % 2 <> 0") == 25
+            self.run(db, "STORAGE FLUSH TABLE {t}")
+        self.run(db, f"ALTER TABLE {{t}} RENAME COLUMN c{n} TO d{n}")
+        self.run(db, f"ALTER TABLE {{t}} ALTER COLUMN d{n} TYPE BIGINT")
+        assert self.run(db, f"UPDATE {{t}} SET d{n} = d{n} + 5000000000 WHERE who = {ALTERER} AND k % 2 <> 0") == 25
+        self.run(db, "ALTER TABLE {t} RESET (flush_rows)" if n % 2 == 0 else f"ALTER TABLE {{t}} SET (flush_rows = {100 + n})")
+        self.rename(db)
         if n >= 3:
-            db.run(f"ALTER TABLE t DROP COLUMN d{n - 3}")
+            self.run(db, f"ALTER TABLE {{t}} DROP COLUMN d{n - 3}")
         if n % 5 == 0:
-            db.run(f"ALTER TABLE t DROP COLUMN IF EXISTS again, ADD COLUMN again INT DEFAULT {n}")
+            self.run(db, f"ALTER TABLE {{t}} DROP COLUMN IF EXISTS again, ADD COLUMN again INT DEFAULT {n}")
         if n == 7:
-            db.run("ALTER TABLE t ALTER COLUMN v TYPE BIGINT")
+            self.run(db, "ALTER TABLE {t} ALTER COLUMN v TYPE BIGINT")
         if n == ROUNDS // 2:
             self.fill(db)
         if n == 20:
-            db.run("ALTER TABLE t ALTER COLUMN v TYPE DECIMAL(20, 1)")
-        db.run("STORAGE FLUSH TABLE t")
+            self.run(db, "ALTER TABLE {t} ALTER COLUMN v TYPE DECIMAL(20, 1)")
+        self.run(db, "STORAGE FLUSH TABLE {t}")
         if n % 3 == 2:
-            db.run("STORAGE COMPACT TABLE t")
+            self.run(db, "STORAGE COMPACT TABLE {t}")
+
+    def rename(self, db: seracdb.Connection) -> None:
+        self.run(db, f"ALTER TABLE {{t}} RENAME TO {NAMES[(self.renamed + 1) % 2]}")
+        self.renamed += 1
+
+    def set_default(self, db: seracdb.Connection, value: int | None) -> None:
+        self.defaults.append(value)
+        self.run(db, f"ALTER TABLE {{t}} ALTER COLUMN given {'DROP DEFAULT' if value is None else f'SET DEFAULT {value}'}")
+        self.in_force += 1
 
     def fill(self, db: seracdb.Connection) -> None:
         self.before_fill = {k for writer in self.writers for k in list(writer.rows)}
-        db.run("ALTER TABLE t ADD COLUMN filled BIGINT DEFAULT 0")
-        assert db.run("UPDATE t SET filled = k") >= len(self.before_fill)
+        self.run(db, "ALTER TABLE {t} ADD COLUMN filled BIGINT DEFAULT 0")
+        assert self.run(db, "UPDATE {t} SET filled = k") >= len(self.before_fill)
 
     def check(self) -> None:
         with root(self.server) as db:
             columns = user_columns(db)
-            assert columns[:3] == ["k", "who", "v"]
+            assert columns[:4] == ["k", "who", "v", "given"]
             kept = [n for n in range(ROUNDS - 3, ROUNDS)]
-            assert sorted(columns[3:]) == sorted(["again", "filled", *(f"d{n}" for n in kept)])
+            assert sorted(columns[4:]) == sorted(["again", "filled", *(f"d{n}" for n in kept)])
             found = {row["k"]: row for row in db.query(f"SELECT {', '.join(columns)} FROM t").to_pylist()}
             assert db.query("SELECT count(*) AS n FROM t")["n"].to_pylist() == [len(found)], "a row is there twice"
+            (shown,) = column(db, "SHOW CREATE TABLE t")
+        assert shown.endswith(f"WITH (flush_rows = '{100 + ROUNDS - 1}')")
         mine = {k for k in found if k >= 0}
         acknowledged = {k for writer in self.writers for k in writer.rows}
         assert acknowledged == mine, "rows that were acknowledged, and no others"
@@ -453,10 +496,13 @@ class Load:
             for k, wrote in writer.rows.items():
                 row = found[k]
                 assert row["v"] == wrote["v"], (row, wrote)
+                assert row["given"] in writer.given[k], (row, writer.given[k])
                 assert {n: row[f"d{n}"] for n in kept} == {n: wrote.get(n, n) for n in kept}, (row, wrote)
         for k in range(-50, 0):
             more = 1000 if k % 2 == 0 else 5_000_000_000
             assert {n: found[k][f"d{n}"] for n in kept} == {n: n + more for n in kept}, found[k]
+            assert found[k]["given"] is None
+        assert len({row["given"] for row in found.values()}) > ROUNDS // 2, "rows have the DEFAULTs of their time"
         for k, row in found.items():
             assert row["again"] == (ROUNDS - 1) // 5 * 5, row
             assert row["filled"] == k or row["filled"] == 0 and k not in self.before_fill, row
@@ -466,7 +512,7 @@ def test_columns_change_under_load(tmp_path):
     variables = {"SERACDB_COMPACTION__AUTOMATIC": "true", "SERACDB_FLUSH__HOT_BYTES_MAX": "100000"}
     with Server(tmp_path / "data", variables=variables) as server:
         with root(server) as db:
-            db.run("CREATE TABLE t (k BIGINT PRIMARY KEY, who INT, v INT)")
+            db.run("CREATE TABLE t (k BIGINT PRIMARY KEY, who INT, v INT, given INT)")
         load = Load(server)
         with ThreadPoolExecutor(WRITERS + 2) as pool:
             running = [pool.submit(load.write, who) for who in range(WRITERS - 1)]
@@ -475,6 +521,7 @@ def test_columns_change_under_load(tmp_path):
                 one.result()
         assert all(len(writer.rows) > ROUNDS for writer in load.writers)
         assert sum(writer.gone for writer in load.writers) > 0, "no writer met a column that was gone"
+        assert load.missed > 0, "nobody met a name that was gone"
         load.check()
         server.kill()
         server.start()

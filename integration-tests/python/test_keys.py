@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
+import shutil
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import seracdb
 from checking import clean
 from object_stores import server_on
+from test_check import contents
+from test_manifests import told
 from test_recovery import successor
 from testserver import ROOT_PASSWORD, Server
 
@@ -207,6 +213,81 @@ def test_a_new_machine_makes_the_keys_again(tmp_path):
             refused(db, "INSERT INTO nulls VALUES ('a')")
     finally:
         second.stop()
+
+
+def crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def lose_keys(data_dir: Path) -> None:
+    """Drops the key index as RocksDB does: by a record at the end of its manifest that says so of the family's number."""
+    folder = data_dir / "rocksdb"
+    manifest = folder / (folder / "CURRENT").read_text().strip()
+    family, added, dropped = b"\xc8\x01", b"\xc9\x01\x04keys", b"\xca\x01"
+    (number,) = re.findall(re.escape(family) + b"(.)" + added, manifest.read_bytes(), re.DOTALL)
+    edit = family + number + dropped
+    crc = crc32c(b"\x01" + edit)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    with manifest.open("ab") as file:
+        file.write(struct.pack("<IHB", masked, len(edit), 1) + edit)
+
+
+@pytest.mark.parametrize("index", ["copied", "lost"])
+def test_a_copy_of_a_data_directory_has_its_keys(own_server, tmp_path, index):
+    """Those of hot rows and of rows in files, also when their index is in no copy; what is copied stays as it is."""
+    shown = "SELECT k, u FROM t ORDER BY k"
+    with root(own_server) as db:
+        db.run("CREATE TABLE t (k INT PRIMARY KEY, u TEXT UNIQUE)")
+        db.run("INSERT INTO t VALUES (1, 'in a file'), (2, 'deleted'), (3, 'moved')")
+        db.run("STORAGE FLUSH TABLE t")
+        db.run("DELETE FROM t WHERE k = 2")
+        db.run("UPDATE t SET k = 30 WHERE k = 3")
+        db.run("INSERT INTO t VALUES (4, 'hot')")
+        db.run("CREATE USER TABLE notes (k INT PRIMARY KEY)")
+        for n, user in enumerate(("ann", "bob")):
+            db.run(f"CREATE USER {user} WITH PASSWORD '{PASSWORD}' ROLE user")
+            db.run(f"INSERT INTO notes AS USER '{user}' VALUES ({n})")
+        before = db.query(shown)
+    own_server.stop()
+    files = contents(own_server.data_dir)
+    shutil.copytree(own_server.data_dir, tmp_path / "copy")
+    if index == "lost":
+        lose_keys(tmp_path / "copy")
+    with Server(tmp_path / "copy") as copy:
+        assert told(copy, "the index of unique keys was lost") == (index == "lost")
+        for free in (5, 6):
+            with root(copy) as db:
+                for values, key in {
+                    "(1, 'new')": "(k) = (1)",
+                    "(-1, 'in a file')": "(u) = ('in a file')",
+                    "(4, 'new')": "(k) = (4)",
+                    "(-1, 'hot')": "(u) = ('hot')",
+                    "(30, 'new')": "(k) = (30)",
+                    "(-1, 'moved')": "(u) = ('moved')",
+                }.items():
+                    assert f"table 'default.t' {ALREADY} {key} already" in refused(db, f"INSERT INTO t VALUES {values}")
+                assert db.run(f"INSERT INTO t VALUES ({free}, 'new {free}')") == 1
+                refused(db, "INSERT INTO notes AS USER 'ann' VALUES (0)")
+            copy.kill()
+            copy.start()
+        with root(copy) as db:
+            assert db.run("INSERT INTO t VALUES (2, 'deleted'), (3, 'free')") == 2
+            assert db.run("INSERT INTO notes AS USER 'ann' VALUES (1)") == 1
+            # His are asked for the first time, after kills.
+            refused(db, "INSERT INTO notes AS USER 'bob' VALUES (1)")
+            assert db.run("INSERT INTO notes AS USER 'bob' VALUES (0)") == 1
+            assert db.query("SELECT k FROM t ORDER BY k")["k"].to_pylist() == [1, 2, 3, 4, 5, 6, 30]
+        checked(copy)
+    assert contents(own_server.data_dir) == files
+    own_server.start()
+    with root(own_server) as db:
+        assert db.query(shown) == before
+        assert db.run("INSERT INTO t VALUES (5, 'new 5')") == 1
 
 
 @pytest.mark.parametrize("first_asked", ["by themselves", "as user"])

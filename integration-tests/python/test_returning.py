@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pyarrow as pa
 import pytest
 import seracdb
 from conftest import root
@@ -55,6 +56,56 @@ def test_parameters_stand_in_it_too(db):
     with pytest.raises(Exception, match="is not an integer"):
         db.query("DELETE FROM t RETURNING n + ?", [1.5])
     assert db.query("SELECT count(*) AS n FROM t")["n"].to_pylist() == [1]
+
+
+#: Both take a number and a text.
+UPSERT = "INSERT INTO keyed (k, text) VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET text = keyed.text || excluded.text, n = keyed.n + 1 RETURNING"
+MERGE = (
+    "MERGE INTO keyed USING (SELECT CAST(? AS BIGINT) AS k, CAST(? AS TEXT) AS text) AS s ON s.k = keyed.k "
+    "WHEN MATCHED THEN UPDATE SET text = keyed.text || s.text, n = keyed.n + 1 WHEN NOT MATCHED THEN INSERT (k, text) VALUES (s.k, s.text) RETURNING"
+)
+
+
+@pytest.fixture
+def keyed(db):
+    db.run("CREATE TABLE keyed (k BIGINT PRIMARY KEY, text TEXT, n BIGINT DEFAULT 0)")
+    db.run("INSERT INTO keyed VALUES (1, 'one', 10)")
+    return db
+
+
+@pytest.mark.parametrize("sql", [UPSERT, MERGE], ids=["upsert", "merge"])
+def test_upserts_and_merges_give_rows_of_parameters(keyed, sql):
+    with keyed.cursor() as cursor:
+        given = []
+        # One statement, which is prepared once and bound again.
+        for values in [(1, "!"), (2, "two"), (2, "?")]:
+            cursor.execute(f"{sql} k, text, n", values)
+            given += [tuple(row.values()) for row in cursor.fetch_arrow_table().to_pylist()]
+    assert given == [(1, "one!", 11), (2, "two", 0), (2, "two?", 1)]
+    (row,) = keyed.query(f"{sql} n * ? AS m, text || ? AS more", [1, ".", 100, " and more"]).to_pylist()
+    assert row == {"m": 1200, "more": "one!. and more"}
+    found = keyed.query("SELECT k, text, n FROM keyed ORDER BY k").to_pylist()
+    assert [tuple(row.values()) for row in found] == [(1, "one!.", 12), (2, "two?", 1)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [UPSERT, MERGE, "INSERT INTO keyed (k, text) VALUES (? + 1, ?) RETURNING", "UPDATE keyed SET n = ? WHERE text <> ? RETURNING"],
+    ids=["upsert", "merge", "insert", "update"],
+)
+def test_what_is_run_for_each_of_many_bound_rows_gives_none(keyed, sql):
+    several = pa.record_batch({"k": [1, 2], "text": ["!", "two"]})
+    for transaction in (False, True):
+        if transaction:
+            keyed.run("BEGIN")
+        for ask in (keyed.query, keyed.run):
+            with pytest.raises(seracdb.InvalidArgument, match="RETURNING gives rows of one execution: bind one row of parameters"):
+                ask(f"{sql} k", several)
+        assert keyed.query("SELECT k, text, n FROM keyed").to_pylist() == [{"k": 1, "text": "one", "n": 10}]
+    keyed.run("ROLLBACK")
+    # A plain INSERT is run once for all.
+    given = keyed.query("INSERT INTO t VALUES (?, ?) RETURNING n, text", several)
+    assert given.to_pylist() == [{"n": 1, "text": "!"}, {"n": 2, "text": "two"}]
 
 
 def test_what_rows_were_joined_with_is_given_in_a_transaction_too(db):
