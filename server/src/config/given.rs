@@ -68,7 +68,7 @@ fn flatten(table: &toml::Table, above: &str, give: &mut impl FnMut(String, Value
         match value {
             // What is a setting has its value looked at, also when that should be no section; and so has a section that there is
             // not, of which nothing else would be said.
-            toml::Value::Table(inner) if setting(&path).is_none() && !(inner.is_empty() && !is_section(&path)) => {
+            toml::Value::Table(inner) if setting(&path).is_none() && (is_section(&path) || !inner.is_empty()) => {
                 flatten(inner, &path, give);
             }
             value => give(path, json(value)),
