@@ -4,6 +4,7 @@
 //! wrong, and the others work on the analyzed plan: they run after DataFusion's own type coercion, so that every expression has its
 //! type, and again whenever a plan is analyzed again, so each leaves what it made alone.
 
+mod barriers;
 mod beside;
 mod checked;
 mod checked_sum;

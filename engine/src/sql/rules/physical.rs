@@ -3,7 +3,7 @@
 //! - What a query computes anew each time it is asked, such as `random()`, is computed once for a row. The pushdown of filters
 //!   below a projection puts the projection's expressions in place of its columns: of
 //!   `SELECT r FROM (SELECT random() AS r FROM t) AS x WHERE r < 0.5` another number would be compared than is shown. A plan with
-//!   such a projection keeps its filters where they are.
+//!   such a projection keeps its filters where they are. In others [`super::barriers`] stand.
 //! - Below `ORDER BY … LIMIT`, groups that are not among the first are not made, also those that a window function
 //!   in between looks at: `SELECT g, count(*) OVER () FROM t GROUP BY g ORDER BY g LIMIT 1` would count one group
 //!   (apache/datafusion#25066). A plan with a window over groups makes all of them.
@@ -20,8 +20,10 @@ use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 
-type Plan = Arc<dyn ExecutionPlan>;
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+use super::barriers::BetweenBarriers;
+
+pub(super) type Plan = Arc<dyn ExecutionPlan>;
+pub(super) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// DataFusion's rules for physical plans.
 pub(super) fn rules() -> Vec<Rule> {
@@ -29,13 +31,14 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn guarded(rule: Rule) -> Rule {
-    let spares: fn(&Plan) -> bool = match rule.name() {
+    match rule.name() {
         // There are two, the other for a later time.
-        name if name.starts_with("FilterPushdown") => is_volatile,
-        "LimitAggregation" => has_window_over_groups,
-        _ => return rule,
-    };
-    Arc::new(Guarded { rule, spares })
+        name if name.starts_with("FilterPushdown") => {
+            Arc::new(Guarded { rule: Arc::new(BetweenBarriers(rule)), spares: is_volatile })
+        }
+        "LimitAggregation" => Arc::new(Guarded { rule, spares: has_window_over_groups }),
+        _ => rule,
+    }
 }
 
 /// A rule, and the plans that it leaves alone.
@@ -78,7 +81,7 @@ fn has_window_over_groups(plan: &Plan) -> bool {
 }
 
 /// Whether one of the nodes of a plan is so.
-fn has(plan: &Plan, is_so: impl Fn(&Plan) -> bool) -> bool {
+pub(super) fn has(plan: &Plan, is_so: impl Fn(&Plan) -> bool) -> bool {
     let mut found = false;
     let walked = plan.apply(|plan| {
         found = is_so(plan);
