@@ -14,6 +14,7 @@ import seracdb
 from checking import checked
 from conftest import Connections, root
 from object_stores import server_on
+from test_manifests import until
 from testserver import Server
 
 PASSWORD = "long enough"
@@ -417,15 +418,17 @@ def test_who_goes_on_with_the_files_alone_finds_rows_that_satisfy_it(tmp_path):
 def test_an_ingest_that_began_before_a_constraint_of_its_transaction_is_refused(own_server, db):
     db.run("CREATE TABLE t (k BIGINT)")
     schema = pa.schema({"k": pa.int64()})
-
-    def batches():
-        yield pa.record_batch({"k": [1]}, schema)
-        db.run("ALTER TABLE t ADD CHECK (k > 0)")
-        yield pa.record_batch({"k": [-1]}, schema)
-
     db.run("BEGIN")
-    with pytest.raises(seracdb.Conflict, match="got a constraint during the ingest: send it again"):
-        db.ingest("t", pa.RecordBatchReader.from_batches(schema, batches()))
+    with root(own_server) as other:
+
+        def batches():
+            yield pa.record_batch({"k": [1]}, schema)
+            until(lambda: rows(other, "SELECT rows FROM system.queries WHERE kind = 'ingest'") == [(1,)], "it has begun")
+            db.run("ALTER TABLE t ADD CHECK (k > 0)")
+            yield pa.record_batch({"k": [-1]}, schema)
+
+        with pytest.raises(seracdb.Conflict, match="got a constraint during the ingest: send it again"):
+            db.ingest("t", pa.RecordBatchReader.from_batches(schema, batches()))
     db.run("ROLLBACK")
     assert constraints(db) == []
     assert rows(db, "SELECT count(*) FROM t") == [(0,)]
