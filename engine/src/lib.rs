@@ -97,6 +97,7 @@ pub use seracdb_storage::clock::{Clock, SystemClock};
 pub use seracdb_storage::compact::FAN_IN_MIN;
 pub use seracdb_storage::manifest::{CacheConfig, CacheTotals};
 pub use seracdb_storage::s3_access::S3Access;
+pub use seracdb_storage::spans::in_this_span;
 pub use seracdb_storage::system_columns;
 pub use session::Session;
 pub use shares::{Holder, NoPlace, Shares};

@@ -1,17 +1,12 @@
-//! Carries the span of a call, or of a job, to wherever its work goes on: every line that is logged of it has its name.
+//! Carries the span of a call, or of a job, to the tasks that DataFusion starts for it.
 
 use std::any::Any;
 
 use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tracing::{Instrument, Span};
-
-/// Work for another thread, within the span that there is here.
-pub(crate) fn in_this_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let span = Span::current();
-    move || span.in_scope(work)
-}
+use seracdb_storage::spans::in_this_span;
+use tracing::Instrument;
 
 /// From now on the tasks that DataFusion starts run within the span of who starts them.
 pub(crate) fn carry_to_tasks() {

@@ -23,6 +23,7 @@ use seracdb_storage::commit::{Commit, Expected};
 use seracdb_storage::key_codec::KeyBytes;
 use seracdb_storage::keys::Scope;
 use seracdb_storage::snapshot::Snapshot;
+use seracdb_storage::spans::in_this_span;
 use seracdb_storage::system_columns::{ID, RowId};
 use seracdb_storage::unique::{KeyEdits, KeyWrite, Taken, UniqueKey};
 
@@ -30,7 +31,6 @@ use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::row_versions::Writes;
 use crate::scan::{Exposure, LOCATION_COLUMNS, ScopeTable};
-use crate::spans::in_this_span;
 use crate::sql::Statement;
 use crate::sql::conflict::changed_columns;
 use crate::sql::errors::from_datafusion;

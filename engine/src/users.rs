@@ -13,6 +13,7 @@ use seracdb_storage::audit::AuditEntry;
 use seracdb_storage::catalog::{CatalogChange, CatalogError, UserBecomes, UserChange, UserRecord};
 use seracdb_storage::commit::Commit;
 use seracdb_storage::snapshot::Snapshot;
+use seracdb_storage::spans::in_this_span;
 use tokio::sync::Semaphore;
 
 use crate::audit::{self, ALTER_TABLE, Ending};
@@ -24,7 +25,6 @@ use crate::identity::{Principal, Role};
 use crate::naming::refuse_ambiguous;
 use crate::rights::{UserAction, denied, may_change_user, may_change_users};
 use crate::session::Session;
-use crate::spans::in_this_span;
 use crate::sql::statement::AlterUser;
 use crate::transaction::{Staged, Transaction};
 

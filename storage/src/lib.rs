@@ -62,6 +62,7 @@ pub mod segment;
 #[cfg(test)]
 mod simulation;
 pub mod snapshot;
+pub mod spans;
 pub mod steps;
 pub mod store;
 pub mod system_columns;

@@ -37,6 +37,7 @@ use crate::lease::Lease;
 use crate::paths::{MANIFEST_FILE, OWN_FOLDER, OWNER_FILE, UPLOADS_FOLDER};
 use crate::probe::probe;
 use crate::s3_access::S3Access;
+use crate::spans::in_this_span;
 
 pub(crate) use fetch::LocalCopy;
 
@@ -532,8 +533,7 @@ pub fn object_path(path: &str) -> Result<Path> {
 
 /// Runs file operations where they may block. What is logged there is of the span here.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let span = tracing::Span::current();
-    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
+    match tokio::task::spawn_blocking(in_this_span(work)).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(StorageError::Stopped),

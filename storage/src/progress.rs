@@ -27,7 +27,7 @@ pub struct Progress {
     /// Parts of tables that there are.
     pub all: AtomicU64,
     /// Thousandths of the part at work that are done, about.
-    pub part: AtomicU64,
+    part: AtomicU64,
     stop: CancellationToken,
     throttle: Option<Arc<Throttle>>,
 }

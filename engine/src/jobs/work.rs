@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use seracdb_storage::catalog::{Catalog, TableKind, TableRecord};
 use seracdb_storage::keys::{Owner, Scope};
+use seracdb_storage::spans::in_this_span;
 use seracdb_storage::store::Store;
 use seracdb_storage::{Progress, StorageError};
 
 use super::spec::{JobSpec, ManifestEvictionJob, TableJob, TablesJob};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::spans::in_this_span;
 
 /// Why a job did not come to its end.
 #[derive(Debug)]

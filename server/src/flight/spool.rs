@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrow_flight::FlightData;
 use parking_lot::Mutex;
 use prost::Message;
-use seracdb_engine::EngineError;
+use seracdb_engine::{EngineError, in_this_span};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -199,8 +199,7 @@ fn not_on_disk(spool: &Spool, error: &std::io::Error) {
 
 /// Runs what waits for the disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
-    let span = tracing::Span::current();
-    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    let done = tokio::task::spawn_blocking(in_this_span(work)).await;
     done.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 

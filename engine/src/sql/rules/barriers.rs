@@ -4,7 +4,8 @@
 //! tables often has, it takes the first: of `a FULL JOIN b … WHERE a.x IS DISTINCT FROM b.x` it would compare a.x with itself
 //! (like apache/datafusion#25262). And the parts of a UNION may have other names, or the same ones elsewhere.
 //!
-//! Here a barrier stands above such a node while filters are pushed down: none goes through, and below it all is as usual.
+//! Here a barrier stands above such a node while filters are pushed down: none goes through, and below it all is as usual. The price: where
+//! what a join reads row by row has two columns of a name, the keys of its other side do not filter it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,7 +23,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, replace_children_if_necessary,
 };
 
-use super::physical::{Plan, Rule, has};
+use super::physical::{Plan, Rule};
 
 /// A rule that pushes filters down, between barriers.
 #[derive(Debug)]
@@ -30,10 +31,9 @@ pub(super) struct BetweenBarriers(pub(super) Rule);
 
 impl PhysicalOptimizerRule for BetweenBarriers {
     fn optimize(&self, plan: Plan, config: &ConfigOptions) -> DfResult<Plan> {
-        if !has(&plan, |parent| parent.children().iter().any(|child| misleads(parent, child))) {
-            return self.0.optimize(plan, config);
-        }
-        without_barriers(self.0.optimize(with_barriers(plan)?, config)?)
+        let placed = with_barriers(plan)?;
+        let optimized = self.0.optimize(placed.data, config)?;
+        if placed.transformed { without_barriers(optimized) } else { Ok(optimized) }
     }
 
     fn name(&self) -> &str {
@@ -55,8 +55,8 @@ fn misleads(parent: &Plan, child: &Plan) -> bool {
     is_twice || parent.is::<UnionExec>() && !same_names()
 }
 
-fn with_barriers(plan: Plan) -> DfResult<Plan> {
-    let placed = plan.transform_up(|parent| {
+fn with_barriers(plan: Plan) -> DfResult<Transformed<Plan>> {
+    plan.transform_up(|parent| {
         let children = parent.children();
         if !children.iter().any(|child| misleads(&parent, child)) {
             return Ok(Transformed::no(parent));
@@ -67,8 +67,7 @@ fn with_barriers(plan: Plan) -> DfResult<Plan> {
         };
         let children = children.into_iter().map(placed).collect();
         replace_children_if_necessary(parent, children).map(Transformed::yes)
-    });
-    placed.data()
+    })
 }
 
 fn without_barriers(plan: Plan) -> DfResult<Plan> {

@@ -81,7 +81,7 @@ fn has_window_over_groups(plan: &Plan) -> bool {
 }
 
 /// Whether one of the nodes of a plan is so.
-pub(super) fn has(plan: &Plan, is_so: impl Fn(&Plan) -> bool) -> bool {
+fn has(plan: &Plan, is_so: impl Fn(&Plan) -> bool) -> bool {
     let mut found = false;
     let walked = plan.apply(|plan| {
         found = is_so(plan);
