@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import boto3
 import pytest
@@ -14,6 +16,7 @@ from object_stores import Bucket, Folder
 from testserver import ROOT_PASSWORD, Server
 
 BUCKET = "frozen"
+T = TypeVar("T")
 
 _names = itertools.count(1)
 
@@ -110,3 +113,9 @@ class Connections:
 def root(server: Server) -> seracdb.Connection:
     """A connection of root to `server`; the caller closes it."""
     return seracdb.connect(server.uri, "root", ROOT_PASSWORD)
+
+
+def two_at_a_time(work: Callable[[T], object], items: Iterable[T]) -> None:
+    """Does the work for each item: one client that waits for each answer leaves a core idle."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, items))

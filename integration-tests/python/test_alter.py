@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import seracdb
 from checking import checked, clean
-from conftest import Connections, root
+from conftest import Connections, root, two_at_a_time
 from object_stores import server_on
 from test_manifests import told, until
 from test_recovery import successor
@@ -270,23 +270,36 @@ def test_every_type_in_every_state(tmp_path, operation, pushdown):
     server = Server(tmp_path / "data", variables=SETTINGS | {"SERACDB_PRUNING__PUSHDOWN": pushdown})
     expected = {}
 
-    def check(state: str, only_rows: bool = False) -> None:
+    def build(name: str) -> None:
+        kind, steps = made[name]
         with root(server) as db:
-            for name, (kind, steps) in made.items():
+            run_all(db, *(step.replace("{t}", f"built_{name}") for step in steps.built))
+            expected[name] = answers(db, f"built_{name}", kind, steps.values)
+            run_all(db, *(step.replace("{t}", f"hot_{name}") for step in steps.altered))
+            for step in steps.altered:
+                db.run(step.replace("{t}", f"cold_{name}"))
+                db.run(f"STORAGE FLUSH TABLE cold_{name}")
+
+    def check(state: str, only_rows: bool = False) -> None:
+        def one(name: str) -> None:
+            kind, steps = made[name]
+            with root(server) as db:
                 for table in (f"hot_{name}", f"cold_{name}"):
                     found = whole(db, table) if only_rows else answers(db, table, kind, steps.values)
                     wrong = {what: (shown, expected[name][what]) for what, shown in found.items() if shown != expected[name][what]}
                     assert not wrong, f"{table}, {state}: {wrong}"
 
-    with server:
+        two_at_a_time(one, made)
+
+    def change(name: str) -> None:
+        kind, steps = made[name]
         with root(server) as db:
-            for name, (kind, steps) in made.items():
-                run_all(db, *(step.replace("{t}", f"built_{name}") for step in steps.built))
-                expected[name] = answers(db, f"built_{name}", kind, steps.values)
-                run_all(db, *(step.replace("{t}", f"hot_{name}") for step in steps.altered))
-                for step in steps.altered:
-                    db.run(step.replace("{t}", f"cold_{name}"))
-                    db.run(f"STORAGE FLUSH TABLE cold_{name}")
+            for change in ("UPDATE {t} SET note = 'last' WHERE v IS NOT NULL", "DELETE FROM {t} WHERE w IS NULL AND k < 10"):
+                assert len({db.run(change.replace("{t}", f"{of}_{name}")) for of in ("built", "hot", "cold")}) == 1, (name, change)
+            expected[name] = answers(db, f"built_{name}", kind, steps.values)
+
+    with server:
+        two_at_a_time(build, made)
         for name, (kind, steps) in made.items():
             if kind.ordered and "added" in operation:
                 assert {0, 3} <= set(expected[name][f"v = {steps.values[1]}"]), "rows that were there have the DEFAULT"
@@ -303,12 +316,7 @@ def test_every_type_in_every_state(tmp_path, operation, pushdown):
         check("merged")
         server.restart()
         check("started again", only_rows=True)
-        with root(server) as db:
-            for name, (kind, steps) in made.items():
-                changes = ("UPDATE {t} SET note = 'last' WHERE v IS NOT NULL", "DELETE FROM {t} WHERE w IS NULL AND k < 10")
-                for change in changes:
-                    assert len({db.run(change.replace("{t}", f"{of}_{name}")) for of in ("built", "hot", "cold")}) == 1, (name, change)
-                expected[name] = answers(db, f"built_{name}", kind, steps.values)
+        two_at_a_time(change, made)
         check("changed")
     checked(server)
 
