@@ -294,8 +294,8 @@ def test_every_type_in_every_state(tmp_path, operation, pushdown):
     def change(name: str) -> None:
         kind, steps = made[name]
         with root(server) as db:
-            for change in ("UPDATE {t} SET note = 'last' WHERE v IS NOT NULL", "DELETE FROM {t} WHERE w IS NULL AND k < 10"):
-                assert len({db.run(change.replace("{t}", f"{of}_{name}")) for of in ("built", "hot", "cold")}) == 1, (name, change)
+            for sql in ("UPDATE {t} SET note = 'last' WHERE v IS NOT NULL", "DELETE FROM {t} WHERE w IS NULL AND k < 10"):
+                assert len({db.run(sql.replace("{t}", f"{of}_{name}")) for of in ("built", "hot", "cold")}) == 1, (name, sql)
             expected[name] = answers(db, f"built_{name}", kind, steps.values)
 
     with server:

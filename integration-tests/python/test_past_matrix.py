@@ -10,7 +10,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -324,8 +323,7 @@ def lived(tmp_path_factory) -> Iterator[tuple[Server, list[Table]]]:
             for shape in SHAPES
             for state in STATES
         ]
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(Table.live, tables))
+        two_at_a_time(Table.live, tables)
         yield server, tables
         server.stop()
         clean(server.data_dir)
@@ -340,9 +338,7 @@ def test_the_past_of_every_type_is_that_of_the_model(lived, way):
     def ask(name: str) -> None:
         with root(server) as db:
             asked = Asked(db, name, KINDS[name])
-            for table in tables:
-                if table.kind is not KINDS[name]:
-                    continue
+            for table in (table for table in tables if table.kind is KINDS[name]):
                 chance = random.Random(f"{way} {table.name}")
                 asked.conditions(table, chance, 16)
                 # Conditions decide what need not be read: without any, two ways do.
